@@ -1,0 +1,1 @@
+"""The table of the demonstration, and the script that made it."""

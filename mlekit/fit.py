@@ -1,0 +1,385 @@
+"""The front doors: `fit`, `fit_batch` and `argmax`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from . import lanes as lanes_
+from . import loop
+from .data import as_arrays, as_lengths, as_weights
+from .groups import Groups
+from .implicit import attach_derivative
+from .likelihood import BLOCK_ROWS, Likelihood, Objective, default_float, is_inexact, n_rows
+from .model import as_model
+from .parameters import Parameters, leaf_name, parameters_like
+from .report.progress import BatchProgress, FitProgress
+from .result import Fit, Held, make_fit, repeat
+from .solvers import Solver, Stop, choose_solver
+from .status import Status
+
+
+def fit(
+    log_density: Callable[..., Any],
+    init: PyTree | Callable[[PyTree], PyTree],
+    data: PyTree,
+    *,
+    args: PyTree = None,
+    constraints: PyTree = None,
+    weights: Any = None,
+    solver: Any = None,
+    max_steps: int | None = None,
+    tolerance: float | None = None,
+    progress: bool = False,
+) -> Fit:
+    r"""The maximum-likelihood fit of one data set.
+
+    $$\hat\theta = \arg\max_\theta \sum_i w_i \log p(x_i \mid \theta)$$
+
+    Args:
+        log_density: `log_density(params, obs)`, the scalar log-density of ONE observation; with `args` it is
+            `log_density(params, obs, args)`. A `mle.Model` or the result of `mle.joint` as well.
+        init: starting `params` in natural units, any PyTree of real numbers and arrays; or a function
+            `data -> params`.
+        data: PyTree of arrays that share a leading axis `n_obs`; or a pyarrow, polars or pandas table, which
+            becomes a dict of its columns.
+        args: further arrays the model needs, no parameters; new values never recompile.
+        constraints: PyTree prefix of `params`: what each parameter may be (`mle.positive`, ...).
+        weights: frequency weights, shape `(n_obs,)`.
+        solver: `mle.Newton()`, `mle.Scoring()`, `mle.BFGS()`, `mle.LBFGS()`, `mle.Optax(...)` or any optax
+            transformation; `None` chooses by `n_free` and `n_obs`.
+        max_steps: steps at most; by default 1,000, or what the solver says.
+        tolerance: on the decrement, in nats of log-likelihood; by default 1e-9 in float64, 1e-5 in float32.
+        progress: show a line with steps, log-likelihood and decrement while it runs.
+
+    Returns:
+        A `Fit`. Numerical trouble is its `status`, never an exception.
+
+    Raises:
+        ValueError: leaves of different lengths, an empty data set, a start outside its constraint, constraints
+            that do not match `init`, or a log-density that does not return one number.
+        TypeError: an argument of the wrong kind, or a log-density that returns no floating-point number.
+
+    Example:
+        A straight line with normal noise:
+
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> from jax.scipy.stats import norm
+        >>> def log_density(params, obs):
+        ...     mean = params["intercept"] + params["slope"] * obs["x"]
+        ...     return norm.logpdf(obs["y"], mean, params["sigma"])
+        >>> data = {"x": jnp.array([1.0, 2.0, 3.0, 4.0]), "y": jnp.array([1.1, 1.9, 3.2, 3.9])}
+        >>> fit = mle.fit(log_density, {"intercept": 0.0, "slope": 1.0, "sigma": 1.0}, data,
+        ...               constraints={"sigma": mle.positive})
+        >>> print(fit.status, round(float(fit.params["slope"]), 3))
+        converged 0.97
+    """
+    likelihood, parameters, start, chosen, stop = _prepare(
+        log_density, init, data, args, constraints, weights, solver, max_steps, tolerance
+    )
+    if progress and not _traced((likelihood, start)):
+        with FitProgress(chosen.name) as bar:
+            found, parameters = _solve_showing(bar, chosen, likelihood, parameters, start, stop)
+    else:
+        found, parameters = _solve(chosen, likelihood, parameters, start, stop)
+    return make_fit(
+        found,
+        parameters,
+        likelihood.model,
+        data=likelihood.data,
+        weights=likelihood.weights,
+        lengths=None,
+        args=likelihood.args,
+        index=None,
+        solver=chosen.name,
+    )
+
+
+def argmax(
+    log_density: Callable[..., Any],
+    init: PyTree | Callable[[PyTree], PyTree],
+    data: PyTree,
+    *,
+    args: PyTree = None,
+    constraints: PyTree = None,
+    weights: Any = None,
+    solver: Any = None,
+    max_steps: int | None = None,
+    tolerance: float | None = None,
+) -> PyTree:
+    r"""Only the maximiser of the log-likelihood: an ordinary, differentiable JAX function.
+
+    $$\frac{\partial \hat\theta}{\partial x} = I^{-1} \frac{\partial^2 \ell}{\partial\theta\, \partial x}$$
+
+    by the implicit function theorem, with respect to data, weights and `args`, in forward and in reverse
+    mode; no derivative runs through the search. Where no maximum is proven the derivative is NaN.
+
+    Args:
+        log_density: as in `mle.fit`, like all the others.
+        init: starting `params`, or a function of the data.
+        data: PyTree of arrays with leading axis `n_obs`.
+        args: further arrays the model needs.
+        constraints: PyTree prefix of `params`.
+        weights: frequency weights.
+        solver: the solver.
+        max_steps: steps at most.
+        tolerance: on the decrement, in nats.
+
+    Returns:
+        The estimates in natural units, a PyTree like `init`.
+
+    Raises:
+        ValueError: as `mle.fit`.
+        TypeError: as `mle.fit`.
+
+    Example:
+        How the mean moves with each observation:
+
+        >>> import jax, jax.numpy as jnp, mlekit as mle
+        >>> density = lambda mean, x: -0.5 * (x - mean) ** 2
+        >>> x = jnp.array([1.0, 2.0, 6.0])
+        >>> print(jax.grad(lambda x: mle.argmax(density, 0.0, x))(x).round(4))
+        [0.3333 0.3333 0.3333]
+    """
+    prepared = _prepare(log_density, init, data, args, constraints, weights, solver, max_steps, tolerance)
+    likelihood, parameters, start, chosen, stop = prepared
+    return _argmax(chosen, likelihood, parameters, start, stop)
+
+
+def fit_batch(
+    log_density: Callable[..., Any],
+    init: PyTree | Callable[[PyTree], PyTree],
+    data: PyTree | Groups,
+    *,
+    args: PyTree = None,
+    init_axis: int | None = None,
+    lengths: Any = None,
+    constraints: PyTree = None,
+    weights: Any = None,
+    solver: Any = None,
+    max_steps: int | None = None,
+    tolerance: float | None = None,
+    lanes: int | None = None,
+    progress: bool = False,
+) -> Fit:
+    r"""`mle.fit` of many data sets at once: the same statuses and, to rounding, the same numbers.
+
+    $$\hat\theta_b = \arg\max_\theta \sum_i w_{bi} \log p(x_{bi} \mid \theta), \qquad b = 1 \dots B$$
+
+    A fixed number of lanes each hold one data set until it finishes, then the next one moves in, so that none
+    waits for the slowest. Data sets never influence each other.
+
+    Args:
+        log_density: as in `mle.fit`.
+        init: starting `params`, shared by all sets; with `init_axis=0` every leaf has a leading axis of sets; a
+            function sees the data of one set (rows of a ragged set may be repeated in turn up to the next power
+            of two).
+        data: PyTree of arrays of shape `(n_sets, n_obs, ...)`, or the result of `mle.group_by`.
+        args: further arrays the model needs, shared by all sets.
+        init_axis: `None` or 0.
+        lengths: observations of each set, shape `(n_sets,)`, where sets are padded at the end.
+        constraints: as in `mle.fit`.
+        weights: frequency weights, shape `(n_sets, n_obs)`; for groups the name of the column that holds them.
+        solver: as in `mle.fit`, for all sets.
+        max_steps: steps at most, for each set.
+        tolerance: on the decrement, in nats, for each set.
+        lanes: number of lanes; by default as many as fill a core's cache.
+        progress: show a bar with finished sets, fits per second and statuses.
+
+    Returns:
+        A `Fit` whose leaves have a leading axis of data sets, in the order of `data`.
+
+    Raises:
+        ValueError: as in `mle.fit`; never because of what one data set holds.
+        TypeError: as in `mle.fit`.
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> density = lambda rate, x: jnp.log(rate) - rate * x
+        >>> waits = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.25, 0.75]])
+        >>> fits = mle.fit_batch(density, 1.0, waits, constraints=mle.positive)
+        >>> print(fits.status, fits.params)
+        [converged, converged] [0.5 2. ]
+    """
+    model = as_model(log_density)
+    column = None
+    if isinstance(data, Groups):
+        column = _weight_column(data, weights)
+        if lengths is not None:
+            raise ValueError("lengths: groups know their own lengths; leave it out")
+        index = np.arange(len(data))
+        collection = lanes_.from_groups(data, index, column, args)
+    else:
+        data = as_arrays(data, axes=2)
+        shape = jnp.shape(jax.tree.leaves(data)[0])[:2]
+        index = np.arange(shape[0])
+        lengths = as_lengths(lengths, *shape)
+        weights = as_weights(weights, shape, default_float(data))
+        collection = lanes_.from_arrays(data, weights, lengths, args)
+    if lanes is not None and (not isinstance(lanes, int) or lanes < 1):
+        raise ValueError(f"lanes must be a positive whole number, got {lanes!r}")
+    start = _batch_start(init, init_axis, collection)
+    kind = default_float(collection.rows)
+    parameters, start = parameters_like(
+        start, constraints, dtype=kind, batched=True, check=not callable(init)
+    )
+    chosen = choose_solver(solver, parameters.n_free, collection.longest)
+    stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
+    with contextlib.ExitStack() as stack:
+        report = None
+        if progress:
+            bar = stack.enter_context(BatchProgress(collection.n_sets))
+            report = lambda found: bar.update(found.status)  # noqa: E731
+        found = lanes_.solve(collection, model, parameters, start, chosen, stop, lanes, report)
+
+    grouped = isinstance(data, Groups)
+    return make_fit(
+        found,
+        parameters.fixed_at_each(start),
+        model,
+        n_sets=collection.n_sets,
+        data=Held(data) if grouped else data,
+        weights=None if grouped else weights,
+        lengths=None if lengths is None else jnp.asarray(lengths),
+        args=args,
+        index=jnp.asarray(index),
+        solver=chosen.name,
+        weight_column=column,
+    )
+
+
+def _prepare(
+    log_density: Any,
+    init: Any,
+    data: Any,
+    args: Any,
+    constraints: Any,
+    weights: Any,
+    solver: Any,
+    max_steps: int | None,
+    tolerance: float | None,
+) -> tuple[Likelihood, Parameters, PyTree, Solver, Stop]:
+    """Everything one fit needs, after all that can be known before tracing was checked."""
+    model = as_model(log_density)
+    if isinstance(data, Groups):
+        raise TypeError("data are groups, many data sets: use mle.fit_batch, or one of them: mle.fit(..., data[0])")
+    data = jax.tree.map(jnp.asarray, as_arrays(data))
+    rows = n_rows(data)
+    weights = as_weights(weights, (rows,), default_float(data))
+    start = init(data) if callable(init) and not isinstance(init, eqx.Module) else init
+    parameters, start = parameters_like(start, constraints, dtype=default_float(data))
+    likelihood = Likelihood(model, data, weights, args, block=BLOCK_ROWS if rows > BLOCK_ROWS else 0)
+    chosen = choose_solver(solver, parameters.n_free, rows)
+    return likelihood, parameters, start, chosen, _stop(chosen, max_steps, tolerance, parameters.dtype)
+
+
+def _stop(solver: Solver, max_steps: int | None, tolerance: float | None, dtype: Any) -> Stop:
+    if max_steps is None:
+        max_steps = solver.patience
+    elif not isinstance(max_steps, int | np.integer) or max_steps < 1:
+        raise ValueError(f"max_steps must be a positive whole number, got {max_steps!r}")
+    if tolerance is None:
+        tolerance = 1e-9 if jnp.finfo(dtype).bits >= 64 else 1e-5
+    elif not isinstance(tolerance, float | int | np.number) or not tolerance > 0:
+        raise ValueError(f"tolerance must be a positive number of nats, such as 1e-9; got {tolerance!r}")
+    return Stop(jnp.asarray(tolerance, dtype), jnp.asarray(max_steps, jnp.int32))
+
+
+@eqx.filter_jit
+def _solve(
+    solver: Solver, likelihood: Likelihood, parameters: Parameters, start: PyTree, stop: Stop
+) -> tuple[loop.Solution, Parameters]:
+    parameters = parameters.fixed_at(start)
+    objective = Objective(likelihood, parameters)
+    return loop.maximise(solver, objective, parameters.free(start), stop), parameters
+
+
+@eqx.filter_jit
+def _argmax(
+    solver: Solver, likelihood: Likelihood, parameters: Parameters, start: PyTree, stop: Stop
+) -> PyTree:
+    parameters = parameters.fixed_at(start)
+    objective = Objective(likelihood, parameters)
+    still = jax.lax.stop_gradient(eqx.filter(objective, eqx.is_array))
+    constant = eqx.combine(still, objective)
+    found = loop.maximise(solver, constant, jax.lax.stop_gradient(parameters.free(start)), stop)
+    free = attach_derivative(objective, constant, found.free, found.status == Status.converged)
+    return parameters.natural(free)
+
+
+def _solve_showing(
+    bar: FitProgress, solver: Solver, likelihood: Likelihood, parameters: Parameters, start: PyTree, stop: Stop
+) -> tuple[loop.Solution, Parameters]:
+    """`_solve` with the loop in Python, so that every few steps can be shown."""
+    parameters = parameters.fixed_at(start)
+    objective = Objective(likelihood, parameters)
+    if not parameters.n_free:
+        return _solve(solver, likelihood, parameters, start, stop)
+    n_obs = float(objective.n_obs)
+
+    def drive(solver: Solver, free: Array, stop: Stop) -> Any:
+        state = solver.init(free)
+        while bool(loop.running(state, stop)):
+            state = _few_steps(solver, objective, state, stop)
+            bar.update(int(state.steps), -float(state.loss) * n_obs, float(state.decrement))
+        return state
+
+    state, steps = loop.search(solver, drive, parameters.free(start), stop)
+    return _settle(objective, state, steps), parameters
+
+
+@eqx.filter_jit
+def _few_steps(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
+    until = Stop(stop.tolerance, jnp.minimum(stop.max_steps, state.steps + 5))
+    return loop.run_from(solver, objective, state, until)
+
+
+_settle = eqx.filter_jit(loop.solution)
+
+
+def _batch_start(init: Any, init_axis: int | None, collection: lanes_.Collection) -> PyTree:
+    """Starting parameters with a leading axis of data sets on every leaf."""
+    if init_axis not in (None, 0):
+        raise ValueError(f"init_axis must be None, one start for all, or 0, one a data set; got {init_axis!r}")
+    if callable(init) and not isinstance(init, eqx.Module):
+        if init_axis is not None:
+            raise ValueError("init_axis: a function init sees one data set; leave init_axis out")
+        return lanes_.starts(init, collection)
+    n_sets = collection.n_sets
+    if init_axis == 0:
+        for path, leaf in jax.tree_util.tree_flatten_with_path(init)[0]:
+            if is_inexact(leaf) and jnp.shape(leaf)[:1] != (n_sets,):
+                raise ValueError(
+                    f"init: with init_axis=0 every leaf has a leading axis of {n_sets} data sets; "
+                    f"{leaf_name(path)} has shape {jnp.shape(leaf)}"
+                )
+        return init
+    # The checks and the meaning of every leaf are those of one start.
+    _, one = parameters_like(init, None, dtype=default_float(collection.rows))
+    arrays, rest = eqx.partition(one, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
+    return eqx.combine(jax.tree.map(lambda leaf: repeat(leaf, n_sets), arrays), rest)
+
+
+def _weight_column(groups: Groups, weights: Any) -> str | None:
+    if weights is None:
+        return None
+    if not isinstance(weights, str):
+        raise TypeError(
+            f"weights of groups are the name of a column, got {type(weights).__name__}; put them into the table"
+        )
+    if weights not in groups.columns:
+        raise ValueError(f"weights: there is no column {weights!r}; there are {', '.join(groups.columns)}")
+    if np.any(groups.columns[weights] < 0):
+        raise ValueError(f"weights: column {weights!r} has negative entries")
+    return weights
+
+
+def _traced(tree: PyTree) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,190 @@
+"""One data set: the loop around a solver's step, and the proof of what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .likelihood import Objective
+from .linear_algebra import curvature_scale, spectrum
+from .solvers import DENSE_CERTIFICATE, Newton, Solver, Stop
+from .solvers.convergence import decrement as decrement_of
+from .status import RUNNING, Status
+
+#: Newton steps that may follow another solver which believes to have arrived.
+PROOF_STEPS = 12
+
+
+class Solution(eqx.Module):
+    """What the search for one maximum brought: the arrays of a `Fit`.
+
+    Args:
+        free: the free vector, shape `(n_free,)`.
+        vector: all scalar parameters in natural units, shape `(k,)`.
+        errors: their standard errors from the observed information; NaN unless converged.
+        log_likelihood: the sum, in nats.
+        n_obs: number of observations, the sum of the weights.
+        steps: steps taken.
+        status: a `Status` value.
+        decrement: nats of log-likelihood that a perfect next step could still gain.
+        gradient_norm: norm of the gradient of the mean log-likelihood in scaled units.
+        min_eigenvalue: least eigenvalue of the scaled information.
+        condition_number: its largest eigenvalue over its least.
+        weak: the least certain direction, in units of each parameter's own conditional error, norm one.
+    """
+
+    free: Float[Array, " n_free"]
+    vector: Float[Array, " k"]
+    errors: Float[Array, " k"]
+    log_likelihood: Float[Array, ""]
+    n_obs: Array
+    steps: Int[Array, ""]
+    status: Int[Array, ""]
+    decrement: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    min_eigenvalue: Float[Array, ""]
+    condition_number: Float[Array, ""]
+    weak: Float[Array, " k"]
+
+
+def running(state: Any, stop: Stop) -> Array:
+    """Whether there is anything left to do."""
+    return (state.status == RUNNING) & (state.steps < stop.max_steps)
+
+
+def run(solver: Solver, objective: Objective, free: Float[Array, " n_free"], stop: Stop) -> Any:
+    """Step until the solver has decided or the steps are spent."""
+    return run_from(solver, objective, solver.init(free), stop)
+
+
+def run_from(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
+    """Step on from a state."""
+    return jax.lax.while_loop(
+        lambda state: running(state, stop), lambda state: solver.step(objective, state, stop), state
+    )
+
+
+def search(
+    solver: Solver, drive: Callable[[Solver, Array, Stop], Any], free: Float[Array, "... n_free"], stop: Stop
+) -> tuple[Any, Int[Array, "..."]]:
+    """Run a solver, then have Newton's method prove or refute what it found.
+
+    A solver that never sees a Hessian can only believe to have arrived. Newton's steps from there end with
+    the certificate, and polish the last digits; where the solver does not even believe, the point it reached
+    is judged as it stands.
+
+    Args:
+        solver: the solver.
+        drive: runs a solver from given starts, on one data set or on many.
+        free: the starts.
+        stop: when to stop.
+
+    Returns:
+        The last state, and the steps taken in all. The state is one of Newton's unless parameters are too
+        many for a dense Hessian.
+    """
+    state = drive(solver, free, stop)
+    steps = state.steps
+    if solver.exact:
+        return state, steps
+    if free.shape[-1] > DENSE_CERTIFICATE:
+        unproven = jnp.where(state.status == Status.converged, Status.stalled, state.status)
+        return eqx.tree_at(lambda s: s.status, state, unproven), steps
+    believes = (state.status == Status.converged) | (state.status == Status.stalled)
+    patience = jnp.where(believes, PROOF_STEPS, 1).astype(steps.dtype)
+    proof = drive(Newton(), state.free, Stop(stop.tolerance, patience))
+    undecided = jnp.where(believes, Status.stalled, Status.max_steps)
+    status = jnp.where(proof.status == RUNNING, undecided, proof.status)
+    # A start that was not finite says more than that Newton could not begin there either.
+    status = jnp.where(state.status == Status.nonfinite_start, state.status, status)
+    return eqx.tree_at(lambda s: s.status, proof, status.astype(state.status.dtype)), steps + proof.steps - 1
+
+
+def solution(objective: Objective, state: Any, steps: Int[Array, ""]) -> Solution:
+    """What a solver's last state says of one data set."""
+    parameters, likelihood = objective.parameters, objective.likelihood
+    dtype = parameters.dtype
+    n_obs = objective.n_obs
+    status = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
+    status = jnp.where(
+        (status == Status.nonfinite_start) & ~likelihood.finite_data, Status.nonfinite_data, status
+    )
+    few = likelihood.n_rows < parameters.n_free
+    unproven = (status != Status.converged) & (status < Status.nonfinite_start)
+    status = jnp.where((few & unproven) | (likelihood.n_rows == 0), Status.too_few_observations, status)
+
+    vector = parameters.natural_vector(state.free)
+    nan = jnp.asarray(jnp.nan, dtype)
+    errors = weak = jnp.full_like(vector, jnp.nan)
+    delta = gradient_norm = low = condition = nan
+    if hasattr(state, "curvature"):
+        known = jnp.all(jnp.isfinite(state.curvature)) & jnp.all(jnp.isfinite(state.gradient))
+        curvature = jnp.where(known, state.curvature, jnp.eye(parameters.n_free, dtype=dtype))
+        eigen = spectrum(curvature, curvature_scale(curvature, state.gradient))
+        slope = eigen.coordinates(state.gradient)
+        hide = lambda value: jnp.where(known, value, jnp.nan)  # noqa: E731
+        delta = hide(decrement_of(eigen, slope, n_obs))
+        gradient_norm = jnp.linalg.norm(slope)
+        low = hide(eigen.values[0])
+        condition = hide(jnp.where(low > 0, eigen.values[-1] / low, jnp.inf))
+
+        # Through the constraints by the exact delta method.
+        jacobian = parameters.jacobian(state.free) / eigen.scale
+        half = jacobian @ (eigen.vectors / jnp.sqrt(jnp.where(eigen.values > 0, eigen.values, jnp.nan)))
+        errors = jnp.sqrt(jnp.sum(half**2, axis=1) / n_obs)
+        errors = jnp.where(jnp.any(jacobian != 0, axis=1), errors, 0.0)
+        errors = jnp.where(status == Status.converged, errors, jnp.nan)
+        own = jnp.sqrt(jnp.sum(jacobian**2, axis=1))
+        weak = jacobian @ eigen.vectors[:, 0] / jnp.where(own > 0, own, 1.0)
+        weak = hide(weak / jnp.linalg.norm(weak))
+    return Solution(
+        free=state.free,
+        vector=vector,
+        errors=errors,
+        log_likelihood=jnp.where(jnp.isfinite(state.loss), -state.loss * n_obs, jnp.nan),
+        n_obs=likelihood.n_obs,
+        steps=steps,
+        status=status.astype(jnp.int32),
+        decrement=delta,
+        gradient_norm=gradient_norm,
+        min_eigenvalue=low,
+        condition_number=condition,
+        weak=weak,
+    )
+
+
+def nothing_to_find(objective: Objective) -> Solution:
+    """The solution where every parameter is fixed: the log-likelihood as it stands."""
+    likelihood, parameters = objective.likelihood, objective.parameters
+    free = jnp.zeros(0, parameters.dtype)
+    vector = parameters.natural_vector(free)
+    loss = objective(free)
+    zero, one = jnp.zeros((), parameters.dtype), jnp.ones((), parameters.dtype)
+    trouble = jnp.where(likelihood.finite_data, Status.nonfinite_start, Status.nonfinite_data)
+    return Solution(
+        free=free,
+        vector=vector,
+        errors=jnp.zeros_like(vector),
+        log_likelihood=-loss * objective.n_obs,
+        n_obs=likelihood.n_obs,
+        steps=jnp.asarray(0, jnp.int32),
+        status=jnp.where(jnp.isfinite(loss), Status.converged, trouble).astype(jnp.int32),
+        decrement=zero,
+        gradient_norm=zero,
+        min_eigenvalue=one,
+        condition_number=one,
+        weak=jnp.zeros_like(vector),
+    )
+
+
+def maximise(solver: Solver, objective: Objective, free: Float[Array, " n_free"], stop: Stop) -> Solution:
+    """The maximum of one data set's likelihood."""
+    if not free.size:
+        return nothing_to_find(objective)
+    state, steps = search(solver, lambda s, z, until: run(s, objective, z, until), free, stop)
+    return solution(objective, state, steps)

@@ -1,0 +1,1 @@
+"""How fits show: tables, cards, frames and progress."""

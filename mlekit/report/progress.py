@@ -1,0 +1,107 @@
+"""Progress on stderr: one line while a fit runs, one bar while a batch of them does.
+
+tqdm is imported where a bar is made, so that `import mlekit` does not pay for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Any
+
+import numpy as np
+
+from ..status import Status
+
+
+class FitProgress:
+    """A line with the steps, log-likelihood and decrement of one fit while it runs.
+
+    Args:
+        label: what the line begins with, such as the solver's name.
+
+    Example:
+        >>> with FitProgress("Newton") as progress:
+        ...     progress.update(3, -12.5, 1e-3)
+    """
+
+    def __init__(self, label: str) -> None:
+        self._bar = _bar(desc=label, bar_format="{desc}: {n_fmt} steps [{elapsed}{postfix}]")
+
+    def update(self, steps: int, log_likelihood: float, decrement: float) -> None:
+        """Show how far the fit is.
+
+        Args:
+            steps: steps taken so far, in all.
+            log_likelihood: the sum at the present point, in nats.
+            decrement: at the present point, in nats.
+        """
+        values = f"log-likelihood {float(log_likelihood):.8g}, decrement {float(decrement):.2g}"
+        self._bar.set_postfix_str(values, refresh=False)
+        self._bar.update(int(steps) - self._bar.n)
+
+    def __enter__(self) -> FitProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+
+class BatchProgress:
+    """A bar with the finished data sets of a batch, their statuses, the rate and the time left.
+
+    Args:
+        total: number of data sets.
+
+    Example:
+        >>> import numpy as np
+        >>> with BatchProgress(3) as progress:
+        ...     progress.update(np.array([Status.converged, Status.unbounded]))
+        ...     progress.update(np.array([Status.converged]))
+        >>> progress.converged, progress.others
+        (2, 1)
+    """
+
+    def __init__(self, total: int) -> None:
+        self.converged = self.others = 0
+        self._bar = _bar(
+            desc="fits",
+            total=int(total),
+            unit=" fits",
+            unit_scale=total >= 100_000,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+            "[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]",
+        )
+
+    def update(self, statuses: np.ndarray) -> None:
+        """Add data sets that have finished since the last call.
+
+        Args:
+            statuses: their `Status` values, shape `(n_finished,)`.
+        """
+        codes = np.asarray(statuses)
+        converged = int(np.count_nonzero(codes == Status.converged))
+        self.converged += converged
+        self.others += codes.size - converged
+        self._bar.set_postfix_str(f"{self.converged:,} converged, {self.others:,} others", refresh=False)
+        self._bar.update(codes.size)
+
+    def __enter__(self) -> BatchProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+
+def _bar(**options: Any) -> Any:
+    """A bar for a notebook if widgets are there, for a terminal otherwise.
+
+    `tqdm.auto` decides likewise, but warns where ipywidgets is missing.
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    in_notebook = "IPKernelApp" in getattr(shell, "config", ())
+    if in_notebook and importlib.util.find_spec("ipywidgets"):
+        from tqdm.notebook import tqdm
+    else:
+        from tqdm.std import tqdm
+    return tqdm(file=sys.stderr, dynamic_ncols=True, **options)

@@ -1,0 +1,43 @@
+"""Solvers: one a file, each with an `init` and a `step` for one data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from .base import Solver, Stop
+from .bfgs import BFGS
+from .lbfgs import LBFGS
+from .newton import Newton
+from .optax import Optax
+from .scoring import Scoring
+
+__all__ = ["BFGS", "LBFGS", "Newton", "Optax", "Scoring", "Solver", "Stop", "choose_solver"]
+
+#: Up to this many free parameters a dense Hessian is formed: for Newton's steps, and for the certificate.
+DENSE_NEWTON, DENSE_CERTIFICATE = 200, 2_000
+
+
+def choose_solver(solver: Any, n_free: int, n_obs: int) -> Solver:
+    """The solver that was asked for, or a sensible one.
+
+    `Newton` while a Hessian is cheap: up to 200 free parameters, fewer where observations are very many;
+    `LBFGS` beyond.
+
+    Raises:
+        TypeError: `solver` is neither a solver of mlekit nor an optax transformation.
+    """
+    if solver is None:
+        cheap = n_free <= DENSE_NEWTON and n_obs * n_free**2 <= 1e11
+        return Newton() if cheap else LBFGS()
+    if isinstance(solver, Solver):
+        return solver
+    if isinstance(solver, optax.GradientTransformation):
+        return Optax(solver)
+    if isinstance(solver, type) and issubclass(solver, Solver):
+        raise TypeError(f"solver must be an instance: write mle.{solver.__name__}() with its brackets")
+    raise TypeError(
+        f"solver must be one of mle.Newton(), mle.Scoring(), mle.BFGS(), mle.LBFGS(), an optax "
+        f"GradientTransformation such as optax.adam(1e-2), or None; got {type(solver).__name__}"
+    )

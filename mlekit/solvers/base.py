@@ -1,0 +1,57 @@
+"""What every solver is: a start and a step, written for one data set; loops and lanes drive it."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, Protocol
+
+import equinox as eqx
+from jaxtyping import Array, Float, Int
+
+from ..likelihood import Objective
+
+
+class State(Protocol):
+    """What loops and lanes read in the state of any solver."""
+
+    free: Float[Array, " n_free"]
+    loss: Float[Array, ""]
+    steps: Int[Array, ""]
+    status: Int[Array, ""]
+    decrement: Float[Array, ""]
+
+
+class Stop(eqx.Module):
+    """When to stop.
+
+    Args:
+        tolerance: on the decrement, in nats of log-likelihood.
+        max_steps: steps at most.
+    """
+
+    tolerance: Float[Array, ""]
+    max_steps: Int[Array, ""]
+
+
+class Solver(eqx.Module):
+    """A method that maximises a likelihood.
+
+    `init` evaluates nothing: the first `step` evaluates the start. So a loop calls the user's function at one
+    place, and a fresh data set may join others that are half-way.
+    """
+
+    exact: ClassVar[bool] = False  #: whether its last state holds the exact Hessian
+    patience: ClassVar[int] = 1000  #: default of `max_steps`
+
+    @abc.abstractmethod
+    def init(self, free: Float[Array, " n_free"]) -> Any:
+        """The state before the first step."""
+
+    @abc.abstractmethod
+    def step(self, objective: Objective, state: Any, stop: Stop) -> Any:
+        """One step; it sets the status when there is nothing left to do."""
+
+    @property
+    def name(self) -> str:
+        """How the solver shows in tables."""
+        return type(self).__name__

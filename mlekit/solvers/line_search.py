@@ -1,0 +1,146 @@
+"""A line search of one evaluation a step, and the loop of quasi-Newton methods around it."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..likelihood import Objective
+from ..status import RUNNING, Status
+from .base import Solver, Stop
+
+SUFFICIENT = 1e-4  #: share of the linear decrease that a step must bring (Armijo)
+FLATTER = 0.9  #: share of the slope that may be left at its end (Wolfe)
+LONGEST_SEARCH = 30  #: evaluations along one line
+EXPANSIONS = 8  #: doublings along one line; beyond, the point is taken as it is
+
+
+class LineSearchState(eqx.Module):
+    """The best point, the line from it, the bracket on that line, and the candidate to evaluate next."""
+
+    free: Float[Array, " n_free"]
+    loss: Float[Array, ""]
+    gradient: Float[Array, " n_free"]
+    memory: Any  # what the method knows of the curvature
+    direction: Float[Array, " n_free"]
+    stretch: Float[Array, ""]
+    low: Float[Array, ""]
+    high: Float[Array, ""]
+    trials: Int[Array, ""]
+    failures: Int[Array, ""]
+    decrement: Float[Array, ""]
+    steps: Int[Array, ""]
+    status: Int[Array, ""]
+
+
+class QuasiNewton(Solver):
+    """Methods that learn the curvature from gradients: they differ in what they remember."""
+
+    @abc.abstractmethod
+    def blank(self, free: Float[Array, " n_free"]) -> Any:
+        """The memory before anything was seen."""
+
+    @abc.abstractmethod
+    def remember(self, memory: Any, step: Array, change: Array) -> Any:
+        """The memory after a step that changed the gradient by `change`, where `step @ change > 0`."""
+
+    @abc.abstractmethod
+    def direction(self, memory: Any, gradient: Array) -> Array:
+        """Minus the inverse curvature times the gradient."""
+
+    def init(self, free: Float[Array, " n_free"]) -> LineSearchState:
+        """The state before the first step."""
+        zero, none = jnp.zeros((), free.dtype), jnp.asarray(0, jnp.int32)
+        return LineSearchState(
+            free=free,
+            loss=jnp.asarray(jnp.inf, free.dtype),
+            gradient=jnp.zeros_like(free),
+            memory=self.blank(free),
+            direction=jnp.zeros_like(free),
+            stretch=zero,
+            low=zero,
+            high=jnp.asarray(jnp.inf, free.dtype),
+            trials=none,
+            failures=none,
+            decrement=jnp.asarray(jnp.inf, free.dtype),
+            steps=none,
+            status=jnp.asarray(RUNNING, jnp.int32),
+        )
+
+    def step(self, objective: Objective, state: LineSearchState, stop: Stop) -> LineSearchState:
+        """Evaluate one point of the line; keep it, or narrow or widen the bracket around a better one.
+
+        Bisection on the weak Wolfe conditions (Lewis and Overton 2013): it needs no cubic model and ends
+        wherever the function is bounded below along the line.
+        """
+        eps = jnp.finfo(state.free.dtype).eps
+        first = state.steps == 0
+        candidate = state.free + state.stretch * state.direction
+        loss, gradient = objective.gradient(candidate)
+        finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient))
+
+        slope = jnp.dot(state.gradient, state.direction)
+        noise = 10 * eps * jnp.maximum(1.0, jnp.abs(jnp.where(first, 0.0, state.loss)))
+        enough = finite & (loss <= state.loss + SUFFICIENT * state.stretch * slope + noise)
+        flat = jnp.dot(gradient, state.direction) >= FLATTER * slope
+        wide = jnp.isinf(state.high) & (state.trials >= EXPANSIONS)
+        accept = (first & finite) | (enough & (flat | wide))
+
+        move, change = candidate - state.free, gradient - state.gradient
+        curved = jnp.dot(move, change) > eps * jnp.linalg.norm(move) * jnp.linalg.norm(change)
+        memory = _where(
+            accept & ~first & curved, self.remember(state.memory, move, change), state.memory
+        )
+        free = jnp.where(accept, candidate, state.free)
+        loss = jnp.where(accept, loss, state.loss)
+        gradient = jnp.where(accept, gradient, state.gradient)
+
+        low = jnp.where(enough, state.stretch, state.low)
+        high = jnp.where(enough, state.high, state.stretch)
+        middle = jnp.where(jnp.isinf(high), 2.0 * state.stretch, 0.5 * (low + high))
+        spent = ~accept & (
+            (state.trials >= LONGEST_SEARCH)
+            | jnp.all(jnp.abs(middle - state.stretch) * jnp.abs(state.direction) <= eps * jnp.abs(state.free))
+        )
+        # A line that leads nowhere means that the memory misleads: forget it once, then give up.
+        memory = _where(spent, self.blank(free), memory)
+        failures = jnp.where(accept, 0, state.failures + spent)
+
+        fresh = accept | spent
+        direction = self.direction(memory, gradient)
+        downhill = jnp.dot(direction, gradient) < 0
+        direction = jnp.where(downhill, direction, -gradient)
+        direction = jnp.where(fresh, direction, state.direction)
+        size = jnp.linalg.norm(direction)
+        unscaled = first | spent
+        opening = jnp.where(unscaled, jnp.minimum(1.0, 1.0 / jnp.where(size > 0, size, 1.0)), 1.0)
+
+        decrement = -0.5 * objective.n_obs * jnp.dot(gradient, direction)
+        decrement = jnp.where(fresh & ~unscaled, decrement, state.decrement)
+        status = jnp.where(accept & (decrement <= stop.tolerance), Status.converged, RUNNING)
+        status = jnp.where((failures >= 2) | (size == 0), Status.stalled, status)
+        status = jnp.where(first & ~finite, Status.nonfinite_start, status)
+        return LineSearchState(
+            free=free,
+            loss=loss,
+            gradient=gradient,
+            memory=memory,
+            direction=direction,
+            stretch=jnp.where(fresh, opening, middle),
+            low=jnp.where(fresh, 0.0, low),
+            high=jnp.where(fresh, jnp.inf, high),
+            trials=jnp.where(fresh, 0, state.trials + 1),
+            failures=failures,
+            decrement=decrement,
+            steps=state.steps + 1,
+            status=status.astype(jnp.int32),
+        )
+
+
+def _where(condition: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

@@ -1,0 +1,147 @@
+"""A trust region around a quadratic model: the step that `Newton` and `Scoring` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ..linear_algebra import curvature_scale, spectrum, trust_region_step
+from ..status import RUNNING, Status
+from .convergence import Progress, judge, start_progress
+
+ACCEPT = 1e-4  #: least share of the predicted decrease that a step must bring
+GROWTH = 3.0  #: of the radius after a step that kept its promise
+SMALLEST_RADIUS = 1e-3  #: times the machine precision: below it, no step is a step any more
+
+
+class TrustRegionState(eqx.Module):
+    """The best point so far, all that is known there, and the candidate to evaluate next."""
+
+    free: Float[Array, " n_free"]
+    loss: Float[Array, ""]
+    gradient: Float[Array, " n_free"]
+    curvature: Float[Array, "n_free n_free"]
+    scale: Float[Array, " n_free"]  # units of the parameters: the largest curvature met so far
+    opening: Float[Array, " n_free"]  # the same at the start
+    progress: Progress
+    candidate: Float[Array, " n_free"]
+    length: Float[Array, ""]  # of the step to the candidate, in scaled units
+    radius: Float[Array, ""]
+    predicted: Float[Array, ""]
+    full: Bool[Array, ""]  # whether the step to the candidate is a full Newton step
+    wall: Bool[Array, ""]  # whether the last rejected candidate had no finite log-likelihood
+    steps: Int[Array, ""]
+    status: Int[Array, ""]
+
+    @property
+    def decrement(self) -> Float[Array, ""]:
+        """The log-likelihood still to be gained, in nats."""
+        return self.progress.decrement
+
+
+def init(free: Float[Array, " n_free"], radius: float) -> TrustRegionState:
+    """The state whose first step evaluates `free`."""
+    k, dtype = free.shape[0], free.dtype
+    no = jnp.asarray(False)
+    return TrustRegionState(
+        free=free,
+        loss=jnp.asarray(jnp.inf, dtype),
+        gradient=jnp.full(k, jnp.nan, dtype),
+        curvature=jnp.full((k, k), jnp.nan, dtype),
+        scale=jnp.zeros(k, dtype),
+        opening=jnp.zeros(k, dtype),
+        progress=start_progress(free),
+        candidate=free,
+        length=jnp.zeros((), dtype),
+        radius=jnp.asarray(radius, dtype),
+        predicted=jnp.zeros((), dtype),
+        full=no,
+        wall=no,
+        steps=jnp.asarray(0, jnp.int32),
+        status=jnp.asarray(RUNNING, jnp.int32),
+    )
+
+
+def step(
+    evaluate: Callable[[Array], tuple[Array, Array, Array]],
+    n_obs: Float[Array, ""],
+    state: TrustRegionState,
+    tolerance: Float[Array, ""],
+) -> TrustRegionState:
+    """Evaluate the candidate, keep it if it is better, and propose the next one.
+
+    The model is exact in the ball (`trust_region_step`); scaling by the curvature's diagonal makes the ball
+    independent of units. (Conn, Gould and Toint 2000, *Trust-Region Methods*, chapters 6, 7 and 17.4.)
+
+    Args:
+        evaluate: loss, gradient and curvature at a free vector.
+        n_obs: number of observations.
+        state: where the solver stands.
+        tolerance: on the decrement, in nats.
+    """
+    eps = jnp.finfo(state.free.dtype).eps
+    loss, gradient, curvature = evaluate(state.candidate)
+    finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(curvature))
+    first = state.steps == 0
+
+    # Near the maximum both changes drown in rounding; then the step is judged as a success. Gradients keep
+    # their digits longer than the log-likelihood does, so steps within tolerance are trusted further.
+    noise = 10 * eps * jnp.maximum(1.0, jnp.abs(jnp.where(first, 0.0, state.loss)))
+    ratio = (state.loss - loss + noise) / (state.predicted + noise)
+    polish = state.full & (state.progress.quiet > 0) & (jnp.abs(state.loss - loss) <= 1e3 * noise)
+    accept = finite & (first | (ratio > ACCEPT) | polish)
+
+    at_edge = state.length > 0.9 * state.radius
+    shrunk = 0.25 * jnp.minimum(state.length, state.radius)
+    radius = jnp.where(~finite | (ratio < 0.25), shrunk, state.radius)
+    radius = jnp.where(finite & (ratio > 0.75) & at_edge, GROWTH * state.radius, radius)
+    radius = jnp.where(first, state.radius, radius)
+
+    free = jnp.where(accept, state.candidate, state.free)
+    loss = jnp.where(accept, loss, state.loss)
+    gradient = jnp.where(accept, gradient, state.gradient)
+    curvature = jnp.where(accept, curvature, state.curvature)
+
+    known = accept | ~first  # otherwise the start itself is not finite
+    safe = jnp.where(known, curvature, jnp.eye(free.shape[0], dtype=free.dtype))
+    slope_free = jnp.where(known, gradient, 0.0)
+    scale = curvature_scale(safe, slope_free, state.scale)
+    scale = jnp.where(accept, scale, state.scale)
+    eigen = spectrum(safe, jnp.where(known, scale, 1.0))
+    slope = eigen.coordinates(slope_free)
+    opening = jnp.where(first, scale, state.opening)
+    shrunk = jnp.any(scale * jnp.sqrt(eps) > opening)
+    seen, verdict = judge(state.progress, eigen, slope, n_obs, tolerance, state.full, shrunk)
+    progress = Progress(
+        *(jnp.where(accept, new, old) for new, old in zip(vars(seen).values(), vars(state.progress).values()))
+    )
+    move, predicted = trust_region_step(eigen, slope, radius)
+    length = jnp.linalg.norm(move)
+    full = jnp.isfinite(progress.decrement) & (length < 0.999 * radius)
+    candidate = free + eigen.vector(move)
+
+    wall = jnp.where(accept, False, ~finite)
+    stuck = ~accept & ((radius < SMALLEST_RADIUS * eps) | jnp.all(candidate == free))
+    status = jnp.where(accept, verdict, RUNNING)
+    status = jnp.where(stuck, jnp.where(wall, Status.unbounded, Status.stalled), status)
+    status = jnp.where(first & ~finite, Status.nonfinite_start, status)
+    return TrustRegionState(
+        free=free,
+        loss=loss,
+        gradient=gradient,
+        curvature=curvature,
+        scale=scale,
+        opening=opening,
+        progress=progress,
+        candidate=candidate,
+        length=length,
+        radius=radius,
+        predicted=predicted,
+        full=full,
+        wall=wall,
+        steps=state.steps + 1,
+        status=status.astype(jnp.int32),
+    )

@@ -350,8 +350,9 @@ class Foreign(Constraint):
             close = np.allclose(back, v, rtol=slack, atol=slack * float(np.max(abs(v), initial=0)))
             return close and bool(jnp.all(jnp.isfinite(free)))
 
-        hint = f"start it at {_show(self.forward(jnp.zeros(self.free_shape(value.shape))))}, say"
-        return _problem(value, inside, f"be a value that {self.bijector} can reach", hint)
+        with jax.ensure_compile_time_eval():  # the value is known inside `jit` too
+            hint = f"start it at {_show(self.forward(jnp.zeros(self.free_shape(value.shape))))}, say"
+            return _problem(value, inside, f"be a value that {self.bijector} can reach", hint)
 
 
 class Fixed(eqx.Module):

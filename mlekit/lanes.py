@@ -27,7 +27,7 @@ from .solvers import Solver, Stop
 #: Steps between two looks at which lanes have finished.
 STRIDE = 2
 #: Rows that all lanes together evaluate at once; more no longer fit into a core's cache.
-TILE_ROWS = 1 << 12
+TILE_ROWS = 1 << 11
 #: Data sets and rows of a piece: what is on the device at a time.
 PIECE_SETS, PIECE_ROWS = 1 << 12, 1 << 20
 
@@ -150,6 +150,21 @@ def solve_piece(
 
 
 @dataclasses.dataclass(frozen=True)
+class Work:
+    """Rows times steps: what was needed, and what was evaluated.
+
+    Args:
+        needed: rows of the data sets times the steps each took.
+        padding: rows added to fill whole blocks, times those steps.
+        evaluated: rows that all lanes ran over, waiting ones included.
+    """
+
+    needed: int
+    padding: int
+    evaluated: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Collection:
     """All data sets of a batch, wherever they are: flat rows, and where each set lies in them.
 
@@ -212,26 +227,59 @@ class Collection:
 
         Yields the numbers of the sets in the piece, and the piece; it may end with sets of no rows.
         """
-        lengths = np.full(self.n_sets, self.longest) if self.lengths is None else np.asarray(self.lengths)
-        order = np.argsort(-lengths, kind="stable")
-        n_sets = min(PIECE_SETS, power_of_two(self.n_sets))
+        lengths = self._known_lengths()
+        n_sets, n_rows = self._piece_shape(lengths)
+        for chosen in self._partition(model, lengths):
+            yield chosen, self._piece(model, chosen, lengths[chosen], n_sets, n_rows)
+
+    def work(self, model: Model, steps: np.ndarray, n_lanes: int | None = None) -> Work:
+        """What the lanes evaluated for a search that took so many `steps` a data set.
+
+        Counted by going through the schedule again: lanes step together, and all of them run over as many
+        blocks as the longest set that any of them holds.
+        """
+        lengths = self._known_lengths()
+        width, lanes = self.block(model), n_lanes or self.lanes(model)
+        needed = int((lengths * steps).sum())
+        padding = evaluated = 0
+        for chosen in self._partition(model, lengths):
+            size = width or (self.longest if self.lengths is None else power_of_two(int(lengths[chosen].max())))
+            blocks = -(-lengths[chosen] // size)
+            left = np.append(steps[chosen], 0)
+            padding += int((blocks * size * steps[chosen] - lengths[chosen] * steps[chosen]).sum())
+            slot = np.arange(min(lanes, len(chosen)))
+            following = len(slot)
+            blocks = np.append(blocks, 0)
+            while np.any(slot < len(chosen)):
+                evaluated += STRIDE * len(slot) * size * int(blocks[slot].max())
+                left[slot] -= STRIDE
+                done = left[slot] <= 0
+                slot = np.where(done, np.minimum(following + np.cumsum(done) - 1, len(chosen)), slot)
+                following += int(done.sum())
+        return Work(needed, padding, evaluated)
+
+    def _known_lengths(self) -> np.ndarray:
+        return np.full(self.n_sets, self.longest) if self.lengths is None else np.asarray(self.lengths)
+
+    def _piece_shape(self, lengths: np.ndarray) -> tuple[int, int]:
+        """Data sets and rows that every piece has room for."""
         budget = max(PIECE_ROWS, power_of_two(self.longest))
-        n_rows = min(budget, power_of_two(int(lengths.sum())))
+        return min(PIECE_SETS, power_of_two(self.n_sets)), min(budget, power_of_two(int(lengths.sum())))
+
+    def _partition(self, model: Model, lengths: np.ndarray) -> Iterator[np.ndarray]:
+        """The numbers of the sets of each piece."""
+        order = np.argsort(-lengths, kind="stable")
+        n_sets, n_rows = self._piece_shape(lengths)
         start = 0
         while start < len(order):
-            widest = int(lengths[order[start]])
-            ending = start + 1
-            total = widest
-            while ending < len(order) and ending - start < n_sets:
-                one = int(lengths[order[ending]])
+            within = lengths[order[start : start + n_sets]]
+            fits = np.cumsum(within) <= n_rows
+            if model.is_joint:
                 # A joint model sees whole sets at once, so sets of a piece must be of similar length.
-                if total + one > n_rows or (model.is_joint and 2 * one < widest):
-                    break
-                total += one
-                ending += 1
-            chosen = order[start:ending]
-            yield chosen, self._piece(model, chosen, lengths[chosen], n_sets, n_rows)
-            start = ending
+                fits &= 2 * within >= within[0]
+            count = max(1, int(fits.sum()))
+            yield order[start : start + count]
+            start += count
 
     def _piece(
         self, model: Model, chosen: np.ndarray, lengths: np.ndarray, n_sets: int, n_rows: int

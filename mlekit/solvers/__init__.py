@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import optax
-
 from .base import Solver, Stop
 from .bfgs import BFGS
 from .lbfgs import LBFGS
@@ -33,7 +31,7 @@ def choose_solver(solver: Any, n_free: int, n_obs: int) -> Solver:
         return Newton() if cheap else LBFGS()
     if isinstance(solver, Solver):
         return solver
-    if isinstance(solver, optax.GradientTransformation):
+    if hasattr(solver, "init") and hasattr(solver, "update"):
         return Optax(solver)
     if isinstance(solver, type) and issubclass(solver, Solver):
         raise TypeError(f"solver must be an instance: write mle.{solver.__name__}() with its brackets")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..likelihood import Objective
 from ..status import RUNNING, Status
 from .base import Solver, Stop
+
+if TYPE_CHECKING:
+    import optax
 
 #: Optimiser steps between two looks at convergence, which cost as much as a few of them.
 CHUNK = 25
@@ -27,6 +29,8 @@ class Transformation:
     """
 
     def __init__(self, optimizer: optax.GradientTransformation) -> None:
+        import optax
+
         self.plain = optimizer
         self.extended = optax.with_extra_args_support(optimizer)
         key = _identity(tuple(optimizer))
@@ -95,6 +99,8 @@ class Optax(Solver):
         steps: int | None = None,
         key: PRNGKeyArray | None = None,
     ) -> None:
+        import optax  # where it is used: it is slow to import
+
         if not isinstance(optimizer, optax.GradientTransformation):
             raise TypeError(
                 f"optimizer must be an optax.GradientTransformation, got {type(optimizer).__name__}"
@@ -143,7 +149,7 @@ class Optax(Solver):
                 gradient, inner, free, value=loss, grad=gradient, value_fn=part
             )
             go = steps < stop.max_steps
-            free = jnp.where(go, optax.apply_updates(free, updates), free)
+            free = jnp.where(go, free + updates.astype(free.dtype), free)
             inner = jax.tree.map(lambda new, old: jnp.where(go, new, old), after, inner)
             return (free, inner, steps + go), loss
 

@@ -14,6 +14,7 @@ from .convergence import Progress, judge, start_progress
 
 ACCEPT = 1e-4  #: least share of the predicted decrease that a step must bring
 GROWTH = 3.0  #: of the radius after a step that kept its promise
+IDLE_STEPS = 50  #: a radius shrinks by 1e-30 meanwhile, so this is no impatience
 SMALLEST_RADIUS = 1e-3  #: times the machine precision: below it, no step is a step any more
 
 
@@ -33,6 +34,7 @@ class TrustRegionState(eqx.Module):
     predicted: Float[Array, ""]
     full: Bool[Array, ""]  # whether the step to the candidate is a full Newton step
     wall: Bool[Array, ""]  # whether the last rejected candidate had no finite log-likelihood
+    idle: Int[Array, ""]  # steps in a row that brought nothing beyond rounding
     steps: Int[Array, ""]
     status: Int[Array, ""]
 
@@ -60,6 +62,7 @@ def init(free: Float[Array, " n_free"], radius: float) -> TrustRegionState:
         predicted=jnp.zeros((), dtype),
         full=no,
         wall=no,
+        idle=jnp.asarray(0, jnp.int32),
         steps=jnp.asarray(0, jnp.int32),
         status=jnp.asarray(RUNNING, jnp.int32),
     )
@@ -100,6 +103,7 @@ def step(
     radius = jnp.where(finite & (ratio > 0.75) & at_edge, GROWTH * state.radius, radius)
     radius = jnp.where(first, state.radius, radius)
 
+    gained = state.loss - loss > noise
     free = jnp.where(accept, state.candidate, state.free)
     loss = jnp.where(accept, loss, state.loss)
     gradient = jnp.where(accept, gradient, state.gradient)
@@ -124,9 +128,11 @@ def step(
     candidate = free + eigen.vector(move)
 
     wall = jnp.where(accept, False, ~finite)
+    idle = jnp.where(accept & (first | gained), 0, state.idle + 1)
     stuck = ~accept & ((radius < SMALLEST_RADIUS * eps) | jnp.all(candidate == free))
-    status = jnp.where(accept, verdict, RUNNING)
-    status = jnp.where(stuck, jnp.where(wall, Status.unbounded, Status.stalled), status)
+    stuck |= idle >= IDLE_STEPS
+    status = jnp.where(stuck, jnp.where(wall, Status.unbounded, Status.stalled), RUNNING)
+    status = jnp.where(accept & (verdict != RUNNING), verdict, status)
     status = jnp.where(first & ~finite, Status.nonfinite_start, status)
     return TrustRegionState(
         free=free,
@@ -142,6 +148,7 @@ def step(
         predicted=predicted,
         full=full,
         wall=wall,
+        idle=idle,
         steps=state.steps + 1,
         status=status.astype(jnp.int32),
     )

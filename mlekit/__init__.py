@@ -1,5 +1,6 @@
 """Maximum likelihood in JAX: one log-density, exact derivatives, thousands of data sets, honest errors."""
 
+from .certificate import Certificate
 from .constraints import (
     correlation,
     fixed,
@@ -18,7 +19,7 @@ from .groups import Groups, group_by
 from .inference.delta import Estimate
 from .likelihood import log_likelihood
 from .model import Model, joint
-from .result import Certificate, Fit
+from .result import Fit
 from .solvers import BFGS, LBFGS, Newton, Optax, Scoring
 from .status import Status
 from .version import __version__

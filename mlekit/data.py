@@ -97,6 +97,8 @@ def _check_leaf(name: str, leaf: str, value: Any, axes: int, wanted: str) -> Non
         )
     if value.dtype.kind in "OSUMmV":
         kind = {"O": "objects", "S": "text", "U": "text", "M": "dates", "m": "durations"}.get(value.dtype.kind)
-        raise TypeError(f"{shown} holds {kind or value.dtype}; a log-density needs numbers: encode it, or leave it out")
+        raise TypeError(
+            f"{shown} holds {kind or value.dtype}; a log-density needs numbers: encode it, or leave it out"
+        )
     if value.ndim < axes:
         raise ValueError(f"{shown} has shape {value.shape}; it must have shape {wanted}")

@@ -14,16 +14,19 @@ from jaxtyping import Array, PyTree
 
 from . import lanes as lanes_
 from . import loop
+from .collection import Collection, from_arrays, from_groups, traced
 from .data import as_arrays, as_lengths, as_weights
 from .groups import Groups
 from .implicit import attach_derivative
 from .likelihood import BLOCK_ROWS, Likelihood, Objective, default_float, is_inexact, n_rows
 from .model import as_model
-from .parameters import Parameters, leaf_name, parameters_like
+from .parameters import Parameters, leaf_name
 from .report.progress import BatchProgress, FitProgress
-from .result import Fit, Held, make_fit, repeat
+from .result import Fit, make_fit
 from .solvers import Solver, Stop, choose_solver
+from .start import parameters_like
 from .status import Status
+from .trees import Held, repeat
 
 
 def fit(
@@ -84,7 +87,7 @@ def fit(
     likelihood, parameters, start, chosen, stop = _prepare(
         log_density, init, data, args, constraints, weights, solver, max_steps, tolerance
     )
-    if progress and not _traced((likelihood, start)):
+    if progress and not traced((likelihood, start)):
         with FitProgress(chosen.name) as bar:
             found, parameters = _solve_showing(bar, chosen, likelihood, parameters, start, stop)
     else:
@@ -215,21 +218,19 @@ def fit_batch(
         if lengths is not None:
             raise ValueError("lengths: groups know their own lengths; leave it out")
         index = np.arange(len(data))
-        collection = lanes_.from_groups(data, index, column, args)
+        collection = from_groups(data, index, column, args)
     else:
         data = as_arrays(data, axes=2)
         shape = jnp.shape(jax.tree.leaves(data)[0])[:2]
         index = np.arange(shape[0])
         lengths = as_lengths(lengths, *shape)
         weights = as_weights(weights, shape, default_float(data))
-        collection = lanes_.from_arrays(data, weights, lengths, args)
+        collection = from_arrays(data, weights, lengths, args)
     if lanes is not None and (not isinstance(lanes, int) or lanes < 1):
         raise ValueError(f"lanes must be a positive whole number, got {lanes!r}")
     start = _batch_start(init, init_axis, collection)
     kind = default_float(collection.rows)
-    parameters, start = parameters_like(
-        start, constraints, dtype=kind, batched=True, check=not callable(init)
-    )
+    parameters, start = parameters_like(start, constraints, dtype=kind, batched=True, check=not callable(init))
     chosen = choose_solver(solver, parameters.n_free, collection.longest)
     stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
     with contextlib.ExitStack() as stack:
@@ -269,7 +270,9 @@ def _prepare(
     """Everything one fit needs, after all that can be known before tracing was checked."""
     model = as_model(log_density)
     if isinstance(data, Groups):
-        raise TypeError("data are groups, many data sets: use mle.fit_batch, or one of them: mle.fit(..., data[0])")
+        raise TypeError(
+            "data are groups, many data sets: use mle.fit_batch, or one of them: mle.fit(..., data[0])"
+        )
     data = jax.tree.map(jnp.asarray, as_arrays(data))
     rows = n_rows(data)
     weights = as_weights(weights, (rows,), default_float(data))
@@ -302,9 +305,7 @@ def _solve(
 
 
 @eqx.filter_jit
-def _argmax(
-    solver: Solver, likelihood: Likelihood, parameters: Parameters, start: PyTree, stop: Stop
-) -> PyTree:
+def _argmax(solver: Solver, likelihood: Likelihood, parameters: Parameters, start: PyTree, stop: Stop) -> PyTree:
     parameters = parameters.fixed_at(start)
     objective = Objective(likelihood, parameters)
     still = jax.lax.stop_gradient(eqx.filter(objective, eqx.is_array))
@@ -315,7 +316,12 @@ def _argmax(
 
 
 def _solve_showing(
-    bar: FitProgress, solver: Solver, likelihood: Likelihood, parameters: Parameters, start: PyTree, stop: Stop
+    bar: FitProgress,
+    solver: Solver,
+    likelihood: Likelihood,
+    parameters: Parameters,
+    start: PyTree,
+    stop: Stop,
 ) -> tuple[loop.Solution, Parameters]:
     """`_solve` with the loop in Python, so that every few steps can be shown."""
     parameters = parameters.fixed_at(start)
@@ -344,7 +350,7 @@ def _few_steps(solver: Solver, objective: Objective, state: Any, stop: Stop) -> 
 _settle = eqx.filter_jit(loop.solution)
 
 
-def _batch_start(init: Any, init_axis: int | None, collection: lanes_.Collection) -> PyTree:
+def _batch_start(init: Any, init_axis: int | None, collection: Collection) -> PyTree:
     """Starting parameters with a leading axis of data sets on every leaf."""
     if init_axis not in (None, 0):
         raise ValueError(f"init_axis must be None, one start for all, or 0, one a data set; got {init_axis!r}")
@@ -379,7 +385,3 @@ def _weight_column(groups: Groups, weights: Any) -> str | None:
     if np.any(groups.columns[weights] < 0):
         raise ValueError(f"weights: column {weights!r} has negative entries")
     return weights
-
-
-def _traced(tree: PyTree) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))

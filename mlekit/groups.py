@@ -264,9 +264,7 @@ def _open(table: Any) -> dict[str, Any]:
 
 def _names(names: str | Sequence[str], source: Mapping[str, Any], argument: str) -> tuple[str, ...]:
     if not isinstance(names, Iterable):
-        raise TypeError(
-            f"{argument}: got a {type(names).__name__}, want a column name or a sequence of names."
-        )
+        raise TypeError(f"{argument}: got a {type(names).__name__}, want a column name or a sequence of names.")
     chosen = (names,) if isinstance(names, str) else tuple(names)
     if not chosen and argument != "drop":
         raise ValueError(f"{argument}: got no name, want at least one of {_listed(source)}.")
@@ -373,9 +371,7 @@ def _encode(name: str, column: Any) -> tuple[Int64[np.ndarray, " n_rows"], Any]:
         wanted = "a key that can be sorted: text, numbers, booleans or dates"
         raise ValueError(f"by: {name!r} holds {arrow.type}, want {wanted}.") from None
     ranks = pc.index_in(values, value_set=distinct).fill_null(len(distinct)).to_numpy()
-    ranks = np.append(ranks, len(distinct)).astype(
-        np.int64
-    )  # the last entry serves null rows, whose index is -1
+    ranks = np.append(ranks, len(distinct)).astype(np.int64)  # the last entry serves null rows, whose index is -1
     index = [chunk.indices.fill_null(-1).to_numpy() for chunk in encoded.chunks]
     return ranks[np.concatenate(index)], distinct
 

@@ -58,30 +58,28 @@ class Likelihood(eqx.Module):
         """Number of rows that count: those of the data set with a positive weight."""
         if self.weights is None:
             return jnp.asarray(self.rows if self.length is None else self.length)
-        return self.total(lambda _, weights: jnp.sum(weights > 0), jnp.asarray(0))
+        return self.total(lambda _, weights: jnp.sum(jnp.asarray(weights) > 0), jnp.asarray(0))
 
     @property
     def n_obs(self) -> Array:
         """Number of observations: the sum of the weights."""
         if self.weights is None:
             return self.n_rows
-        return self.total(lambda _, weights: jnp.sum(weights), jnp.zeros((), self.weights.dtype))
+        return self.total(lambda _, weights: jnp.sum(jnp.asarray(weights)), jnp.zeros((), self.weights.dtype))
 
     @property
     def finite_data(self) -> Array:
         """Whether the data set, weights included, is free of NaN and infinite values."""
 
         def count(data: PyTree, weights: Array | None) -> Array:
-            bad = [
-                jnp.sum(~jnp.isfinite(leaf)) for leaf in (*jax.tree.leaves(data), weights) if is_inexact(leaf)
-            ]
+            bad = [jnp.sum(~jnp.isfinite(leaf)) for leaf in (*jax.tree.leaves(data), weights) if is_inexact(leaf)]
             return sum(bad, jnp.asarray(0))
 
         return self.total(count, jnp.asarray(0)) == 0
 
     def contributions(self, params: PyTree) -> Float[Array, " rows"]:
         """Log-densities of the rows at `params`, unweighted; zero for the rows of padding."""
-        data, weights = self._block(0, self.rows)
+        data, _ = self._block(0, self.rows)
         values = self._values(params, data)
         if values.ndim == 0:
             raise ValueError(
@@ -95,7 +93,9 @@ class Likelihood(eqx.Module):
     ) -> Float[Array, "rows n_free"]:
         """Gradients of the contributions with respect to the free vector; zero for the rows of padding."""
         _, scores = self.block_scores(free, natural, self._block(0, self.rows)[0])
-        return scores if self.length is None else jnp.where(jnp.arange(self.rows)[:, None] < self.length, scores, 0)
+        return (
+            scores if self.length is None else jnp.where(jnp.arange(self.rows)[:, None] < self.length, scores, 0)
+        )
 
     def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
         """The sum, over all rows at once: differentiable in every way."""
@@ -105,9 +105,7 @@ class Likelihood(eqx.Module):
         """The log-likelihood of one block of rows."""
         return weighted_sum(self._values(params, data), weights)
 
-    def block_scores(
-        self, vector: Array, natural: Callable[[Array], PyTree], data: PyTree
-    ) -> tuple[Array, Array]:
+    def block_scores(self, vector: Array, natural: Callable[[Array], PyTree], data: PyTree) -> tuple[Array, Array]:
         """Log-densities of a block of rows, and their gradients with respect to `vector`."""
         if self.model.is_joint:
 
@@ -148,7 +146,9 @@ class Likelihood(eqx.Module):
     def sample(self, position: Int[Array, " size"]) -> Likelihood:
         """The likelihood of the rows at `position` in the data set alone: a mini-batch."""
         if self.model.is_joint:
-            raise ValueError("mini-batches need independent observations; a joint model has none: leave out batch_size")
+            raise ValueError(
+                "mini-batches need independent observations; a joint model has none: leave out batch_size"
+            )
         index = position if self.offset is None else self.offset + position
         weights = None if self.weights is None else self.weights[index]
         return Likelihood(self.model, jax.tree.map(lambda leaf: leaf[index], self.data), weights, self.args)
@@ -209,7 +209,11 @@ class Likelihood(eqx.Module):
         try:
             return self.model(params, obs, *extra)
         except KeyError as error:
-            known = [f"{name} has {sorted(map(str, tree))}" for name, tree in (("obs", obs), ("params", params)) if isinstance(tree, dict)]
+            known = [
+                f"{name} has {sorted(map(str, tree))}"
+                for name, tree in (("obs", obs), ("params", params))
+                if isinstance(tree, dict)
+            ]
             raise ValueError(
                 f"log_density looks up {error} and there is no such name: {'; '.join(known)}"
             ) from error
@@ -355,7 +359,5 @@ def default_float(data: PyTree) -> Any:
 def _real(out: Any, who: str) -> Array:
     kind = jnp.result_type(out)
     if not jnp.issubdtype(kind, jnp.floating):
-        raise TypeError(
-            f"{who} must return a real floating-point number, a log-density; it returned dtype {kind}"
-        )
+        raise TypeError(f"{who} must return a real floating-point number, a log-density; it returned dtype {kind}")
     return jnp.asarray(out)

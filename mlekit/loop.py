@@ -111,9 +111,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""]) -> Solutio
     dtype = parameters.dtype
     n_obs = objective.n_obs
     status = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
-    status = jnp.where(
-        (status == Status.nonfinite_start) & ~likelihood.finite_data, Status.nonfinite_data, status
-    )
+    status = jnp.where((status == Status.nonfinite_start) & ~likelihood.finite_data, Status.nonfinite_data, status)
     few = likelihood.n_rows < parameters.n_free
     unproven = (status != Status.converged) & (status < Status.nonfinite_start)
     status = jnp.where((few & unproven) | (likelihood.n_rows == 0), Status.too_few_observations, status)

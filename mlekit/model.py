@@ -14,6 +14,7 @@ class Joint(eqx.Module):
     contributions: Callable[..., Any]
 
     def __call__(self, params: Any, data: Any, *args: Any) -> Any:
+        """The contributions of all observations, or their sum."""
         return self.contributions(params, data, *args)
 
 
@@ -89,6 +90,7 @@ class Model(eqx.Module):
         return isinstance(self.log_density, Joint)
 
     def __call__(self, params: Any, obs: Any, *args: Any) -> Any:
+        """The log-density of one observation."""
         return self.log_density(params, obs, *args)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from . import lanes
-from .constraints import Constraint
+from .certificate import Certificate
+from .collection import from_arrays, from_groups
 from .groups import Groups
-from .inference import criteria, delta, information, intervals
+from .inference import criteria, delta, each, information, intervals
 from .likelihood import Likelihood, Objective
 from .loop import Solution
 from .model import Model
 from .parameters import Parameters
 from .status import ADVICE, Status, StatusArray
+from .trees import Held, is_array, repeat
 
 if TYPE_CHECKING:
     import pandas
@@ -29,55 +30,14 @@ if TYPE_CHECKING:
     from .report.summary import Summary
 
 
-@jax.tree_util.register_static
-class Held:
-    """Something kept out of JAX's sight: a PyTree without leaves, equal to one that holds the same."""
-
-    def __init__(self, it: Any) -> None:
-        self.it = it
-        leaves, treedef = jax.tree.flatten(it)
-        self._key = (treedef, tuple(leaves))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Held) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-
-def is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array, of JAX or of NumPy."""
-    return isinstance(leaf, jax.Array | np.ndarray)
-
-
-class Certificate(eqx.Module):
-    r"""The second-order proof that a point is a maximum.
-
-    Args:
-        decrement: $\tfrac12 g^T I^{-1} g$, the log-likelihood a perfect next step could still gain, in nats;
-            infinite where the information is not positive definite.
-        gradient_norm: norm of the gradient of the mean log-likelihood, in units of the curvature's diagonal.
-        min_eigenvalue: least eigenvalue of the information scaled to unit diagonal; positive at a maximum.
-        condition_number: its largest eigenvalue over its least.
-        weak: the least certain direction, one entry a scalar parameter.
-        names: the names of those parameters.
-    """
-
-    decrement: Float[Array, "..."]
-    gradient_norm: Float[Array, "..."]
-    min_eigenvalue: Float[Array, "..."]
-    condition_number: Float[Array, "..."]
-    weak: Float[Array, "... k"]
-    names: tuple[str, ...] = eqx.field(static=True)
-
-    @property
-    def weak_direction(self) -> dict[str, Array]:
-        """The least certain direction, `{parameter name: weight}`, in each parameter's own units, norm one."""
-        return {name: self.weak[..., i] for i, name in enumerate(self.names)}
-
-
 def make_fit(
-    solution: Solution, parameters: Parameters, model: Model, *, solver: str, n_sets: int | None = None, **parts: Any
+    solution: Solution,
+    parameters: Parameters,
+    model: Model,
+    *,
+    solver: str,
+    n_sets: int | None = None,
+    **parts: Any,
 ) -> Fit:
     """A `Fit` of its parts.
 
@@ -96,13 +56,6 @@ def make_fit(
         arrays, args = jax.tree.map(lambda leaf: repeat(leaf, n_sets), (arrays, args))
     values = eqx.tree_at(lambda pair: pair[0].values, arrays, parameters.values, is_leaf=lambda x: x is None)
     return Fit(solution=solution, arrays=values, structure=Held(rest), args=args, solver=solver, **parts)
-
-
-def repeat(leaf: Any, n_sets: int) -> Any:
-    """One for each data set; arrays that are known take no further memory."""
-    if isinstance(leaf, jax.core.Tracer):
-        return jnp.broadcast_to(leaf, (n_sets, *leaf.shape))
-    return np.broadcast_to(np.asarray(leaf), (n_sets, *np.shape(leaf)))
 
 
 class Fit(eqx.Module):
@@ -270,11 +223,11 @@ class Fit(eqx.Module):
 
     def contributions(self) -> Float[Array, "... n_obs"]:
         """Log-density of every observation at the estimates, unweighted; zero where a ragged batch is padded."""
-        return self._each(_contributions(self._width), self.solution.free)
+        return self._each(each.contributions(self._width), self.solution.free)
 
     def scores(self) -> Float[Array, "... n_obs n_free"]:
         """Gradient of every contribution with respect to the free vector; zero where a ragged batch is padded."""
-        return self._each(_scores(self._width), self.solution.free)
+        return self._each(each.scores(self._width), self.solution.free)
 
     def information(self, kind: str = "observed") -> Float[Array, "... n_free n_free"]:
         """The information of the data set about the free vector.
@@ -286,7 +239,7 @@ class Fit(eqx.Module):
             ValueError: another kind.
         """
         _known(kind, ("observed", "opg"))
-        return self._each(_information(kind), self.solution.free)
+        return self._each(each.information(kind), self.solution.free)
 
     def covariance(self, kind: str = "observed", clusters: Any = None) -> Float[Array, "... k k"]:
         """The covariance of the estimates over `parameter_names`, in natural units.
@@ -305,7 +258,7 @@ class Fit(eqx.Module):
         value: Any = self.solution.free
         if clusters is not None:
             value = (value, self._cluster_numbers(kind, clusters))
-        matrix = self._each(_covariance(kind, clusters is not None), value)
+        matrix = self._each(each.covariance(kind, clusters is not None), value)
         return jnp.where(self.converged[..., None, None], matrix, jnp.nan)
 
     def standard_errors(self, kind: str = "observed", clusters: Any = None) -> PyTree:
@@ -421,9 +374,9 @@ class Fit(eqx.Module):
         args, model = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, (self.args, self.model))
         if isinstance(self.data, Held):
             groups: Groups = self.data.it
-            collection = lanes.from_groups(groups, np.asarray(self.index), self.weight_column, args)
+            collection = from_groups(groups, np.asarray(self.index), self.weight_column, args)
         else:
-            collection = lanes.from_arrays(self.data, self.weights, self.lengths, args)
+            collection = from_arrays(self.data, self.weights, self.lengths, args)
         return lanes.map_sets(fn, collection, model, self.parameters, value)
 
     def _errors(self, kind: str = "observed", clusters: Any = None) -> Float[Array, "... k"]:
@@ -438,7 +391,7 @@ class Fit(eqx.Module):
         vector, errors = self.solution.vector, self._errors()
         if method == "wald":
             return intervals.wald(vector, errors, level)
-        over = eqx.filter_vmap(_ranges) if self.batched else _ranges
+        over = eqx.filter_vmap(Parameters.ranges) if self.batched else Parameters.ranges
         low, high = over(self.parameters, vector)
         return intervals.wald_free(vector, errors, low, high, level)
 
@@ -446,7 +399,9 @@ class Fit(eqx.Module):
         if kind != "sandwich":
             raise ValueError(f"clusters go with kind='sandwich', got kind={kind!r}")
         if self.batched:
-            raise ValueError("clusters need a single fit; index the batch: fits[i].covariance('sandwich', clusters)")
+            raise ValueError(
+                "clusters need a single fit; index the batch: fits[i].covariance('sandwich', clusters)"
+            )
         rows = self.objective.likelihood.rows
         labels = np.asarray(clusters)
         if labels.shape != (rows,):
@@ -454,56 +409,9 @@ class Fit(eqx.Module):
         return jnp.asarray(np.unique(labels, return_inverse=True)[1])
 
 
-def _ranges(parameters: Parameters, vector: Array) -> tuple[Array, Array]:
-    """The open range of each scalar parameter, as its constraint leaves it."""
-    lows, highs = [], []
-    for leaf, value in zip(parameters.leaves, parameters.split(parameters.tree(vector))):
-        if isinstance(leaf.constraint, Constraint):
-            low, high = leaf.constraint.range(value)
-        else:
-            low, high = jnp.asarray(-jnp.inf), jnp.asarray(jnp.inf)
-        lows.append(jnp.broadcast_to(low, leaf.shape).ravel().astype(vector.dtype))
-        highs.append(jnp.broadcast_to(high, leaf.shape).ravel().astype(vector.dtype))
-    return jnp.concatenate(lows), jnp.concatenate(highs)
-
-
 @eqx.filter_jit
 def _apply(fn: Callable[[Objective, Any], Any], objective: Objective, value: Any) -> Any:
     return fn(objective, value)
-
-
-@functools.cache
-def _contributions(width: int) -> Callable[[Objective, Any], Array]:
-    def at(objective: Objective, free: Array) -> Array:
-        return _to_width(objective.likelihood.contributions(objective.parameters.natural(free)), width)
-
-    return at
-
-
-@functools.cache
-def _scores(width: int) -> Callable[[Objective, Any], Array]:
-    def at(objective: Objective, free: Array) -> Array:
-        return _to_width(objective.likelihood.scores(free, objective.parameters.natural), width)
-
-    return at
-
-
-def _to_width(rows: Array, width: int) -> Array:
-    """Zero rows added, or padding cut off, so that there are `width` rows."""
-    missing = max(0, width - rows.shape[0])
-    return jnp.pad(rows[:width], [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
-
-
-@functools.cache
-def _information(kind: str) -> Callable[[Objective, Any], Array]:
-    return lambda objective, free: information.information(objective, free, kind)
-
-
-@functools.cache
-def _covariance(kind: str, clustered: bool) -> Callable[[Objective, Any], Array]:
-    if clustered:
-        return lambda objective, value: information.covariance(objective, value[0], kind, value[1])
-    return lambda objective, free: information.covariance(objective, free, kind)
 
 
 def _known(kind: str, kinds: tuple[str, ...], name: str = "kind") -> None:

@@ -29,7 +29,10 @@ class Estimate(eqx.Module):
 
 
 def estimate(
-    fn: Callable[[PyTree], Any], vector: Float[Array, " k"], covariance: Float[Array, "k k"], parameters: Parameters
+    fn: Callable[[PyTree], Any],
+    vector: Float[Array, " k"],
+    covariance: Float[Array, "k k"],
+    parameters: Parameters,
 ) -> Estimate:
     r"""$g(\hat\theta)$ with covariance $G V G^T$, $G = \partial g / \partial \theta$, exactly differentiated."""
     value = jax.tree.map(jnp.asarray, fn(parameters.tree(vector)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
@@ -62,5 +64,5 @@ def wald_free(
     return jnp.where(inside | fixed, lower, jnp.nan), jnp.where(inside | fixed, upper, jnp.nan)
 
 
-def _quantile(level: float, dtype: object) -> Array:
+def _quantile(level: float, dtype: Any) -> Array:
     return ndtri(jnp.asarray(0.5 * (1 + level), dtype))

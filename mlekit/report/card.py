@@ -66,7 +66,7 @@ def _draw(pen: Pen, fit: Fit) -> str:
         pen.title(f"Fit{_which(fit)}", status)
         pen.paragraph(why[:1].upper() + why[1:])
         pen.marks("certificate", marks(fit))
-        single(fit, 0.95, ROWS).draw(pen, ["estimate", "standard_error"])
+        pen.table(*single(fit, 0.95, ROWS).cells(["estimate", "standard_error"]))
         pen.paragraph(
             f"log-likelihood {likelihood(fit.log_likelihood)}, {counted(fit.n_obs, 'observation')}, "
             f"{counted(fit.n_free, 'free parameter')}, {counted(fit.steps, 'step')}, {fit.solver}"
@@ -78,7 +78,5 @@ def _which(fit: Fit) -> str:
     """Which data set of a batch this was, if it was one."""
     keys = fit.keys
     if keys is not None:
-        return " of " + ", ".join(
-            f"{name}={column[0]}" for name, column in zip(keys.column_names, keys.columns)
-        )
+        return " of " + ", ".join(f"{name}={column[0]}" for name, column in zip(keys.column_names, keys.columns))
     return "" if fit.index is None else f" of data set {int(fit.index)}"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .numbers import NOTHING, exponent, held_digits, number, probability, uncertain
-from .pens import Pen
 
 if TYPE_CHECKING:
     from ..result import Fit
@@ -73,7 +72,8 @@ class Estimates:
             return None
         wanted = max(0, 3 - exponent(errors.min()))
         room = held_digits(errors) - 1 - exponent(np.nanmax(np.abs(numbers)))
-        return min(wanted, room) if min(wanted, room) >= max(0, wanted - 2) else None
+        shown = min(wanted, room)
+        return shown if wanted <= 8 and shown >= max(0, wanted - 2) else None
 
     def cells(self, columns: Sequence[str] | None = None) -> tuple[list[list[str]], list[str], list[str]]:
         """The table as text.
@@ -89,18 +89,14 @@ class Estimates:
             [self.names[i], *(self._cell(name, i) for name in shown), self.notes[i]]
             for i in range(len(self.names))
         ]
+        if self.hidden:
+            rows.append([f"... and {self.hidden:,} more", *[""] * (len(shown) + 1)])
         headers = ["", *(HEADINGS[name] for name in shown), ""]
         free = "right" if self.decimals is not None else "decimal"
         align = ["left", *("right" if name in _TESTS else free for name in shown), "left"]
         if any(self.tied_to):
             return rows, headers, align
         return [row[:-1] for row in rows], headers[:-1], align[:-1]
-
-    def draw(self, pen: Pen, columns: Sequence[str] | None = None) -> None:
-        """The table, and how much of it is left out."""
-        pen.table(*self.cells(columns))
-        if self.hidden:
-            pen.paragraph(f"... and {self.hidden:,} more")
 
     def _cell(self, column: str, i: int) -> str:
         value = self.columns[column][i]
@@ -162,9 +158,7 @@ def _of(fit: Fit, columns: dict[str, Any], limit: int | None) -> Estimates:
     tied: list[str] = []
     for leaf in fit.parameters.leaves:
         # A tied leaf has its twin's shape, so their entries match one by one.
-        tied += [
-            f"{leaf.tied_to or ''}{name[len(leaf.name) :] if leaf.tied_to else ''}" for name in leaf.names()
-        ]
+        tied += [f"{leaf.tied_to or ''}{name[len(leaf.name) :] if leaf.tied_to else ''}" for name in leaf.names()]
     names = fit.parameter_names
     return Estimates(
         names=names[:limit],

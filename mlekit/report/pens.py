@@ -109,13 +109,16 @@ class HtmlPen:
         self._parts.append(f"<div>{shown}</div>")
 
     def table(self, rows: Rows, headers: Sequence[str] = (), align: Sequence[str] = ()) -> None:  # noqa: D102
-        # Spaces are kept in a font of one width: so the decimal points stay below one another.
-        style = "font-family: monospace; white-space: pre; margin: 0.5em 0"
-        drawn = draw_table(rows, headers, align, "html")
-        self._parts.append(drawn.replace("<table>", f'<table style="{style}">', 1))
+        # Spaces are kept in a font of one width: so the decimal points stay below one another. Notebooks
+        # style the cells themselves, so every cell has to say it.
+        drawn = re.sub(r"<(t[dh])>", r'<\1 style="text-align: left;">', draw_table(rows, headers, align, "html"))
+        drawn = drawn.replace(' style="text-align', ' style="white-space: pre; text-align')
+        style = 'cellpadding="4" style="font-family: monospace; margin: 0.5em 0"'
+        self._parts.append(drawn.replace("<table>", f"<table {style}>", 1))
 
     def done(self) -> str:  # noqa: D102
-        return f'<div style="line-height: 1.6">{"".join(self._parts)}</div>'
+        text = f'<div style="line-height: 1.6">{"".join(self._parts)}</div>'
+        return text.encode("ascii", "xmlcharrefreplace").decode()  # whatever the page's encoding is
 
 
 def status_tone(name: str) -> str:

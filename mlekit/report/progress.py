@@ -5,6 +5,7 @@ tqdm is imported where a bar is made, so that `import mlekit` does not pay for i
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from typing import Any
@@ -100,8 +101,6 @@ def _bar(**options: Any) -> Any:
     """
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     in_notebook = "IPKernelApp" in getattr(shell, "config", ())
-    if in_notebook and importlib.util.find_spec("ipywidgets"):
-        from tqdm.notebook import tqdm
-    else:
-        from tqdm.std import tqdm
-    return tqdm(file=sys.stderr, dynamic_ncols=True, **options)
+    widgets = in_notebook and importlib.util.find_spec("ipywidgets") is not None
+    module = importlib.import_module("tqdm.notebook" if widgets else "tqdm.std")
+    return module.tqdm(file=sys.stderr, dynamic_ncols=True, **options)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Summary:
-    """The table that `fit.summary()` gives.
+    r"""The table that `fit.summary()` gives.
 
     Of a single fit: what was found and how sure that is, then one row a scalar parameter with its estimate,
     standard error, z, two-sided normal p-value of zero, and Wald interval. Of a batch: how many data sets
@@ -42,11 +42,13 @@ class Summary:
         >>> summary = fit.summary()
         >>> print(summary.to_pandas().loc["rate", ["estimate", "standard_error"]].round(4).tolist())
         [0.6667, 0.3333]
-        >>> print(summary.to_latex().splitlines()[4])
-         rate           &    0.66667 &      0.33333 & 2.000 &    0.0455 & 0.01335 &   1.3200 \\
+        >>> print(summary.to_latex().splitlines()[0])
+        \begin{tabular}{lrrrrrr}
     """
 
     def __init__(self, fit: Fit, level: float = 0.95) -> None:
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level!r}")
         self.fit = fit
         self.level = level
         self.estimates: Estimates = spread(fit) if fit.batched else single(fit, level)
@@ -64,9 +66,7 @@ class Summary:
                 ["n_obs", count(fit.n_obs)],
             ]
         filled = [row + [""] * (len(headers) - 2) for row in below]
-        text = draw_table(
-            [*rows, SEPARATING_LINE, *filled], self._with_level(headers), align, "latex_booktabs"
-        )
+        text = draw_table([*rows, SEPARATING_LINE, *filled], self._with_level(headers), align, "latex_booktabs")
         text = re.sub(r"(?<=&)( *)-(?=\d)", r"\1$-$", text)  # a minus sign, not a hyphen
         return re.sub(r"(?m)^( *)\[", r"\1{[}", text)  # after \\ a bracket would open an argument
 
@@ -134,7 +134,7 @@ def draw_batch(pen: Pen, fit: Fit, estimates: Estimates) -> None:
     pen.statuses(fit.status.counts())
     if proven:
         pen.paragraph(f"Estimates over the {counted(proven, 'converged data set')} ({share(proven, whole)}):")
-        estimates.draw(pen)
+        pen.table(*estimates.cells())
     else:
         pen.paragraph("No data set converged, so there are no estimates to show.")
     pen.paragraph(f"n_obs {_extent(fit.n_obs)}; steps {_extent(fit.steps)}; {fit.solver}")

@@ -28,10 +28,10 @@ ASTRAY_STEPS = 30
 
 
 class Progress(eqx.Module):
-    """What one point tells of convergence, and what of the points before is worth remembering.
+    r"""What one point tells of convergence, and what of the points before is worth remembering.
 
     Args:
-        decrement: $\\delta$ at the best point, in nats; infinite where the information is not positive
+        decrement: $\delta$ at the best point, in nats; infinite where the information is not positive
             definite.
         step: the full Newton step from there, shape `(n_free,)`.
         quiet: how many points in a row lay within tolerance.

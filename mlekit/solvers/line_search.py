@@ -93,9 +93,7 @@ class QuasiNewton(Solver):
 
         move, change = candidate - state.free, gradient - state.gradient
         curved = jnp.dot(move, change) > eps * jnp.linalg.norm(move) * jnp.linalg.norm(change)
-        memory = _where(
-            accept & ~first & curved, self.remember(state.memory, move, change), state.memory
-        )
+        memory = _where(accept & ~first & curved, self.remember(state.memory, move, change), state.memory)
         free = jnp.where(accept, candidate, state.free)
         loss = jnp.where(accept, loss, state.loss)
         gradient = jnp.where(accept, gradient, state.gradient)

@@ -102,9 +102,7 @@ class Optax(Solver):
         import optax  # where it is used: it is slow to import
 
         if not isinstance(optimizer, optax.GradientTransformation):
-            raise TypeError(
-                f"optimizer must be an optax.GradientTransformation, got {type(optimizer).__name__}"
-            )
+            raise TypeError(f"optimizer must be an optax.GradientTransformation, got {type(optimizer).__name__}")
         for name, count in (("batch_size", batch_size), ("steps", steps)):
             if count is not None and (not isinstance(count, int) or count < 1):
                 raise ValueError(f"Optax: {name} must be a positive whole number, got {count!r}")

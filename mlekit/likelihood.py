@@ -238,7 +238,8 @@ class Objective(eqx.Module):
 
     def __call__(self, free: Float[Array, " n_free"]) -> Float[Array, ""]:
         """The loss; its derivative comes from `gradient`, in forward and in reverse mode."""
-        return _loss(free, self)
+        # Line searches of optax hand over a wider type than they were given.
+        return _loss(free.astype(self.parameters.dtype), self)
 
     def gradient(self, free: Float[Array, " n_free"]) -> tuple[Array, Array]:
         """Loss and gradient."""

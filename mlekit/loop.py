@@ -35,7 +35,7 @@ class Solution(eqx.Module):
         gradient_norm: norm of the gradient of the mean log-likelihood in scaled units.
         min_eigenvalue: least eigenvalue of the scaled information.
         condition_number: its largest eigenvalue over its least.
-        weak: the least certain direction, in units of each parameter's own conditional error, norm one.
+        weak: the least certain direction, or that in which an unbounded fit runs away, in units of each parameter's own conditional error, norm one.
     """
 
     free: Float[Array, " n_free"]
@@ -138,7 +138,13 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""]) -> Solutio
         errors = jnp.where(jnp.any(jacobian != 0, axis=1), errors, 0.0)
         errors = jnp.where(status == Status.converged, errors, jnp.nan)
         own = jnp.sqrt(jnp.sum(jacobian**2, axis=1))
-        weak = jacobian @ eigen.vectors[:, 0] / jnp.where(own > 0, own, 1.0)
+        direction = eigen.vectors[:, 0]
+        if hasattr(state, "progress"):
+            # Where the likelihood keeps rising, the step that keeps its length shows which way.
+            stride = state.progress.step * eigen.scale
+            leads = (status == Status.unbounded) & jnp.any(stride != 0)
+            direction = jnp.where(leads, stride, direction)
+        weak = jacobian @ direction / jnp.where(own > 0, own, 1.0)
         weak = hide(weak / jnp.linalg.norm(weak))
     return Solution(
         free=state.free,

@@ -73,9 +73,7 @@ def test_facts_of_the_flights(flights):
     )
 
 
-@pytest.mark.parametrize(
-    "by", [["tailnum"], ["month"], ["month", "tailnum"], ["distance", "month", "tailnum"]]
-)
+@pytest.mark.parametrize("by", [["tailnum"], ["month"], ["month", "tailnum"], ["distance", "month", "tailnum"]])
 def test_flights_as_pandas(flights, by):
     frame = flights.to_pandas().sample(frac=1.0, random_state=0)
     assert_as_pandas(group_by(frame, by, ["dep_delay", "arr_delay"]), frame, by)
@@ -115,9 +113,7 @@ TYPES = {"text": pa.string(), "integers": pa.int64(), "floats": pa.float64(), "d
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
-@hypothesis.given(
-    data=st.data(), by=st.lists(st.sampled_from(sorted(KEYS)), min_size=1, max_size=3, unique=True)
-)
+@hypothesis.given(data=st.data(), by=st.lists(st.sampled_from(sorted(KEYS)), min_size=1, max_size=3, unique=True))
 def test_any_table_against_plain_python(data, by):
     rows = data.draw(st.lists(st.tuples(*(KEYS[name] for name in by)), min_size=1, max_size=30))
     table = pa.table({name: pa.array([row[j] for row in rows], TYPES[name]) for j, name in enumerate(by)})
@@ -439,9 +435,7 @@ def test_wrong_names(by, columns, message):
 
 @pytest.mark.parametrize("by", [3, [3]])
 def test_names_that_are_no_names(by):
-    with pytest.raises(
-        (TypeError, ValueError), match="by"
-    ):  # whichever comes first: ours or a type checker's
+    with pytest.raises((TypeError, ValueError), match="by"):  # whichever comes first: ours or a type checker's
         group_by(SMALL, by)
 
 

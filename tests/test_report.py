@@ -155,7 +155,7 @@ def test_fixed_and_tied(odd):
 
 def test_unproven_fit_says_so(separated):
     text = str(separated.summary())
-    assert cells(text)["b"][1:] == ["–"] * 6
+    assert cells(text)["b"][1:] == ["–"] * 5
     assert " ".join(text.split("\n\n")[-1].split()) == separated.message
     assert "unbounded" in separated.summary().to_latex()
     assert html_library.escape("unbounded: the log-likelihood keeps rising") in separated.summary()._repr_html_()
@@ -203,7 +203,8 @@ def test_card_says_what_and_why(fit):
     assert f"log-likelihood {float(fit.log_likelihood):.4f}, 200 observations, 4 free parameters" in text
     assert text.count(" ok") == 4
     assert "not ok" not in text
-    assert float(re.search(r"sigma_y +(\S+) +(\S+)", text)[2]) == pytest.approx(fit.solution.errors[3], rel=1e-3)
+    error = float(fit.solution.errors[3])
+    assert float(cells(text)["sigma_y"][1]) == pytest.approx(error, rel=1e-3)
 
 
 def test_card_of_an_unproven_fit(separated):
@@ -417,7 +418,7 @@ def test_numbers():
     assert numbers.number(float("-inf")) == "-inf"
     assert numbers.number(0.0) == "0"
     assert numbers.count(1234567) == "1,234,567"
-    assert numbers.count(np.float32(12.5)) == "12.5000"
+    assert numbers.count(np.float32(1234.3)) == "1,234.3"
     assert numbers.likelihood(np.float32(-123456.78)) == "-123456.8"
     assert numbers.likelihood(-1234567.89012) == "-1234567.8901"
     assert numbers.probability(0.04) == "0.0400"

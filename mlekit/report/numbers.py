@@ -55,8 +55,9 @@ def probability(value: Any) -> str:
 
 def count(value: Any) -> str:
     """A count with separators of thousands; a sum of weights need not be whole."""
-    whole = math.isfinite(value) and float(value) == int(value)
-    return f"{int(value):,}" if whole else number(value, 6)
+    if not math.isfinite(value):
+        return number(value)
+    return f"{float(value):,.{held_digits(value)}g}" if value != int(value) else f"{int(value):,}"
 
 
 def counted(value: Any, thing: str) -> str:

@@ -112,8 +112,8 @@ class HtmlPen:
         # Spaces are kept in a font of one width: so the decimal points stay below one another. Notebooks
         # style the cells themselves, so every cell has to say it.
         drawn = re.sub(r"<(t[dh])>", r'<\1 style="text-align: left;">', draw_table(rows, headers, align, "html"))
-        drawn = drawn.replace(' style="text-align', ' style="white-space: pre; text-align')
-        style = 'cellpadding="4" style="font-family: monospace; margin: 0.5em 0"'
+        drawn = drawn.replace(' style="text-align', ' style="white-space: pre; padding: 0.1em 0.6em; text-align')
+        style = 'style="font-family: monospace; margin: 0.5em 0"'
         self._parts.append(drawn.replace("<table>", f"<table {style}>", 1))
 
     def done(self) -> str:  # noqa: D102

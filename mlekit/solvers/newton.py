@@ -24,8 +24,8 @@ class Newton(Solver):
 
     Example:
         >>> import mlekit as mle
-        >>> mle.Newton()
-        Newton(radius=1.0)
+        >>> mle.Newton(radius=10.0)
+        Newton(radius=10.0)
     """
 
     exact: ClassVar[bool] = True

@@ -23,8 +23,8 @@ class Scoring(Solver):
 
     Example:
         >>> import mlekit as mle
-        >>> mle.Scoring()
-        Scoring(radius=1.0)
+        >>> mle.Scoring(radius=10.0)
+        Scoring(radius=10.0)
     """
 
     radius: float = 1.0

@@ -1,0 +1,52 @@
+# One command each, from a fresh checkout: Python 3.11 or later and make are all it takes.
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## fit 4,037 aircraft and draw a figure: demo-output/
+	@$(BIN)/mlekit demo
+
+test: $(VENV)/.test ## lint, types, and all tests but the slow ones
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
+
+test-all: $(VENV)/.test ## make test, with the slow tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+bench: $(VENV)/.demo ## how fast it is
+	@$(BIN)/python -m benchmarks.flights
+
+clean: ## remove what was made here, the environment too
+	rm -rf $(VENV) demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps say what the environment holds; it is renewed when pyproject.toml has changed.
+$(VENV)/.demo: pyproject.toml | $(VENV)/.made
+	@echo "setting up $(VENV) ..."
+	@$(INSTALL) -e ".[plots]"
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/.made
+	@echo "setting up $(VENV) for the tests, which takes a few minutes ..."
+	@$(INSTALL) -e ".[test]"
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("mlekit wants Python 3.11 or later, this is " + sys.version.split()[0] + "; say which: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@

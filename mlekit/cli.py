@@ -34,7 +34,7 @@ class UserError(click.ClickException):
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(__version__, message="mlekit %(version)s")
 def main() -> None:
     """Maximum likelihood for one data set or a million: one log-density, exact derivatives, honest errors."""
 
@@ -274,4 +274,4 @@ def first_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="mlekit")

@@ -57,7 +57,7 @@ def run(table: Any = None, out: Path = Path("demo-output")) -> Fit:
     print("The aircraft with the most flights, estimate ± standard error:\n")
     print(_estimates_table(fits) + "\n")
     _say(_work(fits, groups))
-    for line in _save(fits, out):
+    for line in save(fits, out):
         print(line)
     return fits
 
@@ -157,7 +157,8 @@ def _work(fits: Fit, groups: Groups) -> str:
     )
 
 
-def _save(fits: Fit, out: Path) -> Iterator[str]:
+def save(fits: Fit, out: Path) -> Iterator[str]:
+    """Save all fits as a table and, if matplotlib is there, the figure; a line for each."""
     import pyarrow.parquet as pq
 
     pq.write_table(fits.to_arrow(), out / "flights.parquet")

@@ -1,0 +1,1 @@
+"""Measured speed, beside peers in the same run: `make bench`."""

@@ -1,0 +1,62 @@
+"""What is written beside the code is true: the README's snippets and the notebooks run, and print what they show."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+import mlekit as mle
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_readme_snippets_print_what_they_show(tmp_path: Path) -> None:
+    """Every Python block runs after those before it; a text block below one is what it prints, to the letter."""
+    pairs = re.findall(r"```python\n(.*?)```\n+(?:```text\n(.*?)```)?", README, re.DOTALL)
+    assert len(pairs) >= 4
+    assert sum(bool(shown) for _, shown in pairs) >= 3
+    script = "".join(f"{code}\nprint('<<<end>>>')\n" for code, _ in pairs)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if not k.startswith("JAX_")},
+    )
+    assert run.returncode == 0, run.stderr
+    printed = run.stdout.split("<<<end>>>\n")
+    for (code, shown), out in zip(pairs, printed):
+        if shown:
+            assert out.strip() == shown.strip(), code
+
+
+def test_readme_names_what_exists() -> None:
+    for name in set(re.findall(r"`mle\.(\w+)", README)):
+        assert hasattr(mle, name), name
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    assert any(cell.get("outputs") for cell in notebook.cells), "stored with its outputs"
+    pictures = sum("image/png" in out.get("data", {}) for cell in notebook.cells for out in cell.get("outputs", []))
+    assert pictures >= 2
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(path.parent))
+
+
+def test_public_names_are_documented() -> None:
+    for name in mle.__all__:
+        thing = getattr(mle, name)
+        if callable(thing):
+            assert len(thing.__doc__ or "") > 40, name

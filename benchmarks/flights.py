@@ -60,7 +60,9 @@ def timed(fn: Callable[[], Any]) -> tuple[float, Any]:
 def import_seconds() -> float:
     """What `import mlekit` takes beyond `import jax`, in a fresh process; the median of several."""
     code = "import jax, time; t = time.perf_counter(); import mlekit; print(time.perf_counter() - t)"
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)
+    ]
     return statistics.median(float(run.stdout) for run in runs)
 
 
@@ -129,7 +131,9 @@ def main() -> None:
     finite = np.asarray(fits.converged)
     best = np.maximum.reduce([np.where(np.isnan(ll), -np.inf, ll) for ll in found.values()])[finite]
     missed = {name: int(np.sum(~(ll[finite] > best - 1e-6))) for name, ll in found.items()}
-    work = from_groups(groups, np.arange(n_sets), None, None).work(as_model(log_density), np.asarray(fits.steps))
+    work = from_groups(groups, np.arange(n_sets), None, None).work(
+        as_model(log_density), fits.n_free, np.asarray(fits.steps)
+    )
     labels = {
         "batch": "mlekit, fit_batch, with errors and certificate",
         "vmap": "mlekit, plain vmap of fit, padded to 544 rows, at most 200 steps",

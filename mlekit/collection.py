@@ -26,6 +26,8 @@ STRIDE = 2
 TILE_ROWS = 1 << 11
 #: Data sets and rows of a piece: what is on the device at a time.
 PIECE_SETS, PIECE_ROWS = 1 << 12, 1 << 20
+#: Numbers that the Hessians of a piece may take.
+PIECE_HESSIANS = 1 << 24
 
 
 class Sets(eqx.Module):
@@ -147,17 +149,17 @@ class Collection:
         counting = jnp.reshape(self.weights > 0, (self.n_sets, -1))
         return jnp.argmax(counting, axis=1)
 
-    def pieces(self, model: Model) -> Iterator[tuple[np.ndarray, Sets]]:
+    def pieces(self, model: Model, n_free: int) -> Iterator[tuple[np.ndarray, Sets]]:
         """The data sets in pieces of one compiled shape, longest sets first.
 
         Yields the numbers of the sets in the piece, and the piece; it may end with sets of no rows.
         """
         lengths = self._known_lengths()
-        n_sets, n_rows = self._piece_shape(lengths)
-        for chosen in self._partition(model, lengths):
+        n_sets, n_rows = self._piece_shape(lengths, n_free)
+        for chosen in self._partition(model, lengths, n_free):
             yield chosen, self._piece(model, chosen, lengths[chosen], n_sets, n_rows)
 
-    def work(self, model: Model, steps: np.ndarray, n_lanes: int | None = None) -> Work:
+    def work(self, model: Model, n_free: int, steps: np.ndarray, n_lanes: int | None = None) -> Work:
         """What the lanes evaluated for a search that took so many `steps` a data set.
 
         Counted by going through the schedule again: lanes step together, and all of them run over as many
@@ -167,7 +169,7 @@ class Collection:
         width, lanes = self.block(model), n_lanes or self.lanes(model)
         needed = int((lengths * steps).sum())
         padding = evaluated = 0
-        for chosen in self._partition(model, lengths):
+        for chosen in self._partition(model, lengths, n_free):
             size = width or (self.longest if self.lengths is None else power_of_two(int(lengths[chosen].max())))
             blocks = -(-lengths[chosen] // size)
             left = np.append(steps[chosen], 0)
@@ -186,15 +188,17 @@ class Collection:
     def _known_lengths(self) -> np.ndarray:
         return np.full(self.n_sets, self.longest) if self.lengths is None else np.asarray(self.lengths)
 
-    def _piece_shape(self, lengths: np.ndarray) -> tuple[int, int]:
+    def _piece_shape(self, lengths: np.ndarray, n_free: int) -> tuple[int, int]:
         """Data sets and rows that every piece has room for."""
         budget = max(PIECE_ROWS, power_of_two(self.longest))
-        return min(PIECE_SETS, power_of_two(self.n_sets)), min(budget, power_of_two(int(lengths.sum())))
+        hessians = max(1, PIECE_HESSIANS // max(1, n_free) ** 2)
+        n_sets = min(PIECE_SETS, hessians, power_of_two(self.n_sets))
+        return n_sets, min(budget, power_of_two(int(lengths.sum())))
 
-    def _partition(self, model: Model, lengths: np.ndarray) -> Iterator[np.ndarray]:
+    def _partition(self, model: Model, lengths: np.ndarray, n_free: int) -> Iterator[np.ndarray]:
         """The numbers of the sets of each piece."""
         order = np.argsort(-lengths, kind="stable")
-        n_sets, n_rows = self._piece_shape(lengths)
+        n_sets, n_rows = self._piece_shape(lengths, n_free)
         start = 0
         while start < len(order):
             within = lengths[order[start : start + n_sets]]

@@ -122,7 +122,7 @@ def solve(
 
     if traced((collection.rows, collection.weights, collection.args, collection.lengths, starts)):
         return work(collection.whole(model), starts)
-    return _in_pieces(collection, model, starts, work, report)
+    return _in_pieces(collection, model, parameters.n_free, starts, work, report)
 
 
 def map_sets(
@@ -146,7 +146,7 @@ def map_sets(
     work = functools.partial(_map_piece, fn, rest=rest, width=width)
     if traced((arrays, collection.rows)):
         return work(collection.whole(model), arrays)
-    return _in_pieces(collection, model, arrays, work)
+    return _in_pieces(collection, model, parameters.n_free, arrays, work)
 
 
 @eqx.filter_jit
@@ -161,6 +161,7 @@ def _map_piece(fn: Callable[..., Any], sets: Sets, arrays: PyTree, *, rest: PyTr
 def _in_pieces(
     collection: Collection,
     model: Model,
+    n_free: int,
     arrays: PyTree,
     work: Callable[[Sets, PyTree], Any],
     report: Callable[[Any], None] | None = None,
@@ -168,7 +169,7 @@ def _in_pieces(
     """`work(sets, arrays)` on one piece after the other, put together in the order of the sets."""
     arrays = jax.tree.map(np.asarray, arrays)
     numbers, parts = [], []
-    for chosen, sets in collection.pieces(model):
+    for chosen, sets in collection.pieces(model, n_free):
         filled = np.concatenate([chosen, np.full(sets.n_sets - len(chosen), chosen[-1])])
         out = work(sets, jax.tree.map(lambda leaf: jnp.asarray(leaf[filled]), arrays))  # noqa: B023
         numbers.append(chosen)

@@ -123,19 +123,22 @@ def test_memory_is_bounded_by_the_piece(monkeypatch: pytest.MonkeyPatch) -> None
     model = as_model(line)
     shapes = set()
     seen: list[np.ndarray] = []
-    for chosen, sets in gathered.pieces(model):
+    for chosen, sets in gathered.pieces(model, 3):
         shapes.add((jax.tree.leaves(sets.rows)[0].shape, sets.offset.shape, sets.longest, sets.block))
         seen.append(chosen)
         i = len(chosen) // 2
         begin, length = int(sets.offset[i]), int(sets.length[i])  # type: ignore[index]
         np.testing.assert_array_equal(sets.rows["x"][begin : begin + length], groups[int(chosen[i])]["x"])
     assert shapes == {((1024,), (64,), 32, 8)}
+    # Many parameters: fewer sets a piece, so that the Hessians stay bounded too.
+    _, wide = next(gathered.pieces(model, 1000))
+    assert wide.n_sets == collection_.PIECE_HESSIANS // 1000**2 == 16
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(1000))
 
 
 def test_the_work_of_the_lanes_is_counted() -> None:
     gathered = Collection({"x": np.zeros(100)}, None, None, np.arange(4) * 25, None, 25)
-    work = gathered.work(as_model(line), np.array([3, 3, 5, 9]), n_lanes=2)
+    work = gathered.work(as_model(line), 3, np.array([3, 3, 5, 9]), n_lanes=2)
     # Two lanes step in strides of two: 3, 3 -> 4; then 5, 9 -> 6 and 10; 25 rows each, no padding.
     assert (work.needed, work.padding, work.evaluated) == (20 * 25, 0, 2 * (4 + 10) * 25)
 

@@ -146,7 +146,7 @@ def _estimates_table(fits: Fit, n_rows: int = 6) -> str:
 
 def _work(fits: Fit, groups: Groups) -> str:
     collection = from_groups(groups, np.arange(len(groups)), None, None)
-    work = collection.work(as_model(log_density), np.asarray(fits.steps))
+    work = collection.work(as_model(log_density), fits.n_free, np.asarray(fits.steps))
     waiting = work.evaluated - work.needed - work.padding
     widest = 1 - groups.n_rows / (len(groups) * int(groups.lengths.max()))
     return (

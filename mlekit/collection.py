@@ -25,7 +25,7 @@ STRIDE = 2
 #: Rows that all lanes together evaluate at once; more no longer fit into a core's cache.
 TILE_ROWS = 1 << 11
 #: Data sets and rows of a piece: what is on the device at a time.
-PIECE_SETS, PIECE_ROWS = 1 << 12, 1 << 20
+PIECE_SETS, PIECE_ROWS = 1 << 10, 1 << 20
 #: Numbers that the Hessians of a piece may take.
 PIECE_HESSIANS = 1 << 24
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from .data import as_arrays, as_weights
 from .model import Model, as_model
 from .parameters import Parameters
 
@@ -298,7 +299,7 @@ def log_likelihood(
     data: PyTree,
     *,
     args: PyTree = None,
-    weights: Float[Array, " n_obs"] | None = None,
+    weights: Any = None,
 ) -> Float[Array, ""]:
     r"""The log-likelihood of a data set at given parameters.
 
@@ -331,6 +332,8 @@ def log_likelihood(
         >>> print(f"{mle.log_likelihood(coin, 0.7, flips):.4f}")
         -6.1086
     """
+    data = jax.tree.map(jnp.asarray, as_arrays(data))
+    weights = as_weights(weights, (n_rows(data),), default_float(data))
     return Likelihood(as_model(log_density), data, weights, args).log_likelihood(params)
 
 

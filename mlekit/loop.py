@@ -35,7 +35,8 @@ class Solution(eqx.Module):
         gradient_norm: norm of the gradient of the mean log-likelihood in scaled units.
         min_eigenvalue: least eigenvalue of the scaled information.
         condition_number: its largest eigenvalue over its least.
-        weak: the least certain direction, or that in which an unbounded fit runs away, in units of each parameter's own conditional error, norm one.
+        weak: the least certain direction, or that in which an unbounded fit runs away, in units of each
+            parameter's own conditional error, norm one.
     """
 
     free: Float[Array, " n_free"]
@@ -114,7 +115,8 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""]) -> Solutio
     status = jnp.where((status == Status.nonfinite_start) & ~likelihood.finite_data, Status.nonfinite_data, status)
     few = likelihood.n_rows < parameters.n_free
     unproven = (status != Status.converged) & (status < Status.nonfinite_start)
-    status = jnp.where((few & unproven) | (likelihood.n_rows == 0), Status.too_few_observations, status)
+    none = (likelihood.n_rows == 0) & (status != Status.nonfinite_data)
+    status = jnp.where((few & unproven) | none, Status.too_few_observations, status)
 
     vector = parameters.natural_vector(state.free)
     nan = jnp.asarray(jnp.nan, dtype)

@@ -197,8 +197,8 @@ class Fit(eqx.Module):
         return self.solution.status.shape[0] if self.batched else 1
 
     @property
-    def keys(self) -> pyarrow.Table | None:
-        """The keys of the data sets, one row each, if they came from `mle.group_by`."""
+    def keys(self) -> Any:
+        """The keys of the data sets, a pyarrow Table of one row each; `None` unless they came from `mle.group_by`."""
         if not isinstance(self.data, Held):
             return None
         import pyarrow

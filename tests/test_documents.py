@@ -1,4 +1,4 @@
-"""What is written beside the code is true: the README's snippets and the notebooks run, and print what they show."""
+"""What is written beside the code is true: README snippets and notebooks run, and print what they show."""
 
 from __future__ import annotations
 

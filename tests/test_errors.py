@@ -221,7 +221,7 @@ def test_a_fit_says_what_it_cannot_give() -> None:
 
 def test_options_of_solvers() -> None:
     with pytest.raises(TypeError, match=r"optax\.GradientTransformation.*str"):
-        mle.Optax("adam")  # type: ignore[arg-type]
+        mle.Optax("adam")
     with pytest.raises(ValueError, match="batch_size"):
         mle.Optax(optax.adam(0.1), batch_size=0)
     with pytest.raises(ValueError, match="key"):
@@ -232,3 +232,13 @@ def test_options_of_solvers() -> None:
         mle.joint(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="simulate"):
         mle.Model(line, simulate=3)  # type: ignore[arg-type]
+
+
+def test_log_likelihood_checks_its_data_too() -> None:
+    assert float(mle.log_likelihood(line, START, pandas.DataFrame(DATA))) == float(
+        mle.log_likelihood(line, START, DATA)
+    )
+    with pytest.raises(ValueError, match="x has 3, y has 4"):
+        mle.log_likelihood(line, START, {"x": np.zeros(3), "y": np.zeros(4)})
+    with pytest.raises(ValueError, match=r"weights.*\(40,\).*\(2,\)"):
+        mle.log_likelihood(line, START, DATA, weights=np.ones(2))

@@ -204,6 +204,15 @@ def test_weights_repeat_rows() -> None:
     np.testing.assert_allclose(grouped.covariance(), fits.covariance(), rtol=1e-9, atol=1e-14)
 
 
+def test_weights_that_count_nothing() -> None:
+    data = line_data()
+    names = [
+        str(mle.fit(line, START, data, weights=weights, constraints=RULES).status)
+        for weights in (np.full(40, np.nan), np.zeros(40), np.where(np.arange(40) == 7, np.nan, 1.0))
+    ]
+    assert names == ["nonfinite_data", "too_few_observations", "nonfinite_data"]
+
+
 def autoregression(params: Any, data: Any) -> Any:
     previous = jnp.concatenate([jnp.zeros(1), data["x"][:-1]])
     z = (data["x"] - params["phi"] * previous) / params["sigma"]

@@ -45,7 +45,7 @@ class Module(eqx.Module):
 
 
 def by_attribute(params: Any, obs: Any) -> Any:
-    return line(vars(params) if not isinstance(params, tuple) else params._asdict(), obs)
+    return line(params._asdict() if hasattr(params, "_asdict") else vars(params), obs)
 
 
 @pytest.mark.parametrize("kind", [Named, Registered, Module])
@@ -92,7 +92,7 @@ def test_names_and_whole_numbers() -> None:
 
 
 def test_free_and_natural_are_inverse() -> None:
-    init = {
+    init: dict[str, Any] = {
         "share": np.array([0.2, 0.3, 0.5]),
         "cut": np.array([-1.0, 0.5, 2.0]),
         "cov": np.array([[2.0, 0.5], [0.5, 1.0]]),

@@ -559,7 +559,7 @@ def same_fits(batch: mle.Fit, singles: list[mle.Fit], rtol: float = 1e-9) -> Non
     np.testing.assert_array_equal(batch.n_obs, [one.n_obs for one in singles])
 
 
-@pytest.mark.parametrize("form", ["groups", "rectangle", "few lanes", "init_axis"])
+@pytest.mark.parametrize("form", ["groups", "rectangle", "few lanes"])
 def test_batch_equals_single_fits(form):
     groups, _ = classes()
     singles = one_by_one(False)
@@ -571,12 +571,8 @@ def test_batch_equals_single_fits(form):
         batch = mle.fit_batch(gamma, start, groups, constraints=SHAPE)
     elif form == "rectangle":
         batch = mle.fit_batch(gamma, start, data, lengths=lengths, constraints=SHAPE)
-    elif form == "few lanes":
-        batch = mle.fit_batch(gamma, start, data, lengths=lengths, constraints=SHAPE, lanes=3)
     else:
-        starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(start(one) for one in groups))
-        starts = jax.tree.map(jnp.asarray, starts)
-        batch = mle.fit_batch(gamma, starts, data, init_axis=0, lengths=lengths, constraints=SHAPE)
+        batch = mle.fit_batch(gamma, start, data, lengths=lengths, constraints=SHAPE, lanes=3)
     same_fits(batch, singles)
 
 

@@ -68,7 +68,8 @@ def test_float32(name: str) -> None:
 @pytest.mark.parametrize("name", ["newton", "bfgs", "adam"])
 def test_same_shapes_never_trace_again(name: str) -> None:
     density = Counted(line)
-    make = {"newton": mle.Newton, "bfgs": mle.BFGS, "adam": lambda: optax.adam(0.1)}[name]
+    solvers: dict[str, Any] = {"newton": mle.Newton, "bfgs": mle.BFGS, "adam": lambda: optax.adam(0.1)}
+    make = solvers[name]
     mle.fit(density, START, DATA, constraints=RULES, solver=make())
     traces = density.traces
     assert 0 < traces <= 6

@@ -129,7 +129,6 @@ SICK: dict[str, tuple[str, dict[str, np.ndarray], int, S, dict[str, float] | Non
     ),
     "unused parameter": ("logistic", unused(), N, S.not_identified, {"coef[2]": 1.0}),
     "one row": ("logistic", healthy("logistic", 104), 1, S.too_few_observations, None),
-    "three rows": ("logistic", healthy("logistic", 105), 3, S.too_few_observations, None),
     "NaN": ("logistic", spoilt(np.nan), N, S.nonfinite_data, None),
     "infinite": ("logistic", spoilt(np.inf), N, S.nonfinite_data, None),
     "under-dispersed": (
@@ -274,7 +273,6 @@ SOLVERS = {
     "bfgs": mle.BFGS(),
     "lbfgs": mle.LBFGS(),
     "adam": optax.adam(0.1),
-    "optax.lbfgs": optax.lbfgs(),
 }
 
 
@@ -409,19 +407,17 @@ ODD = st.sampled_from([0.0, 1.0, 1.0, 2.0, -1.0, 0.5, 3.0, 1e-6, -1e4, 1e8])
     x=hnp.arrays(float, (N_SETS, N_ROWS), elements=ODD | st.floats(-5, 5)),
     y=hnp.arrays(float, (N_SETS, N_ROWS), elements=ODD | st.floats(-5, 5)),
     lengths=hnp.arrays(int, (N_SETS,), elements=st.integers(1, N_ROWS)),
-    model=st.sampled_from(["poisson", "normal", "student"]),
+    model=st.sampled_from(["normal", "student"]),
 )
 def test_never_converged_without_proof(x, y, lengths, model):
     lengths[0] = N_ROWS  # one shape for all
     data = {"x": np.stack([np.ones_like(x), x], -1), "y": y}
     init: dict[str, Any] = {"coef": jnp.zeros(2)}
-    if model == "poisson":
-        data["y"] = np.floor(np.clip(y, 0, 50))
-    elif model == "normal":
+    if model == "normal":
         init["sigma"] = 2.0
     else:
         init = MODELS["student"][1]
-    log_density = {"poisson": poisson, "normal": normal, "student": student}[model]
+    log_density = {"normal": normal, "student": student}[model]
     fits = mle.fit_batch(log_density, init, data, lengths=lengths, constraints=constraints_of(init))
     done = np.asarray(fits.converged)
     errors = np.concatenate(
@@ -441,10 +437,8 @@ def test_never_converged_without_proof(x, y, lengths, model):
             rest = np.linalg.lstsq(data["x"][i, rows], y[i, rows])[1]
             assert rest.size
             assert rest[0] > 0
-        elif model == "student":
-            assert np.ptp(y[i, rows]) > 0
         else:
-            assert np.ptp(x[i, rows]) > 0
+            assert np.ptp(y[i, rows]) > 0
 
 
 # --- hard starts --------------------------------------------------------------------------------------------

@@ -31,7 +31,6 @@ class Transformation:
     def __init__(self, optimizer: optax.GradientTransformation) -> None:
         import optax
 
-        self.plain = optimizer
         self.extended = optax.with_extra_args_support(optimizer)
         key = _identity(tuple(optimizer))
         try:
@@ -45,10 +44,6 @@ class Transformation:
 
     def __hash__(self) -> int:
         return self._hash
-
-    def __repr__(self) -> str:
-        qualified = getattr(self.plain.update, "__qualname__", "optimizer")
-        return str(qualified).split(".")[0]
 
 
 class OptaxState(eqx.Module):
@@ -83,7 +78,7 @@ class Optax(Solver):
     Example:
         >>> import jax, optax, mlekit as mle
         >>> mle.Optax(optax.adam(1e-2), batch_size=128, steps=2000, key=jax.random.key(0)).name
-        'Optax(adam, batch_size=128)'
+        'Optax(batch_size=128)'
     """
 
     transformation: Transformation = eqx.field(static=True)
@@ -121,8 +116,7 @@ class Optax(Solver):
     @property
     def name(self) -> str:
         """How the solver shows in tables."""
-        batches = f", batch_size={self.batch_size}" if self.batch_size else ""
-        return f"Optax({self.transformation!r}{batches})"
+        return f"Optax(batch_size={self.batch_size})" if self.batch_size else "Optax"
 
     def init(self, free: Float[Array, " n_free"]) -> OptaxState:
         """The state before the first step."""

@@ -73,6 +73,8 @@ def as_lengths(lengths: Any, n_sets: int, n_obs: int) -> Any:
     """
     if lengths is None:
         return None
+    if isinstance(lengths, list | tuple):
+        lengths = np.asarray(lengths)
     if not jnp.issubdtype(jnp.result_type(lengths), jnp.integer):
         raise TypeError(f"lengths must be whole numbers, got dtype {jnp.result_type(lengths)}")
     if jnp.shape(lengths) != (n_sets,):

@@ -80,7 +80,7 @@ class Likelihood(eqx.Module):
 
     def contributions(self, params: PyTree) -> Float[Array, " rows"]:
         """Log-densities of the rows at `params`, unweighted; zero for the rows of padding."""
-        data, _ = self._block(0, self.rows)
+        data, _ = self._block(0, self.rows, silence=False)
         values = self._values(params, data)
         if values.ndim == 0:
             raise ValueError(
@@ -93,7 +93,7 @@ class Likelihood(eqx.Module):
         self, free: Float[Array, " n_free"], natural: Callable[[Array], PyTree]
     ) -> Float[Array, "rows n_free"]:
         """Gradients of the contributions with respect to the free vector; zero for the rows of padding."""
-        _, scores = self.block_scores(free, natural, self._block(0, self.rows)[0])
+        _, scores = self.block_scores(free, natural, self._block(0, self.rows, silence=False)[0])
         return (
             scores if self.length is None else jnp.where(jnp.arange(self.rows)[:, None] < self.length, scores, 0)
         )
@@ -154,14 +154,15 @@ class Likelihood(eqx.Module):
         weights = None if self.weights is None else self.weights[index]
         return Likelihood(self.model, jax.tree.map(lambda leaf: leaf[index], self.data), weights, self.args)
 
-    def _block(self, first: Any, size: int) -> tuple[PyTree, Array | None]:
+    def _block(self, first: Any, size: int, silence: bool = True) -> tuple[PyTree, Array | None]:
         """Rows `first` to `first + size` of the data set, with their weights.
 
-        Rows that do not count, padding and those of weight zero, are replaced by one that does, so that
-        they cannot bring in a NaN that the data set itself doesn't have.
+        Rows that do not count, padding and, if `silence`, those of weight zero, are replaced by one that does,
+        so that they cannot bring in a NaN that the data set itself doesn't have.
         """
         whole = self.offset is None and size == n_rows(self.data)
-        if whole and self.length is None and (self.weights is None or self.model.is_joint):
+        silence &= self.weights is not None and not self.model.is_joint  # rows of a series cannot be replaced
+        if whole and self.length is None and not silence:
             return self.data, self.weights
         position = first + jnp.arange(size)
         counts = position < (self.rows if self.length is None else self.length)
@@ -172,7 +173,7 @@ class Likelihood(eqx.Module):
             weights = None if all_count else counts.astype(default_float(self.data))
         else:
             weights = jnp.where(counts, self.weights[index], 0)
-            if not self.model.is_joint:
+            if silence:
                 anchor = jnp.argmax(self.weights > 0) if self.anchor is None else self.anchor
                 index = jnp.where(weights > 0, index, base + anchor)
         return jax.tree.map(lambda leaf: leaf[index], self.data), weights

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -49,9 +47,7 @@ def spectrum(matrix: Float[Array, "k k"], scale: Float[Array, " k"]) -> Spectrum
     return Spectrum(scale, values, vectors)
 
 
-def curvature_scale(
-    hessian: Float[Array, "k k"], gradient: Float[Array, " k"], least: Any = 0.0
-) -> Float[Array, " k"]:
+def curvature_scale(hessian: Float[Array, "k k"], gradient: Float[Array, " k"]) -> Float[Array, " k"]:
     r"""What one unit of each parameter is worth: the root of the diagonal of its curvature.
 
     Where a diagonal entry vanishes, the gradient gives the unit instead (a step that changes the mean
@@ -59,7 +55,7 @@ def curvature_scale(
     """
     curvature = jnp.sqrt(jnp.abs(jnp.diagonal(hessian)))
     slope = jnp.abs(gradient)
-    scale = jnp.maximum(jnp.where(curvature > 1e-3 * slope, curvature, slope), least)
+    scale = jnp.where(curvature > 1e-3 * slope, curvature, slope)
     return jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1.0)
 
 
@@ -85,8 +81,9 @@ def trust_region_step(
     values = eigen.values
     tiny = jnp.finfo(values.dtype).tiny
     noise = values.shape[0] * 10 * jnp.finfo(values.dtype).eps
-    # Directions without curvature and without slope stay where they are.
-    dead = (jnp.abs(values) <= noise) & (jnp.abs(slope) <= noise)
+    # Directions without curvature and without slope, beside the others, stay where they are.
+    small = lambda part: jnp.abs(part) <= noise * jnp.max(jnp.abs(part))  # noqa: E731
+    dead = small(values) & small(slope)
 
     def step_at(shift: Array) -> Array:
         denominator = values + shift

@@ -198,7 +198,7 @@ class Fit(eqx.Module):
 
     @property
     def keys(self) -> Any:
-        """The keys of the data sets, a pyarrow Table of one row each; `None` unless they came from `mle.group_by`."""
+        """The keys of the data sets, a pyarrow Table of one row each; `None` without `mle.group_by`."""
         if not isinstance(self.data, Held):
             return None
         import pyarrow

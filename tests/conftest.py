@@ -1,4 +1,4 @@
-"""What all tests share: float64, and a compilation cache that works across workers."""
+"""What all tests share: float64 is on, as it is for the command line."""
 
 import jax
 

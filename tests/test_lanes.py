@@ -202,6 +202,9 @@ def test_weights_repeat_rows() -> None:
             assert float(fit.n_obs) == weights[i].sum()
             np.testing.assert_allclose(fit.bic, plain.bic, rtol=1e-12)
     np.testing.assert_allclose(grouped.covariance(), fits.covariance(), rtol=1e-9, atol=1e-14)
+    # Contributions are unweighted, and a row that does not count is still its own.
+    for contributions in (fits.contributions(), grouped.contributions()):
+        np.testing.assert_array_equal(np.isnan(contributions), weights == 0)
 
 
 def test_weights_that_count_nothing() -> None:

@@ -119,9 +119,7 @@ def test_solver_none_chooses_and_says_so() -> None:
     assert wide.solver == "LBFGS"
     assert bool(wide.converged)
     np.testing.assert_allclose(wide.params, 1.0)
-    assert mle.fit(line, START, DATA, constraints=RULES, solver=optax.adam(0.1), max_steps=1).solver.startswith(
-        "Optax("
-    )
+    assert mle.fit(line, START, DATA, constraints=RULES, solver=optax.adam(0.1), max_steps=1).solver == "Optax"
 
 
 def test_mini_batches() -> None:

@@ -19,9 +19,12 @@ from ..status import RUNNING, Status
 #: lead to infinity, steps that shrink too slowly to a maximum without curvature.
 LASTING = 0.9
 DRIFT_STEPS, CRAWL_STEPS = 4, 20
-#: A drift counts once no more than so many nats are at stake. It shows long before the tolerance is reached,
-#: and stopping while the log-density is still exact is better: far out, cancellation invents likelihood.
-LOST = 1e-5
+#: A drift counts once no more than so many nats are at stake, and a long one while there are more. It shows long
+#: before the tolerance is reached, and stopping while the log-density is still exact is better: far out,
+#: cancellation invents likelihood.
+LOST, LOST_LONG = 1e-5, 1e-2
+#: Two points within tolerance are enough where the second lies so far below it, else a third polishes.
+SHARP = 1e-10
 #: So many points in a row without positive-definite information, on a scale that shrank below what numbers
 #: resolve, lie on the way to a singularity.
 ASTRAY_STEPS = 30
@@ -38,6 +41,8 @@ class Progress(eqx.Module):
         drift: how many Newton steps in a row kept direction and length.
         crawl: how many kept direction and at least half their length.
         astray: how many points in a row lay on the way to a singularity.
+        runaway: whether there once was a drift with little at stake; a search that gets stuck after that has
+            met nothing but rounding.
     """
 
     decrement: Float[Array, ""]
@@ -46,12 +51,15 @@ class Progress(eqx.Module):
     drift: Int[Array, ""]
     crawl: Int[Array, ""]
     astray: Int[Array, ""]
+    runaway: Bool[Array, ""]
 
 
 def start_progress(free: Float[Array, " n_free"]) -> Progress:
     """Nothing is known before the first evaluation."""
     none = jnp.asarray(0, jnp.int32)
-    return Progress(jnp.asarray(jnp.inf, free.dtype), jnp.zeros_like(free), none, none, none, none)
+    return Progress(
+        jnp.asarray(jnp.inf, free.dtype), jnp.zeros_like(free), none, none, none, none, jnp.asarray(False)
+    )
 
 
 def singular_below(eigen: Spectrum) -> Float[Array, ""]:
@@ -106,8 +114,11 @@ def judge(
     crawl = jnp.where(repeats, before.crawl + 1, 0)
     astray = jnp.where(strays, before.astray + 1, 0)
 
-    proven = (quiet >= 2) & full & ~repeats
+    sharp = delta <= jnp.maximum(SHARP * tolerance, floor)
+    proven = (quiet >= jnp.where(sharp, 2, 3)) & full & ~repeats
     lost = (drift >= DRIFT_STEPS) & (delta <= jnp.maximum(jnp.maximum(tolerance, LOST), eps**0.375))
+    lost |= (drift >= 2 * DRIFT_STEPS - 1) & (delta <= LOST_LONG)
+    runaway = before.runaway | ((drift >= DRIFT_STEPS - 1) & (delta <= LOST_LONG))
     slow = (crawl >= CRAWL_STEPS) & within
 
     flat = jnp.abs(eigen.values) <= singular
@@ -116,6 +127,7 @@ def judge(
     vanished = (eigen.values[0] >= -singular) & flat[0] & level & (rest <= tolerance)
 
     status = jnp.where(vanished | slow, Status.not_identified, RUNNING)
+    status = jnp.where(vanished & runaway, Status.unbounded, status)
     status = jnp.where(lost | (astray >= ASTRAY_STEPS), Status.unbounded, status)
     status = jnp.where(proven, Status.converged, status)
-    return Progress(delta, newton, quiet, drift, crawl, astray), status.astype(jnp.int32)
+    return Progress(delta, newton, quiet, drift, crawl, astray, runaway), status.astype(jnp.int32)

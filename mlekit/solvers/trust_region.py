@@ -98,8 +98,8 @@ def step(
     accept = finite & (first | (ratio > ACCEPT) | polish)
 
     at_edge = state.length > 0.9 * state.radius
-    shrunk = 0.25 * jnp.minimum(state.length, state.radius)
-    radius = jnp.where(~finite | (ratio < 0.25), shrunk, state.radius)
+    smaller = 0.25 * jnp.minimum(state.length, state.radius)
+    radius = jnp.where(~finite | (ratio < 0.25), smaller, state.radius)
     radius = jnp.where(finite & (ratio > 0.75) & at_edge, GROWTH * state.radius, radius)
     radius = jnp.where(first, state.radius, radius)
 
@@ -112,26 +112,31 @@ def step(
     known = accept | ~first  # otherwise the start itself is not finite
     safe = jnp.where(known, curvature, jnp.eye(free.shape[0], dtype=free.dtype))
     slope_free = jnp.where(known, gradient, 0.0)
-    scale = curvature_scale(safe, slope_free, state.scale)
-    scale = jnp.where(accept, scale, state.scale)
-    eigen = spectrum(safe, jnp.where(known, scale, 1.0))
-    slope = eigen.coordinates(slope_free)
+    # The verdict is in the units of this point; the trust region keeps the shortest units met so far, for a
+    # parameter that once was stiff may be so again.
+    units = curvature_scale(safe, slope_free)
+    scale = jnp.where(accept, jnp.maximum(units, state.scale), state.scale)
     opening = jnp.where(first, scale, state.opening)
+    here = spectrum(safe, units)
     shrunk = jnp.any(scale * jnp.sqrt(eps) > opening)
-    seen, verdict = judge(state.progress, eigen, slope, n_obs, tolerance, state.full, shrunk)
+    seen, verdict = judge(state.progress, here, here.coordinates(slope_free), n_obs, tolerance, state.full, shrunk)
     progress = Progress(
         *(jnp.where(accept, new, old) for new, old in zip(vars(seen).values(), vars(state.progress).values()))
     )
-    move, predicted = trust_region_step(eigen, slope, radius)
-    length = jnp.linalg.norm(move)
-    full = jnp.isfinite(progress.decrement) & (length < 0.999 * radius)
-    candidate = free + eigen.vector(move)
+    eigen = spectrum(safe, jnp.where(known, scale, 1.0))
+    move, predicted = trust_region_step(eigen, eigen.coordinates(slope_free), radius)
+    reach = jnp.linalg.norm(scale * progress.step)
+    full = jnp.isfinite(progress.decrement) & (reach <= radius)
+    length = jnp.where(full, reach, jnp.linalg.norm(move))
+    predicted = jnp.where(full, progress.decrement / n_obs, predicted)
+    candidate = free + jnp.where(full, progress.step, eigen.vector(move))
 
     wall = jnp.where(accept, False, ~finite)
     idle = jnp.where(accept & (first | gained), 0, state.idle + 1)
     stuck = ~accept & ((radius < SMALLEST_RADIUS * eps) | jnp.all(candidate == free))
     stuck |= idle >= IDLE_STEPS
-    status = jnp.where(stuck, jnp.where(wall, Status.unbounded, Status.stalled), RUNNING)
+    aground = jnp.where(wall | progress.runaway, Status.unbounded, Status.stalled)
+    status = jnp.where(stuck, aground, RUNNING)
     status = jnp.where(accept & (verdict != RUNNING), verdict, status)
     status = jnp.where(first & ~finite, Status.nonfinite_start, status)
     return TrustRegionState(

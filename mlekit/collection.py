@@ -41,6 +41,7 @@ class Sets(eqx.Module):
         offset: first row of each set, shape `(n_sets,)`.
         length: number of its rows.
         anchor: position of a row with a positive weight; `None` without weights.
+        count: how many data sets there are; the rest of a piece is empty.
         longest: rows of the longest set.
         block: rows evaluated at once in a lane.
     """
@@ -52,6 +53,7 @@ class Sets(eqx.Module):
     offset: Int[Array, " n_sets"]
     length: Int[Array, " n_sets"] | None
     anchor: Int[Array, " n_sets"] | None
+    count: Int[Array, ""]
     longest: int = eqx.field(static=True)
     block: int = eqx.field(static=True)
 
@@ -138,12 +140,13 @@ class Collection:
             args=self.args,
             offset=offset,
             length=None if self.lengths is None else jnp.asarray(self.lengths),
-            anchor=self._anchortraced(),
+            anchor=self._anchor_traced(),
+            count=jnp.asarray(self.n_sets),
             longest=self.longest,
             block=self.block(model),
         )
 
-    def _anchortraced(self) -> Any:
+    def _anchor_traced(self) -> Any:
         if self.weights is None:
             return None
         counting = jnp.reshape(self.weights > 0, (self.n_sets, -1))
@@ -227,7 +230,6 @@ class Collection:
             place = np.searchsorted(counting, offset)
             first = counting[np.minimum(place, max(len(counting) - 1, 0))] if len(counting) else offset
             anchor = jnp.asarray(np.where((first >= offset) & (first < offset + length), first - offset, 0))
-        even = self.lengths is None and len(chosen) == n_sets
         longest = self.longest if self.lengths is None else power_of_two(self.longest)
         if model.is_joint and self.lengths is not None:
             longest = power_of_two(int(lengths[0]))
@@ -237,8 +239,9 @@ class Collection:
             weights=None if weights is None else jnp.asarray(weights),
             args=self.args,
             offset=jnp.asarray(offset),
-            length=None if even else jnp.asarray(length),
+            length=None if self.lengths is None else jnp.asarray(length),
             anchor=anchor,
+            count=jnp.asarray(len(chosen)),
             longest=longest,
             block=self.block(model),
         )

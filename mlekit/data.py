@@ -32,6 +32,7 @@ def as_arrays(data: Any, name: str = "data", axes: int = 1) -> PyTree:
                 f"{name} is a table of one row an observation; make groups of it with mle.group_by(table, by)"
             )
         data = table_columns(data)
+    data = jax.tree.map(lambda leaf: leaf.to_numpy() if hasattr(leaf, "to_numpy") else leaf, data)
     wanted = "(n_obs, ...)" if axes == 1 else "(n_sets, n_obs, ...)"
     found = {leaf_name(path): leaf for path, leaf in jtu.tree_flatten_with_path(data)[0]}
     if not found:
@@ -56,7 +57,9 @@ def as_weights(weights: Any, shape: tuple[int, ...], dtype: Any) -> Array | None
     """
     if weights is None:
         return None
-    _check_leaf("weights", "weights", np.asarray(weights) if isinstance(weights, list) else weights, 1, str(shape))
+    if hasattr(weights, "to_numpy") or isinstance(weights, list | tuple):
+        weights = np.asarray(weights)
+    _check_leaf("weights", "weights", weights, 1, str(shape))
     if jnp.shape(weights) != shape:
         raise ValueError(f"weights must have one entry an observation, shape {shape}; got {jnp.shape(weights)}")
     if not isinstance(weights, jax.core.Tracer) and np.any(np.asarray(weights) < 0):

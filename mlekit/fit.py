@@ -28,6 +28,9 @@ from .start import parameters_like
 from .status import Status
 from .trees import Held, repeat
 
+#: A decrement beyond this is no convergence: the estimates are off by a seventh of their standard errors.
+LOOSEST = 1e-2
+
 
 def fit(
     log_density: Callable[..., Any],
@@ -217,6 +220,8 @@ def fit_batch(
         column = _weight_column(data, weights)
         if lengths is not None:
             raise ValueError("lengths: groups know their own lengths; leave it out")
+        if not len(data):
+            raise ValueError("data: there are no groups to fit")
         index = np.arange(len(data))
         collection = from_groups(data, index, column, args)
     else:
@@ -235,15 +240,16 @@ def fit_batch(
     stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
     with contextlib.ExitStack() as stack:
         report = None
-        if progress:
+        if progress and not traced((collection.rows, collection.lengths, start, args)):
             bar = stack.enter_context(BatchProgress(collection.n_sets))
             report = lambda found: bar.update(found.status)  # noqa: E731
-        found = lanes_.solve(collection, model, parameters, start, chosen, stop, lanes, report)
+        leaves = parameters.split(start)
+        found = lanes_.solve(collection, model, parameters, leaves, chosen, stop, lanes, report)
 
     grouped = isinstance(data, Groups)
     return make_fit(
         found,
-        parameters.fixed_at_each(start),
+        parameters.with_values(parameters.fixed_leaves(leaves)),
         model,
         n_sets=collection.n_sets,
         data=Held(data) if grouped else data,
@@ -286,12 +292,12 @@ def _prepare(
 def _stop(solver: Solver, max_steps: int | None, tolerance: float | None, dtype: Any) -> Stop:
     if max_steps is None:
         max_steps = solver.patience
-    elif not isinstance(max_steps, int | np.integer) or max_steps < 1:
-        raise ValueError(f"max_steps must be a positive whole number, got {max_steps!r}")
+    elif not isinstance(max_steps, int | np.integer) or isinstance(max_steps, bool) or not 1 <= max_steps < 2**31:
+        raise ValueError(f"max_steps must be a positive whole number below 2^31, got {max_steps!r}")
     if tolerance is None:
         tolerance = 1e-9 if jnp.finfo(dtype).bits >= 64 else 1e-5
-    elif not isinstance(tolerance, float | int | np.number) or not tolerance > 0:
-        raise ValueError(f"tolerance must be a positive number of nats, such as 1e-9; got {tolerance!r}")
+    elif not isinstance(tolerance, float | int | np.number) or not 0 < tolerance <= LOOSEST:
+        raise ValueError(f"tolerance must be a number of nats in (0, {LOOSEST}], such as 1e-9; got {tolerance!r}")
     return Stop(jnp.asarray(tolerance, dtype), jnp.asarray(max_steps, jnp.int32))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from .loop import Solution, nothing_to_find, running, search, solution
 from .model import Model
 from .parameters import Parameters
 from .solvers import Solver, Stop
+from .trees import is_array
 
 
 def run(
@@ -26,6 +28,7 @@ def run(
     free: Float[Array, "n_sets n_free"],
     stop: Stop,
     n_lanes: int,
+    count: Int[Array, ""],
 ) -> Any:
     """The solver's last states on all data sets, in their order.
 
@@ -35,6 +38,7 @@ def run(
         free: the starts.
         stop: when to stop; `max_steps` for all, or one for each.
         n_lanes: number of lanes.
+        count: how many data sets there are; the rest of the axis is empty.
     """
     n_sets = free.shape[0]
     n_lanes = min(n_lanes, n_sets)
@@ -55,7 +59,7 @@ def run(
         home = jnp.where(done, slot, n_sets)
         results = jax.tree.map(lambda all_, one: all_.at[home].set(one, mode="drop"), results, state)
         rank = jnp.cumsum(done) - 1
-        slot = jnp.where(done, jnp.minimum(following + rank, n_sets), slot).astype(slot.dtype)
+        slot = jnp.where(done, jnp.minimum(following + rank, count), slot).astype(slot.dtype)
         fresh = jax.vmap(solver.init)(free[jnp.minimum(slot, n_sets - 1)])
         state = jax.tree.map(
             lambda new, old: jnp.where(done.reshape(done.shape + (1,) * (new.ndim - 1)), new, old),
@@ -64,9 +68,9 @@ def run(
         )
         return state, slot, following + jnp.sum(done), results
 
-    slot = jnp.arange(n_lanes)
+    slot = jnp.minimum(jnp.arange(n_lanes), count)
     first = (jax.vmap(solver.init)(free[:n_lanes]), slot, jnp.asarray(n_lanes), jax.vmap(solver.init)(free))
-    return jax.lax.while_loop(lambda carry: jnp.any(carry[1] < n_sets), turn, first)[3]
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[1] < count), turn, first)[3]
 
 
 @eqx.filter_jit
@@ -74,8 +78,8 @@ def solve_piece(
     solver: Solver, sets: Sets, parameters: Parameters, starts: PyTree, stop: Stop, n_lanes: int
 ) -> Solution:
     """The maxima of all data sets of a piece, every leaf with a leading axis of sets."""
-    free = jax.vmap(parameters.free)(starts)
-    fixed = jax.vmap(parameters.fixed_values)(starts)
+    free = jax.vmap(lambda leaves: parameters.free(parameters.join(leaves)))(starts)
+    fixed = parameters.fixed_leaves(starts)
 
     def objective(i: Array) -> Objective:
         values = jax.tree.map(lambda value: value[i], fixed)
@@ -86,7 +90,7 @@ def solve_piece(
         return jax.lax.map(lambda i: nothing_to_find(objective(i)), every, batch_size=n_lanes)
 
     def drive(solver: Solver, free: Array, stop: Stop) -> Any:
-        return run(solver, objective, free, stop, n_lanes)
+        return run(solver, objective, free, stop, n_lanes, sets.count)
 
     states, steps = search(solver, drive, free, stop)
     settle = lambda state, count, i: solution(objective(i), state, count)  # noqa: E731
@@ -109,7 +113,7 @@ def solve(
         collection: the data sets.
         model: the model.
         parameters: how its parameters map to the free vector.
-        starts: PyTree of starting parameters, every leaf with a leading axis of sets.
+        starts: the leaves of the starting parameters, in order, each with a leading axis of sets.
         solver: the solver.
         stop: when to stop.
         n_lanes: number of lanes; by default as many as fill the cache.
@@ -131,6 +135,7 @@ def map_sets(
     model: Model,
     parameters: Parameters,
     value: PyTree,
+    own: PyTree = None,
 ) -> Any:
     """`fn(objective, value)` for every data set, in their order, with memory bounded by a piece.
 
@@ -140,9 +145,10 @@ def map_sets(
         model: the model.
         parameters: how its parameters map to the free vector; its arrays have a leading axis of sets.
         value: what `fn` needs, arrays with a leading axis of sets.
+        own: `(model, args)` where each set has its own, arrays with a leading axis of sets.
     """
     width = collection.lanes(model)
-    arrays, rest = eqx.partition((parameters, value), eqx.is_array)
+    arrays, rest = eqx.partition((parameters, value, own), is_array)
     work = functools.partial(_map_piece, fn, rest=rest, width=width)
     if traced((arrays, collection.rows)):
         return work(collection.whole(model), arrays)
@@ -152,8 +158,11 @@ def map_sets(
 @eqx.filter_jit
 def _map_piece(fn: Callable[..., Any], sets: Sets, arrays: PyTree, *, rest: PyTree, width: int) -> Any:
     def one(pair: tuple[Array, Any]) -> Any:
-        parameters, value = eqx.combine(pair[1], rest)
-        return fn(Objective(sets.likelihood(pair[0]), parameters), value)
+        parameters, value, own = eqx.combine(pair[1], rest)
+        likelihood = sets.likelihood(pair[0])
+        if own is not None:
+            likelihood = dataclasses.replace(likelihood, model=own[0], args=own[1])
+        return fn(Objective(likelihood, parameters), value)
 
     return jax.lax.map(one, (jnp.arange(sets.n_sets), arrays), batch_size=min(width, sets.n_sets))
 

@@ -97,15 +97,11 @@ class Parameters(eqx.Module):
 
     def fixed_at(self, params: PyTree) -> Parameters:
         """The same parameters with the fixed leaves held at their values in `params`."""
-        return self.with_values(self.fixed_values(params))
+        return self.with_values(self.fixed_leaves(self.split(params)))
 
-    def fixed_at_each(self, params: PyTree) -> Parameters:
-        """The same for `params` with a leading axis of data sets."""
-        return self.with_values(jax.vmap(self.fixed_values)(params))
-
-    def fixed_values(self, params: PyTree) -> tuple[Array | None, ...]:
-        """The values in `params` of the fixed leaves, `None` for the others."""
-        by_name = dict(zip((leaf.name for leaf in self.leaves), self.split(params)))
+    def fixed_leaves(self, values: list[Any]) -> tuple[Array | None, ...]:
+        """Of the leaves `values` those of fixed parameters, `None` for the others."""
+        by_name = dict(zip((leaf.name for leaf in self.leaves), values))
         return tuple(
             jnp.asarray(by_name[leaf.tied_to or leaf.name], leaf.dtype) if leaf.is_fixed else None
             for leaf in self.leaves

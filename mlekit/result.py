@@ -21,7 +21,7 @@ from .loop import Solution
 from .model import Model
 from .parameters import Parameters
 from .status import ADVICE, Status, StatusArray
-from .trees import Held, is_array, repeat
+from .trees import Held, is_array, repeat, shared
 
 if TYPE_CHECKING:
     import pandas
@@ -136,6 +136,7 @@ class Fit(eqx.Module):
     def message(self) -> Any:
         """Why the fit ended and what to try next: a sentence, or an array of them."""
         if self.batched:
+            self._need_one_axis()
             sentences = {int(status): f"{status.name}: {ADVICE[status]}" for status in Status}
             return np.array([sentences[int(code)] for code in np.asarray(self.solution.status)], dtype=object)
         status = Status(int(self.solution.status))
@@ -217,6 +218,7 @@ class Fit(eqx.Module):
             raise IndexError(f"data set {index} is out of range: the batch holds {self.n_sets}")
         if not isinstance(index, int | slice | jax.core.Tracer):
             index = np.asarray(index)
+            index = index.astype(int) if not index.size else index
         return jax.tree.map(lambda leaf: leaf[index], self)
 
     # The pieces every test is made of.
@@ -255,6 +257,9 @@ class Fit(eqx.Module):
             ValueError: another kind, or clusters of the wrong length, for another kind or for a batch.
         """
         _known(kind, information.KINDS)
+        if not self.n_free:
+            k = len(self.parameter_names)
+            return jnp.zeros((*self.status.shape, k, k), self.solution.vector.dtype)
         value: Any = self.solution.free
         if clusters is not None:
             value = (value, self._cluster_numbers(kind, clusters))
@@ -360,6 +365,11 @@ class Fit(eqx.Module):
             weights = None if self.weight_column is None else data[self.weight_column]
         return Objective(Likelihood(self.model, data, weights, self.args, length=self.lengths), self.parameters)
 
+    def _need_one_axis(self) -> None:
+        shape = self.status.shape
+        if len(shape) > 1:
+            raise ValueError(f"this batch has axes {shape}; index or reshape it to one axis of data sets first")
+
     @property
     def _width(self) -> int:
         """Rows of the longest data set."""
@@ -371,13 +381,17 @@ class Fit(eqx.Module):
         """`fn(objective, value)` for the data set, or for each of the batch."""
         if not self.batched:
             return _apply(fn, self.objective, value)
-        args, model = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, (self.args, self.model))
+        self._need_one_axis()
+        if not self.n_sets:
+            raise ValueError("this batch holds no data sets, so there is nothing to compute from them")
+        own = (self.model, self.args)
+        model, args = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, own)
         if isinstance(self.data, Held):
             groups: Groups = self.data.it
             collection = from_groups(groups, np.asarray(self.index), self.weight_column, args)
         else:
             collection = from_arrays(self.data, self.weights, self.lengths, args)
-        return lanes.map_sets(fn, collection, model, self.parameters, value)
+        return lanes.map_sets(fn, collection, model, self.parameters, value, None if shared(own) else own)
 
     def _errors(self, kind: str = "observed", clusters: Any = None) -> Float[Array, "... k"]:
         if kind == "observed" and clusters is None:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 
 def is_array(leaf: Any) -> bool:
@@ -31,7 +32,15 @@ class Held:
 
 
 def repeat(leaf: Any, n_sets: int) -> Any:
-    """One for each data set; arrays that are known take no further memory."""
-    if isinstance(leaf, jax.core.Tracer):
+    """One for each data set; numbers and known arrays take no further memory, what is neither stays as it is."""
+    if isinstance(leaf, jax.core.Tracer) or (is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended)):
         return jnp.broadcast_to(leaf, (n_sets, *leaf.shape))
-    return np.broadcast_to(np.asarray(leaf), (n_sets, *np.shape(leaf)))
+    if is_array(leaf) or isinstance(leaf, np.generic | float | int):
+        return np.broadcast_to(np.asarray(leaf), (n_sets, *np.shape(leaf)))
+    return leaf
+
+
+def shared(tree: PyTree) -> bool:
+    """Whether `repeat` made every array of the tree, so that one serves all data sets."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if is_array(leaf)]
+    return all(isinstance(leaf, np.ndarray) and leaf.strides[:1] == (0,) for leaf in arrays)

@@ -434,7 +434,7 @@ def test_demo_on_a_few_aircraft(flights, tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "mlekit.demo.figure")
     lines = list(demo.save(fits, tmp_path))
     assert lines[1] == "no figure   matplotlib is not installed: pip install 'mlekit[plots]'"
-    assert pq.read_table(tmp_path / "flights.parquet").equals(saved)
+    assert_same(pq.read_table(tmp_path / "flights.parquet"), saved)
 
 
 @pytest.mark.slow

@@ -36,7 +36,12 @@ def test_readme_snippets_print_what_they_show(tmp_path: Path) -> None:
     printed = run.stdout.split("<<<end>>>\n")
     for (code, shown), out in zip(pairs, printed):
         if shown:
-            assert out.strip() == shown.strip(), code
+            assert _unrounded(out) == _unrounded(shown), code
+
+
+def _unrounded(text: str) -> str:
+    """Text without the digits of what is zero but for rounding, which differ between machines."""
+    return re.sub(r"\d\.\de-\d\d", "0", text.strip())
 
 
 def test_readme_names_what_exists() -> None:

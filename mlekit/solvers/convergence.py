@@ -43,6 +43,7 @@ class Progress(eqx.Module):
         astray: how many points in a row lay on the way to a singularity.
         runaway: whether there once was a drift with little at stake; a search that gets stuck after that has
             met nothing but rounding.
+        sure: whether this point proves the maximum, though a further step may polish its last digits.
     """
 
     decrement: Float[Array, ""]
@@ -52,14 +53,14 @@ class Progress(eqx.Module):
     crawl: Int[Array, ""]
     astray: Int[Array, ""]
     runaway: Bool[Array, ""]
+    sure: Bool[Array, ""]
 
 
 def start_progress(free: Float[Array, " n_free"]) -> Progress:
     """Nothing is known before the first evaluation."""
-    none = jnp.asarray(0, jnp.int32)
-    return Progress(
-        jnp.asarray(jnp.inf, free.dtype), jnp.zeros_like(free), none, none, none, none, jnp.asarray(False)
-    )
+    none, no = jnp.asarray(0, jnp.int32), jnp.asarray(False)
+    unknown = jnp.asarray(jnp.inf, free.dtype)
+    return Progress(unknown, jnp.zeros_like(free), none, none, none, none, no, no)
 
 
 def singular_below(eigen: Spectrum) -> Float[Array, ""]:
@@ -81,6 +82,8 @@ def judge(
     n_obs: Float[Array, ""],
     tolerance: Float[Array, ""],
     full: Bool[Array, ""],
+    free: Float[Array, " k"],
+    units: Float[Array, " k"],
     shrunk: Bool[Array, ""],
 ) -> tuple[Progress, Int[Array, ""]]:
     """The progress at a new point, and the status it earns.
@@ -92,6 +95,9 @@ def judge(
         n_obs: number of observations.
         tolerance: on the decrement, in nats.
         full: whether the new point was reached by a full Newton step.
+        free: the new point.
+        units: what steps are measured in: the shortest units met so far, for in those of the new point a parameter
+            that runs away seems not to move.
         shrunk: whether some parameter's unit has shrunk below what numbers resolve, since the start.
     """
     eps = jnp.finfo(slope.dtype).eps
@@ -104,10 +110,12 @@ def judge(
     floor = 0.5 * n_obs * (32 * eps) ** 2 / jnp.maximum(eigen.values[0], singular)
     within = delta <= jnp.maximum(tolerance, floor)
 
-    now, last = newton * eigen.scale, before.step * eigen.scale
+    now, last = newton * units, before.step * units
     length, length_before = jnp.linalg.norm(now), jnp.linalg.norm(last)
     aligned = jnp.dot(now, last) > 0.95 * length * length_before
-    repeats = full & definite & aligned & (length > 0.5 * length_before) & (delta > floor)
+    # A step that the parameters cannot resolve repeats itself because it leads nowhere.
+    moves = jnp.any(jnp.abs(newton) > 16 * eps * jnp.maximum(1.0, jnp.abs(free)))
+    repeats = full & definite & aligned & (length > 0.5 * length_before) & (delta > floor) & moves
     strays = jnp.isfinite(eigen.values[0]) & ~definite & shrunk
     quiet = jnp.where(within, before.quiet + 1, 0)
     drift = jnp.where(repeats & (length > LASTING * length_before), before.drift + 1, 0)
@@ -115,7 +123,8 @@ def judge(
     astray = jnp.where(strays, before.astray + 1, 0)
 
     sharp = delta <= jnp.maximum(SHARP * tolerance, floor)
-    proven = (quiet >= jnp.where(sharp, 2, 3)) & full & ~repeats
+    sure = (quiet >= 2) & full & ~repeats
+    proven = sure & (sharp | (quiet >= 3))
     lost = (drift >= DRIFT_STEPS) & (delta <= jnp.maximum(jnp.maximum(tolerance, LOST), eps**0.375))
     lost |= (drift >= 2 * DRIFT_STEPS - 1) & (delta <= LOST_LONG)
     runaway = before.runaway | ((drift >= DRIFT_STEPS - 1) & (delta <= LOST_LONG))
@@ -130,4 +139,4 @@ def judge(
     status = jnp.where(vanished & runaway, Status.unbounded, status)
     status = jnp.where(lost | (astray >= ASTRAY_STEPS), Status.unbounded, status)
     status = jnp.where(proven, Status.converged, status)
-    return Progress(delta, newton, quiet, drift, crawl, astray, runaway), status.astype(jnp.int32)
+    return Progress(delta, newton, quiet, drift, crawl, astray, runaway, sure), status.astype(jnp.int32)

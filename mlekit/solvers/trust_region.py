@@ -119,7 +119,9 @@ def step(
     opening = jnp.where(first, scale, state.opening)
     here = spectrum(safe, units)
     shrunk = jnp.any(scale * jnp.sqrt(eps) > opening)
-    seen, verdict = judge(state.progress, here, here.coordinates(slope_free), n_obs, tolerance, state.full, shrunk)
+    seen, verdict = judge(
+        state.progress, here, here.coordinates(slope_free), n_obs, tolerance, state.full, free, scale, shrunk
+    )
     progress = Progress(
         *(jnp.where(accept, new, old) for new, old in zip(vars(seen).values(), vars(state.progress).values()))
     )
@@ -138,6 +140,7 @@ def step(
     aground = jnp.where(wall | progress.runaway, Status.unbounded, Status.stalled)
     status = jnp.where(stuck, aground, RUNNING)
     status = jnp.where(accept & (verdict != RUNNING), verdict, status)
+    status = jnp.where(~accept & progress.sure, Status.converged, status)
     status = jnp.where(first & ~finite, Status.nonfinite_start, status)
     return TrustRegionState(
         free=free,

@@ -20,8 +20,8 @@ from ..status import ADVICE, Status
 from .make_flights import PATH
 from .model import columns, constraints, init, log_density
 
-#: Beyond so many degrees of freedom a Student-t cannot be told from a normal with a year of flights.
-LIKE_NORMAL = 1_000.0
+#: Beyond so many degrees of freedom a Student-t is a normal in all but name.
+LIKE_NORMAL = 30.0
 #: Below this scale, in minutes, flights lie exactly on a line: delays are recorded in whole minutes.
 NO_SPREAD = 1e-3
 
@@ -106,11 +106,12 @@ def runaways(fits: Fit) -> tuple[np.ndarray, np.ndarray]:
 def _why_unbounded(fits: Fit) -> Iterator[str]:
     normal, exact = runaways(fits)
     whole = int(np.sum(np.asarray(fits.status == Status.unbounded)))
+    freedom = np.asarray(fits.params["degrees_of_freedom"])
     if normal.any():
         yield (
-            f"unbounded, {normal.sum():,} of {whole:,}: the degrees of freedom run to infinity (beyond "
-            f"{LIKE_NORMAL:,.0f} where the search stopped). These delays have no heavier tails than a normal "
-            "distribution, so the normal model is enough for them."
+            f"unbounded, {normal.sum():,} of {whole:,}: the degrees of freedom run to infinity (they were at "
+            f"{freedom[normal].min():,.0f} or more where the search stopped). These delays have no heavier tails than "
+            "a normal distribution, so the normal model is enough for them."
         )
     if exact.any():
         n_obs = np.asarray(fits.n_obs)[exact]
@@ -123,10 +124,11 @@ def _why_unbounded(fits: Fit) -> Iterator[str]:
     if rest := whole - int(normal.sum() + exact.sum()):
         yield f"unbounded, {rest:,} of {whole:,}: another direction; the certificate's weak_direction names it."
     stalled = np.asarray(fits.status == Status.stalled)
-    if far := int((stalled & (np.asarray(fits.params["degrees_of_freedom"]) > LIKE_NORMAL)).sum()):
+    far = stalled & (freedom > LIKE_NORMAL)
+    if far.any():
         yield (
-            f"stalled, {far:,} of {stalled.sum():,}: these were on the way to infinite degrees of freedom too, "
-            "where the likelihood is so flat that rounding hides whether it rises."
+            f"stalled, {far.sum():,} of {stalled.sum():,}: these stopped at {freedom[far].min():,.0f} degrees of "
+            "freedom or more, where the likelihood is so flat that rounding hides whether it still rises."
         )
 
 

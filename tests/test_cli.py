@@ -342,7 +342,17 @@ def test_wrong_tables(job):
 def test_a_manifest_that_is_none(job):
     Path("out").mkdir()
     Path("out", local.MANIFEST).write_text("{")
+    Path("out/part-00000.parquet").write_text("")
     assert error_of(fit()).startswith("--out: out/_manifest.json is no manifest of mlekit, want a directory")
+
+
+def test_a_mended_mistake_may_use_the_same_directory(job):
+    Path("model.py").write_text(MODEL.replace('obs["y"]', 'obs["typo"]'))
+    assert error_of(fit()).startswith("log_density looks up 'typo'")
+    Path("model.py").write_text(MODEL)
+    assert error_of(fit("--tolerance", "nan")).startswith("tolerance")
+    assert done(fit()).startswith("28 fits in ")
+    assert json.loads(Path("out", local.MANIFEST).read_text())["tolerance"] is None
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="nothing is forbidden to root")

@@ -110,8 +110,8 @@ def _why_unbounded(fits: Fit) -> Iterator[str]:
     if normal.any():
         yield (
             f"unbounded, {normal.sum():,} of {whole:,}: the degrees of freedom run to infinity (they were at "
-            f"{freedom[normal].min():,.0f} or more where the search stopped). These delays have no heavier tails than "
-            "a normal distribution, so the normal model is enough for them."
+            f"{freedom[normal].min():,.0f} or more where the search stopped). These delays have no heavier tails "
+            "than a normal distribution, so the normal model is enough for them."
         )
     if exact.any():
         n_obs = np.asarray(fits.n_obs)[exact]

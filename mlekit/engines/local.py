@@ -132,28 +132,32 @@ def _codes(names: list[str]) -> Any:
 
 
 def _claim(directory: Path, manifest: Mapping[str, Any]) -> None:
-    """Make the directory this job's, unless it is; refuse it if it is another's."""
+    """Make the directory this job's, unless it is; refuse it if it is another's.
+
+    Another job that never finished a part has nothing to lose and makes way: most often it is this one, before
+    a mistake was mended.
+    """
     wanted = "want a directory that is new, empty or of the same job"
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"--out: {directory} is a file, {wanted}")
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / MANIFEST
-    if not path.exists():
-        others = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
-        if others:
-            raise ValueError(f"--out: {directory} holds {others[0]} but no {MANIFEST}, {wanted}")
+    others = sorted(e.name for e in directory.iterdir() if e.name != MANIFEST and not e.name.startswith("."))
+    if path.exists() and others:
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise ValueError(f"--out: {path} is no manifest of mlekit, {wanted}") from None
+        names = [name for name in {**before, **manifest} if name not in LOCATIONS]
+        differing = [name for name in names if before.get(name) != manifest.get(name)]
+        if differing:
+            shown = "; ".join(_change(name, before.get(name), manifest.get(name)) for name in differing)
+            raise ValueError(f"--out: {directory} holds another job: {shown}; {wanted}")
+    elif others:
+        raise ValueError(f"--out: {directory} holds {others[0]} but no {MANIFEST}, {wanted}")
+    else:
         text = json.dumps(manifest, indent=2) + "\n"
         _replace(path, lambda hidden: hidden.write_text(text, encoding="utf-8"))
-        return
-    try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise ValueError(f"--out: {path} is no manifest of mlekit, {wanted}") from None
-    names = [name for name in {**before, **manifest} if name not in LOCATIONS]
-    differing = [name for name in names if before.get(name) != manifest.get(name)]
-    if differing:
-        shown = "; ".join(_change(name, before.get(name), manifest.get(name)) for name in differing)
-        raise ValueError(f"--out: {directory} holds another job: {shown}; {wanted}")
 
 
 def _change(name: str, before: Any, now: Any) -> str:

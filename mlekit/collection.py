@@ -118,6 +118,11 @@ class Collection:
         """Number of data sets."""
         return len(self.offsets)
 
+    @property
+    def traced(self) -> bool:
+        """Whether any of its arrays is known only to a trace."""
+        return traced((self.rows, self.weights, self.args, self.lengths))
+
     def block(self, model: Model) -> int:
         """Rows that a lane evaluates at once: few where sets differ in length, all where they do not."""
         if model.is_joint or (self.lengths is None and self.longest <= 512):

@@ -124,7 +124,7 @@ def solve(
     def work(sets: Sets, starts: PyTree) -> Solution:
         return solve_piece(solver, sets, parameters, starts, stop, width)
 
-    if traced((collection.rows, collection.weights, collection.args, collection.lengths, starts)):
+    if collection.traced or traced(starts):
         return work(collection.whole(model), starts)
     return _in_pieces(collection, model, parameters.n_free, starts, work, report)
 
@@ -150,7 +150,7 @@ def map_sets(
     width = collection.lanes(model)
     arrays, rest = eqx.partition((parameters, value, own), is_array)
     work = functools.partial(_map_piece, fn, rest=rest, width=width)
-    if traced((arrays, collection.rows)):
+    if collection.traced or traced(arrays):
         return work(collection.whole(model), arrays)
     return _in_pieces(collection, model, parameters.n_free, arrays, work)
 

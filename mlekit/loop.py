@@ -141,11 +141,10 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""]) -> Solutio
         errors = jnp.where(status == Status.converged, errors, jnp.nan)
         own = jnp.sqrt(jnp.sum(jacobian**2, axis=1))
         direction = eigen.vectors[:, 0]
-        if hasattr(state, "progress"):
-            # Where the likelihood keeps rising, the step that keeps its length shows which way.
-            stride = state.progress.step * eigen.scale
-            leads = (status == Status.unbounded) & jnp.any(stride != 0)
-            direction = jnp.where(leads, stride, direction)
+        # Where the likelihood keeps rising, the step that keeps its length shows which way.
+        stride = state.progress.step * eigen.scale
+        leads = (status == Status.unbounded) & jnp.any(stride != 0)
+        direction = jnp.where(leads, stride, direction)
         weak = jacobian @ direction / jnp.where(own > 0, own, 1.0)
         weak = hide(weak / jnp.linalg.norm(weak))
     return Solution(

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, Int
 
 from ..likelihood import Objective
-
-
-class State(Protocol):
-    """What loops and lanes read in the state of any solver."""
-
-    free: Float[Array, " n_free"]
-    loss: Float[Array, ""]
-    steps: Int[Array, ""]
-    status: Int[Array, ""]
-    decrement: Float[Array, ""]
 
 
 class Stop(eqx.Module):
@@ -38,6 +28,7 @@ class Solver(eqx.Module):
 
     `init` evaluates nothing: the first `step` evaluates the start. So a loop calls the user's function at one
     place, and a fresh data set may join others that are half-way.
+    Loops and lanes read five arrays in any state: `free`, `loss`, `decrement`, `steps` and `status`.
     """
 
     exact: ClassVar[bool] = False  #: whether its last state holds the exact Hessian

@@ -1,0 +1,134 @@
+"""What every noise family promises, and the ranges its numbers may lie in."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import operator
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
+
+
+class Range(NamedTuple):
+    """The numbers between two ends, the ends included if `closed`, and whole ones alone if `whole`."""
+
+    low: float
+    high: float
+    closed: bool = False
+    whole: bool = False
+
+    def holds(self, x: Array) -> Bool[Array, "..."]:
+        """Whether finite numbers lie in the range."""
+        inside = (self.low <= x) & (x <= self.high) if self.closed else (self.low < x) & (x < self.high)
+        return inside & jnp.isfinite(x) & (jnp.floor(x) == x if self.whole else True)
+
+
+REAL = Range(-np.inf, np.inf)
+POSITIVE = Range(0.0, np.inf)
+NONNEGATIVE = Range(0.0, np.inf, closed=True)
+SHARE = Range(0.0, 1.0)
+YES_OR_NO = Range(0.0, 1.0, closed=True, whole=True)
+COUNT = Range(0.0, np.inf, closed=True, whole=True)
+
+
+class Family(eqx.Module):
+    r"""The distribution of one response given its parameters; the base of every noise family.
+
+    A subclass names its `parameters`, where they and the response may lie, and writes four formulas,
+    `_log_density(y, *parameters)`, `_information(*parameters)`, `_sample(key, *parameters)` and
+    `_log_cdf(y, *parameters)`. These get floating-point numbers of one dtype and need not care what lies outside:
+    here such a response has log-density $-\infty$, and a parameter outside its domain makes all NaN, never a
+    plausible number.
+    """
+
+    parameters: ClassVar[tuple[str, ...]]
+    domains: ClassVar[tuple[Range, ...]]
+    support: ClassVar[Range]
+    closed_form: ClassVar[bool] = True  #: whether the information is cheap enough to steer a solver
+
+    @property
+    def name(self) -> str:
+        """What users write: `mle.families.<name>`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def given(self, obs: Any) -> Family:
+        """The family of one observation: itself, unless it has a known number to look up in `obs`."""
+        return self
+
+    def log_density(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
+        """The log-density of one response, in nats; minus infinity outside the support."""
+        y, *p = self._floats(parameters, y)
+        value = jnp.where(self.support.holds(y) | jnp.isnan(y), self._log_density(y, *p), -jnp.inf)
+        return jnp.where(self._valid(p), value, jnp.nan)
+
+    def information(self, *parameters: ArrayLike) -> Float[Array, "m m"]:
+        r"""The expected information of one observation about its parameters, exact.
+
+        $$I_{ij} = E\left[\frac{\partial \log p}{\partial \eta_i} \frac{\partial \log p}{\partial \eta_j}\right]$$
+        """
+        p = self._floats(parameters)
+        return jnp.where(self._valid(p), jnp.array(self._information(*p), p[0].dtype), jnp.nan)
+
+    def sample(self, key: PRNGKeyArray, *parameters: ArrayLike) -> Float[Array, ""]:
+        """One response, drawn at random; counts come as floating-point numbers, too."""
+        p = self._floats(parameters)
+        valid = self._valid(p)
+        # One half lies in every domain: a rejection sampler might never end outside of it.
+        return jnp.where(valid, self._sample(key, *(jnp.where(valid, q, 0.5) for q in p)), jnp.nan)
+
+    def log_cdf(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
+        """The logarithm of the distribution function, the chance of a response of at most `y`."""
+        y, *p = self._floats(parameters, y)
+        y = jnp.floor(y) if self.support.whole else y
+        below = y < self.support.low if self.support.closed else y <= self.support.low
+        value = jnp.where(below, -jnp.inf, jnp.where(y >= self.support.high, 0, self._log_cdf(y, *p)))
+        return jnp.where(self._valid(p), value, jnp.nan)
+
+    def _floats(self, parameters: tuple[ArrayLike, ...], *y: ArrayLike) -> list[Array]:
+        """The response, if any, and the parameters in one floating dtype."""
+        if len(parameters) != len(self.parameters):
+            raise TypeError(f"mle.families.{self.name} takes {listed(self.parameters)}; it got {len(parameters)}")
+        dtype = jnp.result_type(*y, *parameters, 0.0)
+        return [jnp.asarray(number, dtype) for number in (*y, *parameters)]
+
+    def _valid(self, parameters: list[Array]) -> Bool[Array, "..."]:
+        return functools.reduce(operator.and_, (d.holds(p) for d, p in zip(self.domains, parameters)))
+
+    @abc.abstractmethod
+    def _log_density(self, *args: Any, **kwargs: Any) -> Array: ...
+
+    @abc.abstractmethod
+    def _information(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    @abc.abstractmethod
+    def _sample(self, *args: Any, **kwargs: Any) -> Array: ...
+
+    @abc.abstractmethod
+    def _log_cdf(self, *args: Any, **kwargs: Any) -> Array: ...
+
+
+def column(obs: Any, which: Any, argument: str) -> Any:
+    """A number of one observation: by the name of its column, or by a function of `obs`."""
+    if callable(which):
+        return which(obs)
+    if not isinstance(obs, Mapping):
+        raise ValueError(
+            f"{argument}={which!r} is the name of a column, and obs is no dict of columns but a "
+            f"{type(obs).__name__}: pass a function such as {argument}=lambda obs: obs[0]"
+        )
+    if which not in obs:
+        raise ValueError(f"{argument}={which!r} is not a column of obs, which has {sorted(map(str, obs))}")
+    return obs[which]
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """Names in words: `mean and scale, 2 numbers`."""
+    if len(names) == 1:
+        return f"{names[0]}, 1 number"
+    return f"{', '.join(names[:-1])} and {names[-1]}, {len(names)} numbers"

@@ -1,5 +1,6 @@
 """Maximum likelihood in JAX: one log-density, exact derivatives, thousands of data sets, honest errors."""
 
+from . import families, special
 from .certificate import Certificate
 from .constraints import (
     correlation,
@@ -18,7 +19,7 @@ from .fit import argmax, fit, fit_batch
 from .groups import Groups, group_by
 from .inference.delta import Estimate
 from .likelihood import log_likelihood
-from .model import Model, joint
+from .model import Model, joint, regression
 from .result import Fit
 from .solvers import BFGS, LBFGS, Newton, Optax, Scoring
 from .status import Status
@@ -39,6 +40,7 @@ __all__ = [
     "__version__",
     "argmax",
     "correlation",
+    "families",
     "fit",
     "fit_batch",
     "fixed",
@@ -51,7 +53,9 @@ __all__ = [
     "ordered",
     "positive",
     "positive_definite",
+    "regression",
     "simplex",
+    "special",
     "tied",
     "unit_interval",
 ]

@@ -16,28 +16,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from . import devices
 from .groups import Groups
 from .likelihood import Likelihood
 from .model import Model
 
-#: Steps between two looks at which lanes have finished.
-STRIDE = 2
-#: Rows that all lanes together evaluate at once; more no longer fit into a core's cache.
-TILE_ROWS = 1 << 11
+#: Rows that all lanes together evaluate at once: on a CPU more no longer fit into a core's cache, and elsewhere
+#: it takes many to keep the device busy.
+TILE_ROWS, TILE_ROWS_WIDE = 1 << 13, 1 << 20
+FEWEST_LANES, MOST_LANES, MOST_LANES_WIDE = 16, 256, 1 << 15
 #: Data sets and rows of a piece: what is on the device at a time.
-PIECE_SETS, PIECE_ROWS = 1 << 10, 1 << 20
+PIECE_SETS, PIECE_ROWS = 1 << 17, 1 << 22
 #: Numbers that the Hessians of a piece may take.
 PIECE_HESSIANS = 1 << 24
 
 
 class Sets(eqx.Module):
-    """A piece of the work on the device: data sets in flat rows.
+    """A piece of the work: data sets in flat rows.
 
     Args:
-        model: the log-density with its companions.
         rows: PyTree of arrays, leading axis `(rows,)`.
         weights: shape `(rows,)`, or `None`.
-        args: third argument of the model.
         offset: first row of each set, shape `(n_sets,)`.
         length: number of its rows.
         anchor: position of a row with a positive weight; `None` without weights.
@@ -46,10 +45,8 @@ class Sets(eqx.Module):
         block: rows evaluated at once in a lane.
     """
 
-    model: Model
     rows: PyTree
     weights: Float[Array, " rows"] | None
-    args: PyTree
     offset: Int[Array, " n_sets"]
     length: Int[Array, " n_sets"] | None
     anchor: Int[Array, " n_sets"] | None
@@ -62,14 +59,14 @@ class Sets(eqx.Module):
         """Number of data sets, the empty ones at the end of a piece included."""
         return self.offset.shape[0]
 
-    def likelihood(self, i: Int[Array, ""]) -> Likelihood:
+    def likelihood(self, model: Model, args: PyTree, i: Int[Array, ""]) -> Likelihood:
         """The likelihood of data set `i`."""
         pick = lambda array: None if array is None else array[i]  # noqa: E731
         return Likelihood(
-            model=self.model,
+            model=model,
             data=self.rows,
             weights=self.weights,
-            args=self.args,
+            args=args,
             offset=self.offset[i],
             length=pick(self.length),
             anchor=pick(self.anchor),
@@ -77,20 +74,9 @@ class Sets(eqx.Module):
             block=self.block,
         )
 
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """Rows times steps: what was needed, and what was evaluated.
-
-    Args:
-        needed: rows of the data sets times the steps each took.
-        padding: rows added to fill whole blocks, times those steps.
-        evaluated: rows that all lanes ran over, waiting ones included.
-    """
-
-    needed: int
-    padding: int
-    evaluated: int
+    def emptied(self) -> Sets:
+        """The same piece with no data sets to fit."""
+        return dataclasses.replace(self, count=np.zeros_like(self.count))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +90,7 @@ class Collection:
         offsets: first row of each set.
         lengths: number of its rows; `None` where every set has `longest`.
         longest: rows of the longest set.
+        repeats: how often each set comes, one after the other: sets that share their rows.
     """
 
     rows: PyTree
@@ -112,11 +99,16 @@ class Collection:
     offsets: np.ndarray
     lengths: Any
     longest: int
+    repeats: int = 1
 
     @property
     def n_sets(self) -> int:
-        """Number of data sets."""
-        return len(self.offsets)
+        """Number of data sets, repeated ones included."""
+        return len(self.offsets) * self.repeats
+
+    def repeated(self, times: int) -> Collection:
+        """The same data sets, each of them so many times."""
+        return dataclasses.replace(self, repeats=self.repeats * times)
 
     @property
     def traced(self) -> bool:
@@ -128,24 +120,23 @@ class Collection:
         if model.is_joint or (self.lengths is None and self.longest <= 512):
             return 0
         typical = self.longest if self.lengths is None or traced(self.lengths) else int(np.median(self.lengths))
-        return min(256, max(8, power_of_two(typical) // 4))
+        return min(256, max(8, power_of_two(typical) // 4), power_of_two(self.longest))
 
     def lanes(self, model: Model) -> int:
-        """How many lanes fill a core's cache."""
+        """How many lanes suit the device."""
         rows = self.block(model) or self.longest
-        return min(1024, max(32, power_of_two(TILE_ROWS // rows)))
+        tile, most = (TILE_ROWS, MOST_LANES) if devices.on_cpu() else (TILE_ROWS_WIDE, MOST_LANES_WIDE)
+        return min(most, max(FEWEST_LANES, power_of_two(tile // rows)))
 
     def whole(self, model: Model) -> Sets:
         """All data sets as one piece; the only way under a trace."""
-        offset = jnp.asarray(self.offsets)
+        every = lambda one: None if one is None else jnp.repeat(jnp.asarray(one), self.repeats)  # noqa: E731
         return Sets(
-            model=model,
             rows=self.rows,
             weights=self.weights,
-            args=self.args,
-            offset=offset,
-            length=None if self.lengths is None else jnp.asarray(self.lengths),
-            anchor=self._anchor_traced(),
+            offset=every(self.offsets),
+            length=every(self.lengths),
+            anchor=every(self._anchor_traced()),
             count=jnp.asarray(self.n_sets),
             longest=self.longest,
             block=self.block(model),
@@ -154,79 +145,69 @@ class Collection:
     def _anchor_traced(self) -> Any:
         if self.weights is None:
             return None
-        counting = jnp.reshape(self.weights > 0, (self.n_sets, -1))
+        counting = jnp.reshape(self.weights > 0, (len(self.offsets), -1))
         return jnp.argmax(counting, axis=1)
 
-    def pieces(self, model: Model, n_free: int) -> Iterator[tuple[np.ndarray, Sets]]:
+    def pieces(self, model: Model, n_free: int, n_lanes: int) -> Iterator[tuple[np.ndarray, Sets]]:
         """The data sets in pieces of one compiled shape, longest sets first.
 
-        Yields the numbers of the sets in the piece, and the piece; it may end with sets of no rows.
+        Yields the numbers of the sets in the piece, and the piece, on the host; it may end with sets of no rows.
         """
-        lengths = self._known_lengths()
-        n_sets, n_rows = self._piece_shape(lengths, n_free)
-        for chosen in self._partition(model, lengths, n_free):
-            yield chosen, self._piece(model, chosen, lengths[chosen], n_sets, n_rows)
+        lengths = np.full(len(self.offsets), self.longest) if self.lengths is None else np.asarray(self.lengths)
+        parts = self._partition(model, lengths, n_free, n_lanes)
+        n_sets = round_up(max(map(len, parts)))
+        if n_sets > n_lanes:
+            n_sets = -(-n_sets // n_lanes) * n_lanes
+        needed = (int(lengths[self._distinct(part)[0]].sum()) for part in parts)
+        n_rows = round_up(max(*needed, self._longest(lengths)))
+        for chosen in parts:
+            yield chosen, self._piece(model, chosen, lengths, n_sets, n_rows)
 
-    def work(self, model: Model, n_free: int, steps: np.ndarray, n_lanes: int | None = None) -> Work:
-        """What the lanes evaluated for a search that took so many `steps` a data set.
+    def _distinct(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The data sets among the chosen ones without repeats, and which of these each is."""
+        sets = chosen // self.repeats
+        first = np.diff(sets, prepend=-1) != 0
+        return sets[first], np.cumsum(first) - 1
 
-        Counted by going through the schedule again: lanes step together, and all of them run over as many
-        blocks as the longest set that any of them holds.
-        """
-        lengths = self._known_lengths()
-        width, lanes = self.block(model), n_lanes or self.lanes(model)
-        needed = int((lengths * steps).sum())
-        padding = evaluated = 0
-        for chosen in self._partition(model, lengths, n_free):
-            size = width or (self.longest if self.lengths is None else power_of_two(int(lengths[chosen].max())))
-            blocks = -(-lengths[chosen] // size)
-            left = np.append(steps[chosen], 0)
-            padding += int((blocks * size * steps[chosen] - lengths[chosen] * steps[chosen]).sum())
-            slot = np.arange(min(lanes, len(chosen)))
-            following = len(slot)
-            blocks = np.append(blocks, 0)
-            while np.any(slot < len(chosen)):
-                evaluated += STRIDE * len(slot) * size * int(blocks[slot].max())
-                left[slot] -= STRIDE
-                done = left[slot] <= 0
-                slot = np.where(done, np.minimum(following + np.cumsum(done) - 1, len(chosen)), slot)
-                following += int(done.sum())
-        return Work(needed, padding, evaluated)
+    def _longest(self, lengths: np.ndarray) -> int:
+        return self.longest if self.lengths is None else power_of_two(int(lengths.max()))
 
-    def _known_lengths(self) -> np.ndarray:
-        return np.full(self.n_sets, self.longest) if self.lengths is None else np.asarray(self.lengths)
-
-    def _piece_shape(self, lengths: np.ndarray, n_free: int) -> tuple[int, int]:
-        """Data sets and rows that every piece has room for."""
-        budget = max(PIECE_ROWS, power_of_two(self.longest))
-        hessians = max(1, PIECE_HESSIANS // max(1, n_free) ** 2)
-        n_sets = min(PIECE_SETS, hessians, power_of_two(self.n_sets))
-        return n_sets, min(budget, power_of_two(int(lengths.sum())))
-
-    def _partition(self, model: Model, lengths: np.ndarray, n_free: int) -> Iterator[np.ndarray]:
-        """The numbers of the sets of each piece."""
+    def _partition(self, model: Model, lengths: np.ndarray, n_free: int, n_lanes: int) -> list[np.ndarray]:
+        """The numbers of the sets of each piece, repeats of a set side by side."""
         order = np.argsort(-lengths, kind="stable")
-        n_sets, n_rows = self._piece_shape(lengths, n_free)
-        start = 0
+        every = lambda sets: (sets[:, None] * self.repeats + np.arange(self.repeats)).ravel()  # noqa: E731
+        most = max(1, min(PIECE_SETS, PIECE_HESSIANS // max(1, n_free) ** 2))
+        workers = devices.workers(devices.mesh())
+        if not (model.is_joint and self.lengths is not None):
+            wanted = min(workers, self.n_sets // (2 * n_lanes))
+            by_rows = min(-(-int(lengths.sum()) // PIECE_ROWS), len(order))
+            needed = max(-(-self.n_sets // most), by_rows, wanted, 1)
+            if needed > len(order):
+                return np.array_split(every(order), min(needed, self.n_sets))
+            # Dealt out in turn, so that all pieces are alike and take the same time.
+            return [every(order[p::needed]) for p in range(needed)]
+        # A joint model sees whole sets at once, so sets of a piece must be of similar length.
+        parts, start = [], 0
         while start < len(order):
-            within = lengths[order[start : start + n_sets]]
-            fits = np.cumsum(within) <= n_rows
-            if model.is_joint:
-                # A joint model sees whole sets at once, so sets of a piece must be of similar length.
-                fits &= 2 * within >= within[0]
-            count = max(1, int(fits.sum()))
-            yield order[start : start + count]
-            start += count
+            within = lengths[order[start : start + max(1, most // self.repeats)]]
+            fits = (np.cumsum(within) <= max(PIECE_ROWS, self.longest)) & (2 * within >= within[0])
+            here = every(order[start : start + max(1, int(fits.sum()))])
+            parts += np.array_split(here, -(-len(here) // most))
+            start += len(here) // self.repeats
+        return parts
 
     def _piece(self, model: Model, chosen: np.ndarray, lengths: np.ndarray, n_sets: int, n_rows: int) -> Sets:
+        """The rows of the chosen sets, those of repeated ones once, and where each set lies in them."""
+        sets, which = self._distinct(chosen)
+        lengths = lengths[sets]
         offset = np.zeros(n_sets, np.int32)
         length = np.zeros(n_sets, np.int32)
         ends = np.cumsum(lengths)
-        offset[: len(chosen)], length[: len(chosen)] = ends - lengths, lengths
+        offset[: len(chosen)], length[: len(chosen)] = (ends - lengths)[which], lengths[which]
         total = int(ends[-1])
         # Row j of the piece is row source[j] of the collection.
         source = np.zeros(n_rows, np.int64)
-        source[:total] = np.arange(total) + np.repeat(self.offsets[chosen] - (ends - lengths), lengths)
+        source[:total] = np.arange(total) + np.repeat(self.offsets[sets] - (ends - lengths), lengths)
         take = lambda leaf: leaf[source]  # noqa: E731
         weights = None if self.weights is None else take(self.weights)
         anchor = None
@@ -234,19 +215,17 @@ class Collection:
             counting = np.flatnonzero(np.asarray(weights) > 0)
             place = np.searchsorted(counting, offset)
             first = counting[np.minimum(place, max(len(counting) - 1, 0))] if len(counting) else offset
-            anchor = jnp.asarray(np.where((first >= offset) & (first < offset + length), first - offset, 0))
+            anchor = np.where((first >= offset) & (first < offset + length), first - offset, 0)
         longest = self.longest if self.lengths is None else power_of_two(self.longest)
         if model.is_joint and self.lengths is not None:
             longest = power_of_two(int(lengths[0]))
         return Sets(
-            model=model,
-            rows=jax.tree.map(lambda leaf: jnp.asarray(take(leaf)), self.rows),
-            weights=None if weights is None else jnp.asarray(weights),
-            args=self.args,
-            offset=jnp.asarray(offset),
-            length=None if self.lengths is None else jnp.asarray(length),
+            rows=jax.tree.map(take, self.rows),
+            weights=weights,
+            offset=offset,
+            length=None if self.lengths is None else length,
             anchor=anchor,
-            count=jnp.asarray(len(chosen)),
+            count=np.asarray(len(chosen)),
             longest=longest,
             block=self.block(model),
         )
@@ -287,3 +266,12 @@ def traced(tree: PyTree) -> bool:
 def power_of_two(number: int) -> int:
     """The least power of two that is not below `number`."""
     return 1 << max(0, int(number) - 1).bit_length()
+
+
+def round_up(number: int) -> int:
+    """A number not much above: the next power of two, and beyond 256 the next of four binary digits and zeros.
+
+    So few shapes are compiled, and large ones are at most an eighth too large.
+    """
+    step = power_of_two(number) // 16 if number > 256 else power_of_two(number)
+    return -(-number // step) * step

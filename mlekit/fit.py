@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from . import lanes as lanes_
-from . import loop
+from . import loop, modes
 from .collection import Collection, from_arrays, from_groups, traced
 from .data import as_arrays, as_lengths, as_weights
 from .groups import Groups
 from .implicit import attach_derivative
-from .likelihood import BLOCK_ROWS, Likelihood, Objective, default_float, is_inexact, n_rows
+from .likelihood import Likelihood, Objective, block_rows, default_float, is_inexact, n_rows
 from .model import as_model
 from .parameters import Parameters, leaf_name
 from .report.progress import BatchProgress, FitProgress
@@ -43,6 +43,8 @@ def fit(
     solver: Any = None,
     max_steps: int | None = None,
     tolerance: float | None = None,
+    starts: int | None = None,
+    key: Any = None,
     progress: bool = False,
 ) -> Fit:
     r"""The maximum-likelihood fit of one data set.
@@ -53,7 +55,7 @@ def fit(
         log_density: `log_density(params, obs)`, the scalar log-density of ONE observation; with `args` it is
             `log_density(params, obs, args)`. A `mle.Model` or the result of `mle.joint` as well.
         init: starting `params` in natural units, any PyTree of real numbers and arrays; or a function
-            `data -> params`.
+            `data -> params`, or `(data, key) -> params` with `starts`.
         data: PyTree of arrays that share a leading axis `n_obs`; or a pyarrow, polars or pandas table, which
             becomes a dict of its columns.
         args: further arrays the model needs, no parameters; new values never recompile.
@@ -63,14 +65,23 @@ def fit(
             transformation; `None` chooses by `n_free` and `n_obs`.
         max_steps: steps at most; by default 1,000, or what the solver says.
         tolerance: on the decrement, in nats of log-likelihood; by default 1e-9 in float64, 1e-5 in float32.
+        starts: search from so many starts and keep the best maximum; `Fit.modes` says how many found which. The
+            first is `init`. The others lie around the maximum found from there, about as far as the information
+            in a single observation tells, some much closer and some much further; or an `init` that takes a key
+            draws them all.
+        key: random key for the starts, such as `jax.random.key(0)`.
         progress: show a line with steps, log-likelihood and decrement while it runs.
 
     Returns:
         A `Fit`. Numerical trouble is its `status`, never an exception.
 
+        Of many starts it is the highest proven maximum; only where nothing is proven, the highest log-likelihood
+        that was reached, with its status. So a start that runs away to an infinite likelihood, as mixtures have
+        where a component shrinks onto one observation, never wins over a maximum; `modes` counts it as failed.
+
     Raises:
         ValueError: leaves of different lengths, an empty data set, a start outside its constraint, constraints
-            that do not match `init`, or a log-density that does not return one number.
+            that do not match `init`, starts without a key, or a log-density that does not return one number.
         TypeError: an argument of the wrong kind, or a log-density that returns no floating-point number.
 
     Example:
@@ -86,15 +97,34 @@ def fit(
         ...               constraints={"sigma": mle.positive})
         >>> print(fit.status, round(float(fit.params["slope"]), 3))
         converged 0.97
+
+        A likelihood with two maxima, and the lower one is near the start:
+
+        >>> import jax
+        >>> cauchy = lambda place, x: -jnp.log1p((x - place) ** 2)
+        >>> fit = mle.fit(cauchy, 8.0, jnp.array([0.0, 1.0, 9.0]), starts=20, key=jax.random.key(0))
+        >>> print(round(float(fit.params), 2), fit.modes.params[:2].round(2))
+        0.54 [0.54 8.77]
     """
-    likelihood, parameters, start, chosen, stop = _prepare(
-        log_density, init, data, args, constraints, weights, solver, max_steps, tolerance
-    )
+    keys, init = modes.asked(starts, key, init)
+    prepared = _prepare(log_density, init, data, args, constraints, weights, solver, max_steps, tolerance)
+    likelihood, parameters, start, chosen, stop, drawn = prepared
     if progress and not traced((likelihood, start)):
         with FitProgress(chosen.name) as bar:
             found, parameters = _solve_showing(bar, chosen, likelihood, parameters, start, stop)
     else:
         found, parameters = _solve(chosen, likelihood, parameters, start, stop)
+    optima = None
+    if keys is not None:
+        with _bar(progress and len(keys) > 1, len(keys) - 1, (found, keys)) as report:
+            one = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
+            collection = from_arrays(one(likelihood.data), one(likelihood.weights), None, likelihood.args)
+            others = None if drawn is None else one(parameters.split(drawn))
+            leaves, first = one(parameters.split(start)), one(found)
+            best = modes.best_of(
+                keys, first, leaves, others, collection, likelihood.model, parameters, chosen, stop, report=report
+            )
+        found, optima = jax.tree.map(lambda leaf: leaf[0], best)
     return make_fit(
         found,
         parameters,
@@ -105,6 +135,7 @@ def fit(
         args=likelihood.args,
         index=None,
         solver=chosen.name,
+        optima=optima,
     )
 
 
@@ -155,7 +186,7 @@ def argmax(
         [0.3333 0.3333 0.3333]
     """
     prepared = _prepare(log_density, init, data, args, constraints, weights, solver, max_steps, tolerance)
-    likelihood, parameters, start, chosen, stop = prepared
+    likelihood, parameters, start, chosen, stop, _ = prepared
     return _argmax(chosen, likelihood, parameters, start, stop)
 
 
@@ -172,6 +203,8 @@ def fit_batch(
     solver: Any = None,
     max_steps: int | None = None,
     tolerance: float | None = None,
+    starts: int | None = None,
+    key: Any = None,
     lanes: int | None = None,
     progress: bool = False,
 ) -> Fit:
@@ -186,7 +219,7 @@ def fit_batch(
         log_density: as in `mle.fit`.
         init: starting `params`, shared by all sets; with `init_axis=0` every leaf has a leading axis of sets; a
             function sees the data of one set (rows of a ragged set may be repeated in turn up to the next power
-            of two).
+            of two), and with `starts` perhaps a key.
         data: PyTree of arrays of shape `(n_sets, n_obs, ...)`, or the result of `mle.group_by`.
         args: further arrays the model needs, shared by all sets.
         init_axis: `None` or 0.
@@ -196,6 +229,8 @@ def fit_batch(
         solver: as in `mle.fit`, for all sets.
         max_steps: steps at most, for each set.
         tolerance: on the decrement, in nats, for each set.
+        starts: as in `mle.fit`, for each set.
+        key: random key for the starts; all sets share the draws, so that none depends on the others.
         lanes: number of lanes; by default as many as fill a core's cache.
         progress: show a bar with finished sets, fits per second and statuses.
 
@@ -214,6 +249,7 @@ def fit_batch(
         >>> print(fits.status, fits.params)
         [converged, converged] [0.5 2. ]
     """
+    keys, init = modes.asked(starts, key, init)
     model = as_model(log_density)
     column = None
     if isinstance(data, Groups):
@@ -233,18 +269,22 @@ def fit_batch(
         collection = from_arrays(data, weights, lengths, args)
     if lanes is not None and (not isinstance(lanes, int) or lanes < 1):
         raise ValueError(f"lanes must be a positive whole number, got {lanes!r}")
-    start = _batch_start(init, init_axis, collection)
+    start, drawn = _batch_start(init, init_axis, collection), None
+    if isinstance(init, modes.Draws):
+        start, drawn = modes.first(start, axis=1)
     kind = default_float(collection.rows)
     parameters, start = parameters_like(start, constraints, dtype=kind, batched=True, check=not callable(init))
     chosen = choose_solver(solver, parameters.n_free, collection.longest)
     stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
-    with contextlib.ExitStack() as stack:
-        report = None
-        if progress and not traced((collection.rows, collection.lengths, start, args)):
-            bar = stack.enter_context(BatchProgress(collection.n_sets))
-            report = lambda found: bar.update(found.status)  # noqa: E731
-        leaves = parameters.split(start)
+    leaves, optima = parameters.split(start), None
+    fits = collection.n_sets * (1 if keys is None else len(keys))
+    with _bar(progress, fits, (collection.rows, collection.lengths, start, args, keys)) as report:
         found = lanes_.solve(collection, model, parameters, leaves, chosen, stop, lanes, report)
+        if keys is not None:
+            others = None if drawn is None else parameters.split(drawn)
+            found, optima = modes.best_of(
+                keys, found, leaves, others, collection, model, parameters, chosen, stop, lanes, report
+            )
 
     grouped = isinstance(data, Groups)
     return make_fit(
@@ -259,6 +299,7 @@ def fit_batch(
         index=jnp.asarray(index),
         solver=chosen.name,
         weight_column=column,
+        optima=optima,
     )
 
 
@@ -272,8 +313,11 @@ def _prepare(
     solver: Any,
     max_steps: int | None,
     tolerance: float | None,
-) -> tuple[Likelihood, Parameters, PyTree, Solver, Stop]:
-    """Everything one fit needs, after all that can be known before tracing was checked."""
+) -> tuple[Likelihood, Parameters, PyTree, Solver, Stop, PyTree]:
+    """Everything one fit needs, after all that can be known before tracing was checked.
+
+    Last come the parameters that `init` drew for all starts but the first, or `None`.
+    """
     model = as_model(log_density)
     if isinstance(data, Groups):
         raise TypeError(
@@ -282,11 +326,25 @@ def _prepare(
     data = jax.tree.map(jnp.asarray, as_arrays(data))
     rows = n_rows(data)
     weights = as_weights(weights, (rows,), default_float(data))
-    start = init(data) if callable(init) and not isinstance(init, eqx.Module) else init
-    parameters, start = parameters_like(start, constraints, dtype=default_float(data))
-    likelihood = Likelihood(model, data, weights, args, block=BLOCK_ROWS if rows > BLOCK_ROWS else 0)
+    drawn = None
+    if isinstance(init, modes.Draws):
+        start, drawn = modes.first(init(data))
+    else:
+        start = init(data) if callable(init) and not isinstance(init, eqx.Module) else init
+    parameters, start = parameters_like(start, constraints, dtype=default_float(data), check=drawn is None)
+    likelihood = Likelihood(model, data, weights, args, block=block_rows(data, parameters.n_free))
     chosen = choose_solver(solver, parameters.n_free, rows)
-    return likelihood, parameters, start, chosen, _stop(chosen, max_steps, tolerance, parameters.dtype)
+    return likelihood, parameters, start, chosen, _stop(chosen, max_steps, tolerance, parameters.dtype), drawn
+
+
+@contextlib.contextmanager
+def _bar(wanted: bool, fits: int, arrays: PyTree) -> Iterator[Callable[[loop.Solution], None] | None]:
+    """Shows a bar, unless under a trace, and yields what reports the fits that have finished."""
+    if not wanted or traced(arrays):
+        yield None
+        return
+    with BatchProgress(fits) as bar:
+        yield lambda found: bar.update(found.status)
 
 
 def _stop(solver: Solver, max_steps: int | None, tolerance: float | None, dtype: Any) -> Stop:
@@ -336,31 +394,30 @@ def _solve_showing(
         return _solve(solver, likelihood, parameters, start, stop)
     n_obs = float(objective.n_obs)
 
-    def drive(solver: Solver, free: Array, stop: Stop) -> Any:
-        state = solver.init(free)
+    def drive(solver: Solver, state: Any, stop: Stop) -> Any:
         while bool(loop.running(state, stop)):
             state = _few_steps(solver, objective, state, stop)
             bar.update(int(state.steps), -float(state.loss) * n_obs, float(state.decrement))
         return state
 
-    state, steps = loop.search(solver, drive, parameters.free(start), stop)
+    state, steps = loop.search(solver, drive, lambda fn: fn, parameters.free(start), stop)
     return _settle(objective, state, steps), parameters
 
 
 @eqx.filter_jit
 def _few_steps(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
     until = Stop(stop.tolerance, jnp.minimum(stop.max_steps, state.steps + 5))
-    return loop.run_from(solver, objective, state, until)
+    return loop.run(solver, objective, state, until)
 
 
 _settle = eqx.filter_jit(loop.solution)
 
 
 def _batch_start(init: Any, init_axis: int | None, collection: Collection) -> PyTree:
-    """Starting parameters with a leading axis of data sets on every leaf."""
+    """Starting parameters with a leading axis of data sets on every leaf, then one of starts if they are drawn."""
     if init_axis not in (None, 0):
         raise ValueError(f"init_axis must be None, one start for all, or 0, one a data set; got {init_axis!r}")
-    if callable(init) and not isinstance(init, eqx.Module):
+    if callable(init) and (isinstance(init, modes.Draws) or not isinstance(init, eqx.Module)):
         if init_axis is not None:
             raise ValueError("init_axis: a function init sees one data set; leave init_axis out")
         return lanes_.starts(init, collection)

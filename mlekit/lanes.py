@@ -2,99 +2,211 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import contextvars
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
-from .collection import STRIDE, Collection, Sets, power_of_two, traced
+from . import devices
+from .collection import Collection, Sets, power_of_two, traced
 from .likelihood import Objective
 from .loop import Solution, nothing_to_find, running, search, solution
 from .model import Model
 from .parameters import Parameters
 from .solvers import Solver, Stop
-from .trees import is_array
+from .solvers.base import Stepwise
+from .trees import is_array, pack, unpack
+
+#: Where lanes are many, a data set that takes more steps than `LONG` finishes in lanes that are few: many shall
+#: not wait for one at the end. It depends on the data set alone, and so does what comes out.
+LONG, MANY_LANES, FEWER = 40, 512, 16
+
+
+@dataclasses.dataclass
+class Account:
+    """What lanes did: rows that all of them ran over, those of waiting lanes and of padding included."""
+
+    rows: int = 0
+
+
+_ACCOUNT: contextvars.ContextVar[Account | None] = contextvars.ContextVar("account", default=None)
+
+
+@contextlib.contextmanager
+def accounting() -> Iterator[Account]:
+    """Counts what the lanes do for the fits that are made inside."""
+    account = Account()
+    token = _ACCOUNT.set(account)
+    try:
+        yield account
+    finally:
+        _ACCOUNT.reset(token)
 
 
 def run(
     solver: Solver,
     objective: Callable[[Int[Array, ""]], Objective],
-    free: Float[Array, "n_sets n_free"],
+    states: Any,
     stop: Stop,
     n_lanes: int,
     count: Int[Array, ""],
-) -> Any:
-    """The solver's last states on all data sets, in their order.
+) -> tuple[Any, Int[Array, ""]]:
+    """The solver's last states on all data sets, in their order, and the blocks of rows that lanes ran over.
 
     Args:
         solver: the solver.
         objective: the objective of data set `i`.
-        free: the starts.
+        states: where the solver begins.
         stop: when to stop; `max_steps` for all, or one for each.
         n_lanes: number of lanes.
         count: how many data sets there are; the rest of the axis is empty.
     """
-    n_sets = free.shape[0]
+    n_sets = states.status.shape[0]
     n_lanes = min(n_lanes, n_sets)
     limits = jnp.broadcast_to(stop.max_steps, (n_sets,))
+    every = jnp.arange(n_sets)
+    queue = (every, count)
+    if n_lanes < MANY_LANES:
+        return _turns(solver, objective, states, Stop(stop.tolerance, limits), n_lanes, *queue)
+    first = Stop(stop.tolerance, jnp.minimum(limits, LONG))
+    states, blocks = _turns(solver, objective, states, first, n_lanes, *queue)
+    left = jax.vmap(running)(states, Stop(jnp.broadcast_to(stop.tolerance, (n_sets,)), limits)) & (every < count)
+    queue = (jnp.argsort(~left, stable=True), jnp.sum(left))
+    last = Stop(stop.tolerance, limits)
+    states, more = _turns(solver, objective, states, last, n_lanes // FEWER, *queue)
+    return states, blocks + more
 
-    def one_step(state: Any, i: Array) -> Any:
-        until = Stop(stop.tolerance, limits[i])
-        go = running(state, until)
-        after = solver.step(objective(i), state, until)
-        return jax.tree.map(lambda new, old: jnp.where(go, new, old), after, state)
 
-    def turn(carry: tuple[Any, Array, Array, Any]) -> tuple[Any, Array, Array, Any]:
-        state, slot, following, results = carry
-        held = jnp.minimum(slot, n_sets - 1)
-        state = jax.lax.fori_loop(0, STRIDE, lambda _, s: jax.vmap(one_step)(s, held), state)
+def _turns(
+    solver: Solver,
+    objective: Callable[[Int[Array, ""]], Objective],
+    states: Any,
+    stop: Stop,
+    n_lanes: int,
+    order: Int[Array, " n_sets"],
+    count: Int[Array, ""],
+) -> tuple[Any, Int[Array, ""]]:
+    """Lanes take data sets as they stand from a queue, and put them back when they have stopped.
 
-        done = ~jax.vmap(running)(state, Stop(jnp.broadcast_to(stop.tolerance, slot.shape), limits[held]))
+    Every turn evaluates one block of rows of each lane's data set. Where that was the last block, the solver
+    takes its step; so a long data set costs its own lane, and no other.
+
+    Args:
+        solver: the solver.
+        objective: the objective of data set `i`.
+        states: where the solver stands on each data set.
+        stop: when to stop; `max_steps` of each set.
+        n_lanes: number of lanes.
+        order: the queue: numbers of data sets.
+        count: how many of them to take.
+    """
+    n_sets = order.shape[0]
+    like = jax.tree.map(lambda leaf: leaf[0], states)
+    shelf = jax.vmap(pack)(states)
+    n_obs = for_each(lambda i: objective(i).n_obs, n_sets, n_lanes)
+    sample = objective(jnp.asarray(0))
+    n_blocks = sample.likelihood.n_blocks if isinstance(solver, Stepwise) else 1
+    kind = solver.derivatives(sample) if isinstance(solver, Stepwise) else ""
+    nothing = sample.nothing(kind) if n_blocks > 1 else ()
+
+    def advance(state: Any, i: Array, sums: Any, b: Array) -> tuple[Any, Any, Array]:
+        """One block of rows, and a step of the solver if it was the last."""
+        mine, until = objective(i), Stop(stop.tolerance, stop.max_steps[i])
+        if not isinstance(solver, Stepwise):
+            return solver.step(mine, state, until), sums, b
+        part = mine.part(kind, solver.candidate(state), b)
+        if n_blocks == 1:
+            return solver.learn(state, mine.mean(part, n_obs[i]), n_obs[i], until), sums, b
+        sums = jax.tree.map(lambda total, new: total + new.astype(total.dtype), sums, part)
+        length = mine.likelihood.rows if mine.likelihood.length is None else mine.likelihood.length
+        last = (b + 1) * mine.likelihood.block >= length
+        after = solver.learn(state, mine.mean(sums, n_obs[i]), n_obs[i], until)
+        choose = lambda new, old: jnp.where(last, new, old)  # noqa: E731
+        return jax.tree.map(choose, after, state), jax.tree.map(lambda s: choose(0, s), sums), choose(0, b + 1)
+
+    def turn(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        state, place, sums, b, following, shelf, turns = carry
+        slot = order[jnp.minimum(place, n_sets - 1)]
+        state, sums, b = jax.vmap(advance)(state, slot, sums, b)
+        until = Stop(jnp.broadcast_to(stop.tolerance, slot.shape), stop.max_steps[slot])
+        done = (b == 0) & (place < count) & ~jax.vmap(running)(state, until)
+
         home = jnp.where(done, slot, n_sets)
-        results = jax.tree.map(lambda all_, one: all_.at[home].set(one, mode="drop"), results, state)
-        rank = jnp.cumsum(done) - 1
-        slot = jnp.where(done, jnp.minimum(following + rank, count), slot).astype(slot.dtype)
-        fresh = jax.vmap(solver.init)(free[jnp.minimum(slot, n_sets - 1)])
+        put = lambda all_, one: all_.at[home].set(one, mode="drop")  # noqa: E731
+        shelf = jax.tree.map(put, shelf, jax.vmap(pack)(state))
+        place = jnp.where(done, jnp.minimum(following + jnp.cumsum(done) - 1, count), place).astype(place.dtype)
+        fresh = take(place, shelf)
         state = jax.tree.map(
-            lambda new, old: jnp.where(done.reshape(done.shape + (1,) * (new.ndim - 1)), new, old),
-            fresh,
-            state,
+            lambda new, old: jnp.where(done.reshape(-1, *(1,) * (new.ndim - 1)), new, old), fresh, state
         )
-        return state, slot, following + jnp.sum(done), results
+        return state, place, sums, b, following + jnp.sum(done), shelf, turns + 1
 
-    slot = jnp.minimum(jnp.arange(n_lanes), count)
-    first = (jax.vmap(solver.init)(free[:n_lanes]), slot, jnp.asarray(n_lanes), jax.vmap(solver.init)(free))
-    return jax.lax.while_loop(lambda carry: jnp.any(carry[1] < count), turn, first)[3]
+    def take(place: Array, shelf: Any) -> Any:
+        slot = order[jnp.minimum(place, n_sets - 1)]
+        return jax.vmap(lambda *rows: unpack(rows, like))(*(rows[slot] for rows in shelf))
+
+    place = jnp.minimum(jnp.arange(n_lanes), count)
+    empty = jax.tree.map(lambda leaf: jnp.zeros((n_lanes, *leaf.shape), leaf.dtype), nothing)
+    zero = jnp.zeros((), jnp.int32)
+    first = (take(place, shelf), place, empty, jnp.zeros(n_lanes, jnp.int32), jnp.asarray(n_lanes), shelf, zero)
+    *_, shelf, turns = jax.lax.while_loop(lambda carry: jnp.any(carry[1] < count), turn, first)
+    states = jax.vmap(lambda *rows: unpack(rows, like))(*shelf)
+    return states, turns * n_lanes
+
+
+def for_each(fn: Callable[[Int[Array, ""]], Any], n_sets: int, width: int) -> Any:
+    """`fn(i)` for every data set, `width` of them at once."""
+    width = min(width, n_sets)
+    index = jnp.minimum(jnp.arange(-(-n_sets // width) * width), n_sets - 1).reshape(-1, width)
+    out = jax.lax.map(jax.vmap(fn), index)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n_sets], out)
 
 
 @eqx.filter_jit
 def solve_piece(
-    solver: Solver, sets: Sets, parameters: Parameters, starts: PyTree, stop: Stop, n_lanes: int
-) -> Solution:
-    """The maxima of all data sets of a piece, every leaf with a leading axis of sets."""
-    free = jax.vmap(lambda leaves: parameters.free(parameters.join(leaves)))(starts)
-    fixed = parameters.fixed_leaves(starts)
+    solver: Solver,
+    model: Model,
+    args: PyTree,
+    sets: Sets,
+    parameters: Parameters,
+    starts: PyTree,
+    stop: Stop,
+    n_lanes: int,
+    mesh: Any = None,
+) -> tuple[Solution, Int[Array, ""]]:
+    """The maxima of all data sets of a piece, every leaf with a leading axis of sets; and the blocks run over."""
 
-    def objective(i: Array) -> Objective:
-        values = jax.tree.map(lambda value: value[i], fixed)
-        return Objective(sets.likelihood(i), parameters.with_values(values))
+    def one(sets: Sets, starts: PyTree) -> tuple[Solution, Array]:
+        n_sets = sets.n_sets
+        pick = lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree)  # noqa: E731
+        fixed = parameters.fixed_leaves(starts)
 
-    every = jnp.arange(sets.n_sets)
-    if not parameters.n_free:
-        return jax.lax.map(lambda i: nothing_to_find(objective(i)), every, batch_size=n_lanes)
+        def objective(i: Array) -> Objective:
+            return Objective(sets.likelihood(model, args, i), parameters.with_values(pick(fixed, i)))
 
-    def drive(solver: Solver, free: Array, stop: Stop) -> Any:
-        return run(solver, objective, free, stop, n_lanes, sets.count)
+        if not parameters.n_free:
+            return for_each(lambda i: nothing_to_find(objective(i)), n_sets, n_lanes), jnp.asarray(n_sets)
+        free = for_each(lambda i: parameters.free(parameters.join(pick(starts, i))), n_sets, n_lanes)
+        blocks = []
 
-    states, steps = search(solver, drive, free, stop)
-    settle = lambda state, count, i: solution(objective(i), state, count)  # noqa: E731
-    return jax.vmap(settle)(states, steps, every)
+        def drive(solver: Solver, states: Any, stop: Stop) -> Any:
+            states, count = run(solver, objective, states, stop, n_lanes, sets.count)
+            blocks.append(count)
+            return states
+
+        warm_up = model.regression is not None
+        found = search(solver, drive, jax.vmap, free, stop, warm_up)
+        return for_each(lambda i: solution(objective(i), *pick(found, i)), n_sets, n_lanes), sum(blocks)
+
+    return devices.spread(one, mesh)(sets, starts)
 
 
 def solve(
@@ -116,17 +228,29 @@ def solve(
         starts: the leaves of the starting parameters, in order, each with a leading axis of sets.
         solver: the solver.
         stop: when to stop.
-        n_lanes: number of lanes; by default as many as fill the cache.
+        n_lanes: number of lanes; by default as many as suit the device.
         report: called with the solutions of each finished piece.
     """
     width = n_lanes or collection.lanes(model)
+    rows = collection.block(model) or collection.longest
 
-    def work(sets: Sets, starts: PyTree) -> Solution:
-        return solve_piece(solver, sets, parameters, starts, stop, width)
+    def work(sets: Sets, starts: PyTree, mesh: Any = None) -> tuple[Solution, Array]:
+        return solve_piece(solver, model, collection.args, sets, parameters, starts, stop, width, mesh)
 
     if collection.traced or traced(starts):
-        return work(collection.whole(model), starts)
-    return _in_pieces(collection, model, parameters.n_free, starts, work, report)
+        return work(collection.whole(model), starts)[0]
+    account = _ACCOUNT.get()
+
+    def finish(out: tuple[Solution, Any], count: int) -> Solution:
+        found, blocks = out
+        if account is not None:
+            account.rows += int(blocks) * rows
+        found = jax.tree.map(lambda leaf: leaf[:count], found)
+        if report is not None:
+            report(found)
+        return found
+
+    return _in_pieces(collection, model, parameters.n_free, width, starts, work, finish)
 
 
 def map_sets(
@@ -149,44 +273,80 @@ def map_sets(
     """
     width = collection.lanes(model)
     arrays, rest = eqx.partition((parameters, value, own), is_array)
-    work = functools.partial(_map_piece, fn, rest=rest, width=width)
+
+    def work(sets: Sets, arrays: PyTree, mesh: Any = None) -> Any:
+        return _map_piece(fn, model, collection.args, sets, arrays, rest, width, mesh)
+
     if collection.traced or traced(arrays):
         return work(collection.whole(model), arrays)
-    return _in_pieces(collection, model, parameters.n_free, arrays, work)
+
+    def finish(out: Any, count: int) -> Any:
+        return jax.tree.map(lambda leaf: leaf[:count], out)
+
+    return _in_pieces(collection, model, parameters.n_free, width, arrays, work, finish)
 
 
 @eqx.filter_jit
-def _map_piece(fn: Callable[..., Any], sets: Sets, arrays: PyTree, *, rest: PyTree, width: int) -> Any:
-    def one(pair: tuple[Array, Any]) -> Any:
-        parameters, value, own = eqx.combine(pair[1], rest)
-        likelihood = sets.likelihood(pair[0])
-        if own is not None:
-            likelihood = dataclasses.replace(likelihood, model=own[0], args=own[1])
-        return fn(Objective(likelihood, parameters), value)
+def _map_piece(
+    fn: Callable[..., Any],
+    model: Model,
+    args: PyTree,
+    sets: Sets,
+    arrays: PyTree,
+    rest: PyTree,
+    width: int,
+    mesh: Any,
+) -> Any:
+    def piece(sets: Sets, arrays: PyTree) -> Any:
+        def one(i: Array) -> Any:
+            parameters, value, own = eqx.combine(jax.tree.map(lambda leaf: leaf[i], arrays), rest)
+            likelihood = sets.likelihood(*(own or (model, args)), i)
+            return fn(Objective(likelihood, parameters), value)
 
-    return jax.lax.map(one, (jnp.arange(sets.n_sets), arrays), batch_size=min(width, sets.n_sets))
+        return for_each(one, sets.n_sets, width)
+
+    return devices.spread(piece, mesh)(sets, arrays)
 
 
 def _in_pieces(
     collection: Collection,
     model: Model,
     n_free: int,
+    width: int,
     arrays: PyTree,
-    work: Callable[[Sets, PyTree], Any],
-    report: Callable[[Any], None] | None = None,
+    work: Callable[..., Any],
+    finish: Callable[..., Any],
 ) -> Any:
-    """`work(sets, arrays)` on one piece after the other, put together in the order of the sets."""
+    """`finish(work(sets, arrays))` on one piece after the other, put together in the order of the sets.
+
+    As many pieces are under way as there is room for: the next ones are gathered and sent while these compute.
+    """
     arrays = jax.tree.map(np.asarray, arrays)
-    numbers, parts = [], []
-    for chosen, sets in collection.pieces(model, n_free):
-        filled = np.concatenate([chosen, np.full(sets.n_sets - len(chosen), chosen[-1])])
-        out = work(sets, jax.tree.map(lambda leaf: jnp.asarray(leaf[filled]), arrays))  # noqa: B023
-        numbers.append(chosen)
-        parts.append(jax.tree.map(lambda leaf: np.asarray(leaf[: len(chosen)]), out))  # noqa: B023
-        if report is not None:
-            report(parts[-1])
+    mesh = devices.mesh()
+    numbers: list[np.ndarray] = []
+    parts: list[Any] = []
+    under_way: collections.deque[tuple[list[np.ndarray], Any]] = collections.deque()
+
+    def collect() -> None:
+        chosen, out = under_way.popleft()
+        numbers.extend(chosen)
+        parts.extend(finish(one, len(mine)) for mine, one in zip(chosen, devices.apart(out, mesh)))
+
+    for pieces in devices.groups(collection.pieces(model, n_free, width), mesh):
+        own = [jax.tree.map(lambda leaf: leaf[_filled(chosen, sets.n_sets)], arrays) for chosen, sets in pieces]  # noqa: B023
+        sent = devices.together([sets for _, sets in pieces], mesh), devices.together(own, mesh)
+        under_way.append(([chosen for chosen, _ in pieces], work(*sent, mesh)))
+        if len(under_way) > devices.at_once(mesh):
+            collect()
+    while under_way:
+        collect()
     back = np.argsort(np.concatenate(numbers), kind="stable")
     return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)[back]), *parts)
+
+
+def _filled(chosen: np.ndarray, n_sets: int) -> np.ndarray:
+    """The numbers, and as many of some set as it takes to fill a piece."""
+    return np.concatenate([chosen, np.full(n_sets - len(chosen), chosen[-1] if len(chosen) else 0)])
 
 
 def starts(init: Callable[[PyTree], PyTree], collection: Collection) -> PyTree:

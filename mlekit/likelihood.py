@@ -7,6 +7,7 @@ so a large data set needs the memory of one block, and data sets of every length
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from . import devices
 from .data import as_arrays, as_weights
 from .model import Model, as_model
 from .parameters import Parameters
 
-BLOCK_ROWS = 1 << 16  #: rows of a single data set that are evaluated at once
+#: Numbers that a block of rows of a single data set takes, its data and as many tangents as there are parameters:
+#: on a CPU what fits into a core's cache, elsewhere what memory can spare.
+BLOCK_NUMBERS, BLOCK_NUMBERS_WIDE = 1 << 17, 1 << 26
+FORWARD = 12  #: up to so many parameters the Jacobian of predictions costs least in forward mode
 
 
 class Likelihood(eqx.Module):
@@ -35,6 +40,7 @@ class Likelihood(eqx.Module):
         offset: first row of the data set; `None` means the first.
         length: number of its rows; `None` means all.
         anchor: position in the data set of a row with a positive weight; `None` means it is looked up.
+        stride: sum over every so manieth block of rows only: a sample of the data set; `None` means all.
         longest: rows of the longest data set that shares the arrays; 0 means all rows.
         block: rows evaluated at once; 0 means all of a data set.
     """
@@ -46,6 +52,7 @@ class Likelihood(eqx.Module):
     offset: Int[Array, ""] | None = None
     length: Int[Array, ""] | None = None
     anchor: Int[Array, ""] | None = None
+    stride: Int[Array, ""] | None = None
     longest: int = eqx.field(static=True, default=0)
     block: int = eqx.field(static=True, default=0)
 
@@ -57,9 +64,9 @@ class Likelihood(eqx.Module):
     @property
     def n_rows(self) -> Int[Array, ""]:
         """Number of rows that count: those of the data set with a positive weight."""
-        if self.weights is None:
+        if self.weights is None and self.stride is None:
             return jnp.asarray(self.rows if self.length is None else self.length)
-        return self.total(lambda _, weights: jnp.sum(jnp.asarray(weights) > 0), jnp.asarray(0))
+        return self.total(_count, jnp.asarray(0))
 
     @property
     def n_obs(self) -> Array:
@@ -80,7 +87,7 @@ class Likelihood(eqx.Module):
 
     def contributions(self, params: PyTree) -> Float[Array, " rows"]:
         """Log-densities of the rows at `params`, unweighted; zero for the rows of padding."""
-        data, _ = self._block(0, self.rows, silence=False)
+        data, _ = self._aligned(0, self.rows)
         values = self._values(params, data)
         if values.ndim == 0:
             raise ValueError(
@@ -93,14 +100,14 @@ class Likelihood(eqx.Module):
         self, free: Float[Array, " n_free"], natural: Callable[[Array], PyTree]
     ) -> Float[Array, "rows n_free"]:
         """Gradients of the contributions with respect to the free vector; zero for the rows of padding."""
-        _, scores = self.block_scores(free, natural, self._block(0, self.rows, silence=False)[0])
+        _, scores = self.block_scores(free, natural, self._aligned(0, self.rows)[0])
         return (
             scores if self.length is None else jnp.where(jnp.arange(self.rows)[:, None] < self.length, scores, 0)
         )
 
     def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
         """The sum, over all rows at once: differentiable in every way."""
-        return self.block_sum(params, *self._block(0, self.rows))
+        return self.block_sum(params, *self._whole())
 
     def block_sum(self, params: PyTree, data: PyTree, weights: Array | None) -> Float[Array, ""]:
         """The log-likelihood of one block of rows."""
@@ -127,22 +134,69 @@ class Likelihood(eqx.Module):
 
         return jax.vmap(jax.value_and_grad(one), in_axes=(None, 0))(vector, data)
 
+    @property
+    def n_blocks(self) -> int:
+        """Blocks that the longest data set takes."""
+        single = self.model.is_joint or self.block == 0 or self.block >= self.rows
+        return 1 if single else -(-self.rows // self.block)
+
+    def part(self, fn: Callable[[PyTree, Array | None], Any], b: Any) -> Any:
+        """What block `b` adds to a sum over the data set.
+
+        Args:
+            fn: `fn(data, weights)` of one block of rows; `weights` are zero for padding, or `None` where all
+                count.
+            b: which block.
+        """
+        if self.n_blocks == 1:
+            return fn(*self._whole())
+        return fn(*self._stretch(b * self.block, self.block))
+
+    def block_predictions(
+        self, vector: Array, natural: Callable[[Array], PyTree], data: PyTree
+    ) -> tuple[Array, Array, Array, Array]:
+        """Of a block of rows of a regression: log-densities, slopes and curvature in the predictions, Jacobian.
+
+        Shapes `(rows,)`, `(rows, m)`, `(rows, m, m)` and `(rows, m, k)` for `m` predictions an observation. The
+        curvature is the expected information, or minus the second derivatives where that has no closed form.
+        """
+        regression = self.model.regression
+        assert regression is not None
+        extra = () if self.args is None else (self.args,)
+
+        def twice(z: Array, obs: PyTree) -> tuple[Array, Array]:
+            out = regression.predictions(natural(z), obs, *extra).astype(vector.dtype)
+            return out, out
+
+        if vector.shape[0] <= FORWARD:
+            whole = jax.vmap(twice, in_axes=(None, 0))
+            jacobian, predictions = jax.jacfwd(lambda z: whole(z, data), has_aux=True)(vector)
+        else:
+            jacobian, predictions = jax.vmap(jax.jacrev(twice, has_aux=True), in_axes=(None, 0))(vector, data)
+        densities = jax.vmap(jax.value_and_grad(regression.from_predictions))
+        values, slopes = densities(predictions, data)
+        if regression.family.closed_form:
+            curvature = jax.vmap(regression.information)(predictions, data)
+        else:
+            curvature = -jax.vmap(jax.hessian(regression.from_predictions))(predictions, data)
+        return values, slopes, curvature, jacobian
+
     def total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
         """The sum of `fn(data, weights)` over the blocks of the data set.
 
         Args:
-            fn: what one block of rows adds; `weights` are zero for padding, or `None` where all count.
+            fn: as in `part`.
             zero: what the sum starts from: the shapes and dtypes of what `fn` returns.
         """
-        if self.model.is_joint or self.block == 0 or self.block >= self.rows:
-            return fn(*self._block(0, self.rows))
+        if self.n_blocks == 1:
+            return self.part(fn, 0)
         length = jnp.asarray(self.rows if self.length is None else self.length)
+        stride = 1 if self.stride is None else self.stride
 
         def add(b: Array, sums: Any) -> Any:
-            part = fn(*self._block(b * self.block, self.block))
-            return jax.tree.map(lambda s, p: s + p.astype(s.dtype), sums, part)
+            return jax.tree.map(lambda s, p: s + p.astype(s.dtype), sums, self.part(fn, b * stride))
 
-        return jax.lax.fori_loop(0, (length + self.block - 1) // self.block, add, zero)
+        return jax.lax.fori_loop(0, -(-length // (self.block * stride)), add, zero)
 
     def sample(self, position: Int[Array, " size"]) -> Likelihood:
         """The likelihood of the rows at `position` in the data set alone: a mini-batch."""
@@ -154,28 +208,60 @@ class Likelihood(eqx.Module):
         weights = None if self.weights is None else self.weights[index]
         return Likelihood(self.model, jax.tree.map(lambda leaf: leaf[index], self.data), weights, self.args)
 
-    def _block(self, first: Any, size: int, silence: bool = True) -> tuple[PyTree, Array | None]:
-        """Rows `first` to `first + size` of the data set, with their weights.
+    def _whole(self) -> tuple[PyTree, Array | None]:
+        """All rows; those of a series in their order."""
+        return self._aligned(0, self.rows) if self.model.is_joint else self._stretch(0, self.rows)
 
-        Rows that do not count, padding and, if `silence`, those of weight zero, are replaced by one that does,
-        so that they cannot bring in a NaN that the data set itself doesn't have.
+    def _stretch(self, first: Any, size: int) -> tuple[PyTree, Array | None]:
+        """Rows `first` to `first + size` of the data set in any order, with their weights: a copy of one stretch.
+
+        Rows that do not count are replaced by one that does, so that they cannot bring in a NaN that the data
+        set itself doesn't have.
         """
-        whole = self.offset is None and size == n_rows(self.data)
-        silence &= self.weights is not None and not self.model.is_joint  # rows of a series cannot be replaced
-        if whole and self.length is None and not silence:
+        rows = n_rows(self.data)
+        aligned = self.offset is None and size == rows
+        if aligned and self.length is None and self.weights is None:
+            return self.data, None
+        base = 0 if self.offset is None else self.offset
+        begin = jnp.minimum(base + first, rows - size)  # where the arrays end, the stretch begins earlier
+        cut = lambda leaf: leaf if aligned else jax.lax.dynamic_slice_in_dim(leaf, begin, size)  # noqa: E731
+        data = jax.tree.map(cut, self.data)
+        if self.length is None and self.rows % size == 0:
+            counts, weights = None, None
+        else:
+            position = begin + jnp.arange(size) - base
+            counts = (position >= first) & (position < (self.rows if self.length is None else self.length))
+            weights = counts.astype(default_float(self.data))
+        if self.weights is not None:
+            weights = cut(self.weights) if counts is None else jnp.where(counts, cut(self.weights), 0)
+            counts = weights > 0
+        if counts is None:
+            return data, None
+        anchor: Any = 0
+        if self.weights is not None:
+            anchor = jnp.argmax(self.weights > 0) if self.anchor is None else self.anchor
+
+        def replace(leaf: Array, whole: Array) -> Array:
+            one = jax.lax.dynamic_index_in_dim(whole, base + anchor)
+            return jnp.where(counts.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, one)
+
+        return jax.tree.map(replace, data, self.data), weights
+
+    def _aligned(self, first: Any, size: int) -> tuple[PyTree, Array | None]:
+        """Rows `first` to `first + size` of the data set in their order, with their weights.
+
+        Rows of padding repeat the first row of the data set.
+        """
+        if self.offset is None and size == n_rows(self.data) and self.length is None:
             return self.data, self.weights
         position = first + jnp.arange(size)
         counts = position < (self.rows if self.length is None else self.length)
-        base = 0 if self.offset is None else self.offset
-        index = base + jnp.where(counts, position, 0)
-        if self.weights is None:
+        index = (0 if self.offset is None else self.offset) + jnp.where(counts, position, 0)
+        if self.weights is not None:
+            weights = jnp.where(counts, self.weights[index], 0)
+        else:
             all_count = self.length is None and size == self.rows
             weights = None if all_count else counts.astype(default_float(self.data))
-        else:
-            weights = jnp.where(counts, self.weights[index], 0)
-            if silence:
-                anchor = jnp.argmax(self.weights > 0) if self.anchor is None else self.anchor
-                index = jnp.where(weights > 0, index, base + anchor)
         return jax.tree.map(lambda leaf: leaf[index], self.data), weights
 
     def _values(self, params: PyTree, data: PyTree) -> Array:
@@ -245,12 +331,43 @@ class Objective(eqx.Module):
 
     def gradient(self, free: Float[Array, " n_free"]) -> tuple[Array, Array]:
         """Loss and gradient."""
-        return self._mean(lambda *block: jax.value_and_grad(self._block_loss)(free, *block), order=1)
+        return self.derivatives("gradient", free)
 
     def hessian(self, free: Float[Array, " n_free"]) -> tuple[Array, Array, Array]:
         """Loss, gradient and exact Hessian."""
+        return self.derivatives("hessian", free)
 
-        def block(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
+    def derivatives(self, kind: str, free: Float[Array, " n_free"]) -> Any:
+        """Loss and derivatives of this kind, summed over all blocks of the data set.
+
+        Args:
+            kind: `gradient`; `hessian`, the exact one; `outer_product` of the scores; or `scoring`, the curvature
+                of a regression without second derivatives of its predictions. The last two cost first derivatives.
+            free: where.
+        """
+        zero = self.nothing(kind)
+        return self.mean(self.likelihood.total(self._block(kind, free), zero), self.n_obs)
+
+    def part(self, kind: str, free: Float[Array, " n_free"], b: Any) -> Any:
+        """What block `b` adds to the sums behind `derivatives`."""
+        return self.likelihood.part(self._block(kind, free), b)
+
+    def nothing(self, kind: str) -> Any:
+        """What those sums start from."""
+        k, dtype = self.parameters.n_free, self.parameters.dtype
+        return tuple(jnp.zeros((k,) * axes, dtype) for axes in range(2 if kind == "gradient" else 3))
+
+    def mean(self, sums: Any, n_obs: Float[Array, ""]) -> Any:
+        """The derivatives of the mean from those sums."""
+        return jax.tree.map(lambda total: total.astype(self.parameters.dtype) / n_obs, sums)
+
+    def _block(self, kind: str, free: Array) -> Callable[[PyTree, Array | None], Any]:
+        """What one block of rows adds to the loss and its derivatives."""
+
+        def gradient(data: PyTree, weights: Array | None) -> tuple[Array, Array]:
+            return jax.value_and_grad(self._block_loss)(free, data, weights)
+
+        def hessian(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
             def both(z: Array) -> tuple[Array, tuple[Array, Array]]:
                 value, gradient = jax.value_and_grad(self._block_loss)(z, data, weights)
                 return gradient, (value, gradient)
@@ -258,27 +375,28 @@ class Objective(eqx.Module):
             hessian, (value, gradient) = jax.jacfwd(both, has_aux=True)(free)
             return value, gradient, 0.5 * (hessian + hessian.T)
 
-        return self._mean(block, order=2)
-
-    def outer_product(self, free: Float[Array, " n_free"]) -> tuple[Array, Array, Array]:
-        """Loss, gradient and the mean outer product of the scores."""
-
-        def block(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
+        def outer_product(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
             values, scores = self.likelihood.block_scores(free, self.parameters.natural, data)
             weighted = scores if weights is None else jnp.where(weights[:, None] > 0, weights[:, None] * scores, 0)
             return -weighted_sum(values, weights), -jnp.sum(weighted, axis=0), weighted.T @ scores
 
-        return self._mean(block, order=2)
+        def scoring(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
+            values, slopes, curvature, jacobian = self.likelihood.block_predictions(
+                free, self.parameters.natural, data
+            )
+            if weights is not None:
+                slopes = jnp.where(weights[:, None] > 0, weights[:, None] * slopes, 0)
+                curvature = jnp.where(weights[:, None, None] > 0, weights[:, None, None] * curvature, 0)
+            flat = jacobian.reshape(-1, free.shape[0])
+            spread = jnp.sum(curvature[..., None] * jacobian[:, None], axis=2).reshape(flat.shape)
+            return -weighted_sum(values, weights), -(slopes.ravel() @ flat), spread.T @ flat
+
+        kinds = {f.__name__: f for f in (gradient, hessian, outer_product, scoring)}
+        return kinds[kind]
 
     def _block_loss(self, free: Array, data: PyTree, weights: Array | None) -> Array:
         value = self.likelihood.block_sum(self.parameters.natural(free), data, weights)
         return -value.astype(free.dtype)
-
-    def _mean(self, block: Callable[..., Any], order: int) -> Any:
-        k, dtype = self.parameters.n_free, self.parameters.dtype
-        zero = tuple(jnp.zeros((k,) * axes, dtype) for axes in range(order + 1))
-        n_obs = self.n_obs
-        return jax.tree.map(lambda total: total.astype(dtype) / n_obs, self.likelihood.total(block, zero))
 
 
 @eqx.filter_custom_jvp
@@ -345,9 +463,22 @@ def weighted_sum(values: Array, weights: Array | None) -> Array:
     return jnp.sum(jnp.where(weights > 0, weights.astype(values.dtype) * values, 0))
 
 
+def _count(data: PyTree, weights: Array | None) -> Array:
+    """Rows of a block that count."""
+    return jnp.asarray(n_rows(data)) if weights is None else jnp.sum(weights > 0)
+
+
 def n_rows(data: PyTree) -> int:
     """The leading axis that the arrays of `data` share."""
     return jnp.shape(jax.tree.leaves(data)[0])[0]
+
+
+def block_rows(data: PyTree, n_free: int) -> int:
+    """Rows of a single large data set to evaluate at once; 0 means all."""
+    rows = n_rows(data)
+    width = n_free + sum(math.prod(jnp.shape(leaf)[1:]) for leaf in jax.tree.leaves(data))
+    block = max(256, (BLOCK_NUMBERS if devices.on_cpu() else BLOCK_NUMBERS_WIDE) // width)
+    return block if rows > 2 * block else 0
 
 
 def is_inexact(leaf: Any) -> bool:

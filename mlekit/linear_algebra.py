@@ -2,12 +2,110 @@
 
 from __future__ import annotations
 
+import abc
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-SECULAR_STEPS = 12  #: Newton steps on the secular equation; it converges quadratically from the left
+#: Up to this size factorisations are written out, one scalar operation after the other, each of which runs across
+#: all lanes; LAPACK goes matrix by matrix. Beyond, its cost is small beside that of the derivatives.
+WRITTEN_OUT = 10
+#: Trial shifts of a trust-region step at most: most need one or two, an indefinite matrix a few more.
+SHIFTS = 8
+
+
+class Factor(eqx.Module):
+    r"""What solves with a symmetric matrix, and tells whether it is positive definite."""
+
+    @property
+    @abc.abstractmethod
+    def pivots(self) -> Float[Array, " k"]:
+        """The pivots of Gaussian elimination: all are positive just where the matrix is positive definite."""
+
+    @abc.abstractmethod
+    def solve(self, vector: Float[Array, " k"]) -> Float[Array, " k"]:
+        """The inverse matrix times `vector`."""
+
+    @abc.abstractmethod
+    def inverse_diagonal(self) -> Float[Array, " k"]:
+        """The diagonal of the inverse matrix."""
+
+
+class Scalars(Factor):
+    """For few parameters: $L D L^T$ with a unit lower triangle, entry by entry."""
+
+    lower: tuple[tuple[Array, ...], ...]
+    diagonal: tuple[Array, ...]
+
+    @property
+    def pivots(self) -> Float[Array, " k"]:
+        """The diagonal of $D$."""
+        return jnp.stack(self.diagonal)
+
+    def solve(self, vector: Float[Array, " k"]) -> Float[Array, " k"]:
+        """Forward and backward substitution."""
+        k = len(self.diagonal)
+        x = [vector[i] for i in range(k)]
+        for i in range(k):
+            x[i] = x[i] - sum(self.lower[i][j] * x[j] for j in range(i))
+        x = [x[i] / self.diagonal[i] for i in range(k)]
+        for i in reversed(range(k)):
+            x[i] = x[i] - sum(self.lower[j][i] * x[j] for j in range(i + 1, k))
+        return jnp.stack(x)
+
+    def inverse_diagonal(self) -> Float[Array, " k"]:
+        """From the columns of the inverse triangle."""
+        k = len(self.diagonal)
+        total = []
+        for j in range(k):
+            column: dict[int, Array] = {}
+            for i in range(j + 1, k):
+                column[i] = -self.lower[i][j] - sum(self.lower[i][m] * column[m] for m in range(j + 1, i))
+            total.append(1 / self.diagonal[j] + sum(column[i] ** 2 / self.diagonal[i] for i in column))
+        return jnp.stack(total)
+
+
+class Triangle(Factor):
+    """For many parameters: Cholesky's triangle from LAPACK; NaN where the matrix is not positive definite."""
+
+    root: Float[Array, "k k"]
+
+    @property
+    def pivots(self) -> Float[Array, " k"]:
+        """The squared diagonal of the triangle; NaN compares as not positive."""
+        return jnp.diagonal(self.root) ** 2
+
+    def solve(self, vector: Float[Array, " k"]) -> Float[Array, " k"]:
+        """Forward and backward substitution."""
+        return jax.scipy.linalg.cho_solve((self.root, True), vector)
+
+    def inverse_diagonal(self) -> Float[Array, " k"]:
+        """Column norms of the inverse triangle."""
+        eye = jnp.eye(self.root.shape[0], dtype=self.root.dtype)
+        return jnp.sum(jax.scipy.linalg.solve_triangular(self.root, eye, lower=True) ** 2, axis=0)
+
+
+def factorise(matrix: Float[Array, "k k"]) -> Factor:
+    """What solves with a symmetric matrix; only its lower triangle is read, and nothing is pivoted."""
+    k = matrix.shape[0]
+    if k > WRITTEN_OUT:
+        return Triangle(jnp.linalg.cholesky(matrix, symmetrize_input=False))
+    lower: list[list[Array]] = [[] for _ in range(k)]
+    diagonal: list[Array] = []
+    for i in range(k):
+        scaled: list[Array] = []  # row i of L D
+        for j in range(i):
+            scaled.append(matrix[i, j] - sum(lower[j][m] * scaled[m] for m in range(j)))
+            lower[i].append(scaled[j] / diagonal[j])
+        diagonal.append(matrix[i, i] - sum(lower[i][m] * scaled[m] for m in range(i)))
+    return Scalars(tuple(map(tuple, lower)), tuple(diagonal))
+
+
+def times(matrix: Float[Array, "k k"], vector: Float[Array, " k"]) -> Float[Array, " k"]:
+    """A matrix times a vector; a small one as a sum that fuses with what comes before and after it."""
+    return jnp.sum(matrix * vector, axis=-1) if vector.shape[0] <= WRITTEN_OUT else matrix @ vector
 
 
 class Spectrum(eqx.Module):
@@ -26,14 +124,6 @@ class Spectrum(eqx.Module):
     scale: Float[Array, " k"]
     values: Float[Array, " k"]
     vectors: Float[Array, "k k"]
-
-    def coordinates(self, vector: Float[Array, " k"]) -> Float[Array, " k"]:
-        """The gradient-like `vector` in scaled units, along the eigenvectors: $Q^T D^{-1} v$."""
-        return self.vectors.T @ (vector / self.scale)
-
-    def vector(self, coordinates: Float[Array, " k"]) -> Float[Array, " k"]:
-        """The step-like vector with these `coordinates`, in the matrix's own units: $D^{-1} Q c$."""
-        return (self.vectors @ coordinates) / self.scale
 
     def inverse(self) -> Float[Array, "k k"]:
         """The inverse matrix."""
@@ -59,58 +149,83 @@ def curvature_scale(hessian: Float[Array, "k k"], gradient: Float[Array, " k"]) 
     return jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1.0)
 
 
+def norm(vector: Float[Array, " k"]) -> Float[Array, ""]:
+    """The Euclidean norm, as a sum that fuses with what comes before it."""
+    return jnp.sqrt(jnp.sum(vector**2))
+
+
 def trust_region_step(
-    eigen: Spectrum, slope: Float[Array, " k"], radius: Float[Array, ""]
-) -> tuple[Float[Array, " k"], Float[Array, ""]]:
-    r"""The minimiser of a quadratic in a ball, exact even where the matrix is indefinite.
+    matrix: Float[Array, "k k"],
+    slope: Float[Array, " k"],
+    radius: Float[Array, ""],
+    factor: Factor,
+    minimiser: Float[Array, " k"],
+    definite: Bool[Array, ""],
+    wanted: Bool[Array, ""],
+) -> Float[Array, " k"]:
+    r"""A minimiser of a quadratic on the surface of a ball, to within a tenth of the radius.
 
-    $$\min_p\; b^T p + \tfrac12 p^T \Lambda p \quad\text{subject to}\quad \|p\| \le \Delta$$
+    $$\min_p\; b^T p + \tfrac12 p^T A p \quad\text{subject to}\quad \|p\| \le \Delta$$
 
-    solved by $p = -(\Lambda + \mu)^{-1} b$ with $\mu \ge \max(0, -\lambda_1)$ from the secular equation
-    $1/\|p(\mu)\| = 1/\Delta$ (Moré and Sorensen 1983, in the eigenbasis). In the hard case, where $b$ has no
-    part along the lowest eigenvector, that eigenvector fills the step up to the boundary.
+    is solved by $p = -(A + \mu)^{-1} b$ with $\mu \ge 0$ and $A + \mu$ positive semi-definite. Shifts $\mu$ are
+    tried by Newton's method on $1/\|p(\mu)\| = 1/\Delta$, kept between bounds that every trial narrows (Moré and
+    Sorensen 1983). In the hard case, where $b$ has next to no part along the lowest eigenvector, inverse iteration
+    finds a direction of negative curvature, which fills the step up to the surface.
 
     Args:
-        eigen: the scaled matrix.
-        slope: $b$, the gradient in the eigenbasis, shape `(k,)`.
-        radius: $\Delta$, in scaled units.
+        matrix: $A$, with a diagonal of size one.
+        slope: $b$.
+        radius: $\Delta$.
+        factor: the factors of $A$.
+        minimiser: $-A^{-1} b$, where $A$ is positive definite; it lies outside the ball.
+        definite: whether it is.
+        wanted: whether the step is wanted at all; lanes that need none cost nothing.
 
     Returns:
-        The step in the eigenbasis, shape `(k,)`, and the predicted decrease.
+        The step, shape `(k,)`.
     """
-    values = eigen.values
-    tiny = jnp.finfo(values.dtype).tiny
-    noise = values.shape[0] * 10 * jnp.finfo(values.dtype).eps
-    # Directions without curvature and without slope, beside the others, stay where they are.
-    small = lambda part: jnp.abs(part) <= noise * jnp.max(jnp.abs(part))  # noqa: E731
-    dead = small(values) & small(slope)
+    k, dtype = slope.shape[0], matrix.dtype
+    tiny = jnp.finfo(dtype).tiny
+    length, size = norm(slope), jnp.sqrt(jnp.sum(matrix**2))
+    low = jnp.maximum(jnp.maximum(0.0, jnp.max(-jnp.diagonal(matrix))), length / radius - size)
+    high = length / radius + size
 
-    def step_at(shift: Array) -> Array:
-        denominator = values + shift
-        return jnp.where(dead | (slope == 0), 0.0, -slope / jnp.where(denominator > tiny, denominator, tiny))
+    def newton(shift: Array, move: Array, reach: Array, factor: Factor) -> Array:
+        bend = jnp.sum(move * factor.solve(move))
+        return shift + (reach / radius - 1.0) * reach**2 / jnp.maximum(bend, tiny)
 
-    def norm(step: Array) -> Array:
-        return jnp.sqrt(jnp.sum(step**2))
+    def trial(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        shift, low, high, step, lowest, _, tried = carry
+        factor = factorise(matrix + shift * jnp.eye(k, dtype=dtype))
+        move = -factor.solve(slope)
+        reach = norm(move)
+        good = (jnp.min(factor.pivots) > 0) & jnp.isfinite(reach)
+        short = good & (reach <= radius)
+        low, high = jnp.where(short, low, jnp.maximum(low, shift)), jnp.where(short, shift, high)
+        better = newton(shift, move, reach, factor)
+        between = jnp.maximum(jnp.sqrt(low * high), low + 0.05 * (high - low))
+        following = jnp.where(good & (better > low) & (better < high), better, between)
+        arrived = good & (jnp.abs(reach - radius) <= 0.1 * radius)
+        step = jnp.where(good & (reach <= 1.1 * radius), move, step)
+        ahead = factor.solve(lowest)
+        ahead = ahead / jnp.maximum(norm(ahead), tiny)
+        lowest = jnp.where(good & jnp.all(jnp.isfinite(ahead)), ahead, lowest)
+        return following, low, high, step, lowest, arrived, tried + 1
 
-    # Each |p_i| <= Δ alone bounds μ from below; Newton on the reciprocal rises from there to the root.
-    lowest = jnp.maximum(0.0, jnp.max(jnp.where(dead | (slope == 0), 0.0, jnp.abs(slope) / radius - values)))
+    opening = newton(jnp.zeros((), dtype), minimiser, norm(minimiser), factor)
+    inside = definite & (opening > low) & (opening < high)
+    opening = jnp.where(inside, opening, jnp.maximum(jnp.sqrt(low * high), low + 1e-3 * (high - low)))
+    steepest = -slope * (radius / jnp.maximum(length, tiny))
+    # Any direction serves that is not orthogonal to the lowest eigenvector.
+    guess = jnp.cos(jnp.arange(1, k + 1, dtype=dtype)) / k**0.5
+    carry = (opening, low, high, steepest, guess, ~wanted, jnp.asarray(0, jnp.int32))
+    carry = jax.lax.while_loop(lambda carry: ~carry[5] & (carry[6] < SHIFTS), trial, carry)
+    step, lowest = carry[3:5]
 
-    def newton(_: Array, shift: Array) -> Array:
-        step = step_at(shift)
-        length = norm(step)
-        denominator = jnp.maximum(values + shift, tiny)
-        slope_of_length = jnp.sum(jnp.where(step == 0, 0.0, step**2 / denominator))
-        change = length**2 / jnp.maximum(slope_of_length, tiny) * (length - radius) / radius
-        return jnp.maximum(shift + jnp.where(jnp.isfinite(change), change, 0.0), lowest)
-
-    interior = (values[0] > 0) & (norm(step_at(jnp.zeros(()).astype(values.dtype))) <= radius)
-    shift = jax.lax.fori_loop(0, SECULAR_STEPS, newton, jnp.maximum(lowest, -values[0]))
-    step = step_at(jnp.where(interior, 0.0, shift))
-    length = norm(step)
-    step = jnp.where(length > radius, step * (radius / jnp.maximum(length, tiny)), step)
-    missing = jnp.sqrt(jnp.maximum(radius**2 - jnp.sum(step**2), 0.0))
-    hard = (values[0] < -noise) & (missing > 1e-2 * radius)
-    downhill = jnp.where(slope[0] > 0, -1.0, 1.0)
-    step = step.at[0].add(jnp.where(hard, downhill * missing, 0.0))
-    predicted = -jnp.sum(slope * step + 0.5 * values * step**2)
-    return step, predicted
+    reach = norm(step)
+    step = jnp.where(reach > radius, step * (radius / jnp.maximum(reach, tiny)), step)
+    along = jnp.sum(step * lowest)
+    room = jnp.sqrt(jnp.maximum(radius**2 - jnp.sum(step**2), 0.0) + along**2)
+    sinks = ~definite & (jnp.sum(lowest * times(matrix, lowest)) < 0) & (reach < 0.9 * radius)
+    uphill = jnp.sum(lowest * (slope + times(matrix, step))) > 0
+    return step + jnp.where(sinks, jnp.where(uphill, -along - room, -along + room), 0.0) * lowest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .likelihood import Objective
-from .linear_algebra import curvature_scale, spectrum
-from .solvers import DENSE_CERTIFICATE, Newton, Solver, Stop
-from .solvers.convergence import decrement as decrement_of
+from .linear_algebra import curvature_scale, norm, spectrum
+from .solvers import DENSE_CERTIFICATE, Newton, Scoring, Solver, Stop
+from .solvers.base import Stepwise
+from .solvers.newton import WARM_UP
 from .status import RUNNING, Status
 
+#: A data set of at least twice as many blocks of rows is first fitted to so many of them, in so many steps.
+SAMPLE_BLOCKS, SAMPLE_STEPS = 12, 50
 #: Newton steps that may follow another solver which believes to have arrived.
 PROOF_STEPS = 12
 
@@ -58,52 +62,84 @@ def running(state: Any, stop: Stop) -> Array:
     return (state.status == RUNNING) & (state.steps < stop.max_steps)
 
 
-def run(solver: Solver, objective: Objective, free: Float[Array, " n_free"], stop: Stop) -> Any:
-    """Step until the solver has decided or the steps are spent."""
-    return run_from(solver, objective, solver.init(free), stop)
-
-
-def run_from(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
-    """Step on from a state."""
+def run(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
+    """Step on from a state until the solver has decided or the steps are spent."""
     return jax.lax.while_loop(
         lambda state: running(state, stop), lambda state: solver.step(objective, state, stop), state
     )
 
 
+def run_from_sample(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
+    """`run` on a large data set: first on a sample of its blocks of rows, whose maximum is then where to start.
+
+    The same compiled step serves both. If the sample has no maximum, the start is what it was.
+    """
+    likelihood = objective.likelihood
+    start, limit = state.free, jnp.minimum(stop.max_steps, SAMPLE_STEPS)
+
+    def go(carry: tuple[Any, Array]) -> tuple[Any, Array]:
+        state, stride = carry
+        part = dataclasses.replace(objective, likelihood=dataclasses.replace(likelihood, stride=stride))
+        state = solver.step(part, state, stop)
+        over = (stride > 1) & ~running(state, Stop(stop.tolerance, limit))
+        found = (state.status == Status.converged) | (state.status == RUNNING)
+        fresh = solver.init(jnp.where(found, state.free, start))
+        return jax.tree.map(lambda new, old: jnp.where(over, new, old), fresh, state), jnp.where(over, 1, stride)
+
+    def on(carry: tuple[Any, Array]) -> Array:
+        return (carry[1] > 1) | running(carry[0], stop)
+
+    return jax.lax.while_loop(on, go, (state, jnp.asarray(likelihood.n_blocks // SAMPLE_BLOCKS)))[0]
+
+
 def search(
-    solver: Solver, drive: Callable[[Solver, Array, Stop], Any], free: Float[Array, "... n_free"], stop: Stop
+    solver: Solver,
+    drive: Callable[[Solver, Any, Stop], Any],
+    mapped: Callable[..., Callable[..., Any]],
+    free: Float[Array, "... n_free"],
+    stop: Stop,
+    warm_up: bool = False,
 ) -> tuple[Any, Int[Array, "..."]]:
     """Run a solver, then have Newton's method prove or refute what it found.
 
     A solver that never sees a Hessian can only believe to have arrived. Newton's steps from there end with
     the certificate, and polish the last digits; where the solver does not even believe, the point it reached
-    is judged as it stands.
+    is judged as it stands. Newton's method itself may begin with steps that are cheaper.
 
     Args:
         solver: the solver.
-        drive: runs a solver from given starts, on one data set or on many.
+        drive: runs a solver from given states, on one data set or on many.
+        mapped: makes a function of one data set's state one of all.
         free: the starts.
         stop: when to stop.
+        warm_up: whether Newton's method begins with the expected information.
 
     Returns:
         The last state, and the steps taken in all. The state is one of Newton's unless parameters are too
         many for a dense Hessian.
     """
-    state = drive(solver, free, stop)
-    steps = state.steps
-    if solver.exact:
-        return state, steps
+    exact = isinstance(solver, Newton)
+    if exact and not warm_up:
+        state = drive(solver, mapped(solver.init)(free), stop)
+        return state, state.steps
+    newton = solver if exact else Newton()
+    first = Scoring(newton.radius) if exact else solver
+    limit = jnp.minimum(stop.max_steps, WARM_UP) if exact else stop.max_steps
+    state = drive(first, mapped(first.init)(free), Stop(stop.tolerance, limit))
     if free.shape[-1] > DENSE_CERTIFICATE:
         unproven = jnp.where(state.status == Status.converged, Status.stalled, state.status)
-        return eqx.tree_at(lambda s: s.status, state, unproven), steps
-    believes = (state.status == Status.converged) | (state.status == Status.stalled)
-    patience = jnp.where(believes, PROOF_STEPS, 1).astype(steps.dtype)
-    proof = drive(Newton(), state.free, Stop(stop.tolerance, patience))
-    undecided = jnp.where(believes, Status.stalled, Status.max_steps)
+        return eqx.tree_at(lambda s: s.status, state, unproven), state.steps
+    believes = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
+    left = jnp.maximum(stop.max_steps - state.steps, 1) if exact else jnp.where(believes, PROOF_STEPS, 1)
+    begun = mapped(newton.take_over)(state)
+    proof = drive(newton, begun, Stop(stop.tolerance, left.astype(jnp.int32)))
+    # Where Newton's method began at a point that was known, its first step is no new one.
+    steps = state.steps + proof.steps - ~begun.full
+    undecided = jnp.where(believes & (not exact), Status.stalled, Status.max_steps)
     status = jnp.where(proof.status == RUNNING, undecided, proof.status)
     # A start that was not finite says more than that Newton could not begin there either.
     status = jnp.where(state.status == Status.nonfinite_start, state.status, status)
-    return eqx.tree_at(lambda s: s.status, proof, status.astype(state.status.dtype)), steps + proof.steps - 1
+    return eqx.tree_at(lambda s: s.status, proof, status.astype(state.status.dtype)), steps
 
 
 def solution(objective: Objective, state: Any, steps: Int[Array, ""]) -> Solution:
@@ -126,10 +162,9 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""]) -> Solutio
         known = jnp.all(jnp.isfinite(state.curvature)) & jnp.all(jnp.isfinite(state.gradient))
         curvature = jnp.where(known, state.curvature, jnp.eye(parameters.n_free, dtype=dtype))
         eigen = spectrum(curvature, curvature_scale(curvature, state.gradient))
-        slope = eigen.coordinates(state.gradient)
         hide = lambda value: jnp.where(known, value, jnp.nan)  # noqa: E731
-        delta = hide(decrement_of(eigen, slope, n_obs))
-        gradient_norm = jnp.linalg.norm(slope)
+        delta = hide(state.decrement)
+        gradient_norm = norm(state.gradient / eigen.scale)
         low = hide(eigen.values[0])
         condition = hide(jnp.where(low > 0, eigen.values[-1] / low, jnp.inf))
 
@@ -191,5 +226,12 @@ def maximise(solver: Solver, objective: Objective, free: Float[Array, " n_free"]
     """The maximum of one data set's likelihood."""
     if not free.size:
         return nothing_to_find(objective)
-    state, steps = search(solver, lambda s, z, until: run(s, objective, z, until), free, stop)
+    sampled = isinstance(solver, Stepwise) and objective.likelihood.n_blocks >= 2 * SAMPLE_BLOCKS
+
+    def drive(solver: Solver, state: Any, stop: Stop) -> Any:
+        nonlocal sampled
+        first, sampled = run_from_sample if sampled else run, False
+        return first(solver, objective, state, stop)
+
+    state, steps = search(solver, drive, lambda fn: fn, free, stop)
     return solution(objective, state, steps)

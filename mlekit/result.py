@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from .inference import criteria, delta, each, information, intervals
 from .likelihood import Likelihood, Objective
 from .loop import Solution
 from .model import Model
+from .modes import Modes
 from .parameters import Parameters
 from .status import ADVICE, Status, StatusArray
 from .trees import Held, is_array, repeat, shared
@@ -84,6 +86,7 @@ class Fit(eqx.Module):
     index: Array | None  # which data set of the batch
     solver: str = eqx.field(static=True)
     weight_column: str | None = eqx.field(static=True, default=None)
+    optima: Modes | None = None  # without `params`, whose tree may hold what is no array
 
     @property
     def parameters(self) -> Parameters:
@@ -159,6 +162,13 @@ class Fit(eqx.Module):
             found.weak,
             self.parameter_names,
         )
+
+    @property
+    def modes(self) -> Modes | None:
+        """The maxima that many starts found, and how many found which; `None` without `starts=`."""
+        if self.optima is None:
+            return None
+        return dataclasses.replace(self.optima, params=self.parameters.tree(self.optima.vector))
 
     @property
     def parameter_names(self) -> tuple[str, ...]:

@@ -44,3 +44,28 @@ def shared(tree: PyTree) -> bool:
     """Whether `repeat` made every array of the tree, so that one serves all data sets."""
     arrays = [leaf for leaf in jax.tree.leaves(tree) if is_array(leaf)]
     return all(isinstance(leaf, np.ndarray) and leaf.strides[:1] == (0,) for leaf in arrays)
+
+
+def pack(tree: PyTree) -> tuple[Array, ...]:
+    """The arrays of a tree as flat vectors, one for each dtype: few large copies instead of many small ones."""
+    leaves = jax.tree.leaves(tree)
+    return tuple(
+        jnp.concatenate([leaf.ravel() for leaf in leaves if leaf.dtype == kind]) for kind in _dtypes(leaves)
+    )
+
+
+def unpack(vectors: tuple[Array, ...], like: PyTree) -> PyTree:
+    """The tree that `pack` made these vectors of; `like` has its shapes and dtypes."""
+    leaves, treedef = jax.tree.flatten(like)
+    kinds = _dtypes(leaves)
+    begin = [0] * len(kinds)
+    out = []
+    for leaf in leaves:
+        i = kinds.index(leaf.dtype)
+        out.append(vectors[i][begin[i] : begin[i] + leaf.size].reshape(leaf.shape))
+        begin[i] += leaf.size
+    return treedef.unflatten(out)
+
+
+def _dtypes(leaves: list[Array]) -> list[Any]:
+    return list(dict.fromkeys(leaf.dtype for leaf in leaves))

@@ -1,5 +1,20 @@
-"""What all tests share: float64 is on, as it is for the command line."""
+"""Tests run in float64 unless they ask for something else."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
+
+MAPS = Path("/proc/self/maps")
+#: A compiled program takes hundreds of memory maps, and Linux grants a process 65,530.
+MANY_MAPS = 30_000
+
+
+@pytest.fixture(autouse=True)
+def _room_for_compiled_programs() -> Iterator[None]:
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY_MAPS:
+        jax.clear_caches()

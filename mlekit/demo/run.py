@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from ..collection import from_groups
 from ..fit import fit_batch
 from ..groups import Groups, group_by
-from ..model import as_model
+from ..lanes import accounting
 from ..result import Fit
 from ..status import ADVICE, Status
 from .make_flights import PATH
@@ -46,7 +45,8 @@ def run(table: Any = None, out: Path = Path("demo-output")) -> Fit:
         "intercept + slope * departure delay + Student-t error, in minutes: four parameters."
     )
     fits, first = _timed(groups, progress=True)
-    _, again = _timed(groups, progress=False)
+    with accounting() as account:
+        _, again = _timed(groups, progress=False)
     _say(
         f"First call: {first:.1f} s, compilation included. The same call again, compiled: {again:.2f} s, "
         f"{len(fits) / again:,.0f} fits/s."
@@ -56,7 +56,7 @@ def run(table: Any = None, out: Path = Path("demo-output")) -> Fit:
         _say(line)
     print("The aircraft with the most flights, estimate ± standard error:\n")
     print(_estimates_table(fits) + "\n")
-    _say(_work(fits, groups))
+    _say(_work(fits, groups, account.rows))
     for line in save(fits, out):
         print(line)
     return fits
@@ -146,16 +146,13 @@ def _estimates_table(fits: Fit, n_rows: int = 6) -> str:
     return tabulate(rows, ["aircraft", "flights", *names], stralign="right", disable_numparse=True)
 
 
-def _work(fits: Fit, groups: Groups) -> str:
-    collection = from_groups(groups, np.arange(len(groups)), None, None)
-    work = collection.work(as_model(log_density), fits.n_free, np.asarray(fits.steps))
-    waiting = work.evaluated - work.needed - work.padding
+def _work(fits: Fit, groups: Groups, evaluated: int) -> str:
+    needed = int((groups.lengths * np.asarray(fits.steps)).sum())
     widest = 1 - groups.n_rows / (len(groups) * int(groups.lengths.max()))
     return (
-        f"Of the {work.evaluated:,} rows evaluated in all steps, {work.needed / work.evaluated:.0%} were flights "
-        f"that a search needed, {work.padding / work.evaluated:.0%} padding of an aircraft's last block, and "
-        f"{waiting / work.evaluated:.0%} lanes that waited for a longer one. (Were every aircraft padded to the "
-        f"longest, {widest:.0%} of the rows would be padding.)"
+        f"Of the {evaluated:,} rows that the lanes ran over in all steps, {needed / evaluated:.0%} were flights that a "
+        f"search needed; the rest filled up the last block of an aircraft, or a lane with nothing left to do. (Were "
+        f"every aircraft padded to the longest, {widest:.0%} of the rows would be padding.)"
     )
 
 

@@ -22,8 +22,8 @@ def information(objective: Objective, free: Float[Array, " n_free"], kind: str) 
         free: the free vector.
         kind: `observed` or `opg`.
     """
-    curvature = objective.hessian if kind == "observed" else objective.outer_product
-    return curvature(free)[2] * objective.n_obs
+    curvature = "hessian" if kind == "observed" else "outer_product"
+    return objective.derivatives(curvature, free)[2] * objective.n_obs
 
 
 def covariance(

@@ -46,3 +46,27 @@ class Solver(eqx.Module):
     def name(self) -> str:
         """How the solver shows in tables."""
         return type(self).__name__
+
+
+class Stepwise(Solver):
+    """A solver whose every step learns from the derivatives at one point.
+
+    So the sums behind them may be gathered block by block, with other data sets in between.
+    """
+
+    @abc.abstractmethod
+    def derivatives(self, objective: Objective) -> str:
+        """Which derivatives it learns from; a kind of `Objective.derivatives`."""
+
+    @abc.abstractmethod
+    def candidate(self, state: Any) -> Float[Array, " n_free"]:
+        """The point whose derivatives it wants."""
+
+    @abc.abstractmethod
+    def learn(self, state: Any, found: Any, n_obs: Float[Array, ""], stop: Stop) -> Any:
+        """The state after seeing what was `found` at the candidate."""
+
+    def step(self, objective: Objective, state: Any, stop: Stop) -> Any:
+        """Evaluate the candidate, and learn from it."""
+        found = objective.derivatives(self.derivatives(objective), self.candidate(state))
+        return self.learn(state, found, objective.n_obs, stop)

@@ -8,11 +8,14 @@ from a point within tolerance, ends in another one and does *not* repeat the ste
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..linear_algebra import Spectrum
+from ..linear_algebra import Factor, curvature_scale, factorise, norm
 from ..status import RUNNING, Status
 
 #: So many Newton steps in a row that repeat their predecessor are no accident: steps that keep their length
@@ -22,7 +25,7 @@ DRIFT_STEPS, CRAWL_STEPS = 4, 20
 #: A drift counts once no more than so many nats are at stake, and a long one while there are more. It shows long
 #: before the tolerance is reached, and stopping while the log-density is still exact is better: far out,
 #: cancellation invents likelihood.
-LOST, LOST_LONG = 1e-5, 1e-2
+LOST, LOST_LONG = 1e-5, 1e-3
 #: Two points within tolerance are enough where the second lies so far below it, else a third polishes.
 SHARP = 1e-10
 #: So many points in a row without positive-definite information, on a scale that shrank below what numbers
@@ -63,62 +66,110 @@ def start_progress(free: Float[Array, " n_free"]) -> Progress:
     return Progress(unknown, jnp.zeros_like(free), none, none, none, none, no, no)
 
 
-def singular_below(eigen: Spectrum) -> Float[Array, ""]:
-    """Scaled eigenvalues smaller than this are zero to rounding."""
-    return 10 * eigen.values.shape[0] * jnp.finfo(eigen.values.dtype).eps * jnp.ones(())
+class LocalModel(eqx.Module):
+    r"""The quadratic around a point, in the solver's units of the parameters.
+
+    $$f(z + D^{-1} p) \approx f(z) + b^T p + \tfrac12 p^T A p$$
+
+    Args:
+        matrix: $A = D^{-1} H D^{-1}$.
+        slope: $b = D^{-1} g$.
+        factor: the factors of $A$.
+        scale: the diagonal of $D$.
+        stiffness: squares of `scale` over the units of this point: a verdict is in the latter.
+        definite: whether $A$ is positive definite beyond rounding.
+        minimiser: $-A^{-1} b$; zero unless positive definite.
+        gain: $\tfrac12 b^T A^{-1} b$, the most the quadratic can fall; infinite unless positive definite.
+        level: where rounding hides whether a direction is flat, the minimiser that stays put in such directions;
+            NaN where $A$ is indefinite.
+    """
+
+    matrix: Float[Array, "k k"]
+    slope: Float[Array, " k"]
+    factor: Factor
+    scale: Float[Array, " k"]
+    stiffness: Float[Array, " k"]
+    definite: Bool[Array, ""]
+    minimiser: Float[Array, " k"]
+    gain: Float[Array, ""]
+    level: Float[Array, " k"]
 
 
-def decrement(eigen: Spectrum, slope: Float[Array, " k"], n_obs: Float[Array, ""]) -> Float[Array, ""]:
-    """The decrement in nats, from the gradient along the eigenvectors; infinite if not positive definite."""
-    definite = eigen.values[0] > singular_below(eigen)
-    total = 0.5 * n_obs * jnp.sum(slope**2 / jnp.where(definite, eigen.values, 1.0))
-    return jnp.where(definite, total, jnp.inf)
+def singular_below(k: int, dtype: Any) -> float:
+    """Curvature smaller than this, in units that make its diagonal one, is zero to rounding."""
+    return 10 * k * float(jnp.finfo(dtype).eps)
+
+
+def local_model(
+    curvature: Float[Array, "k k"], gradient: Float[Array, " k"], scale: Float[Array, " k"]
+) -> LocalModel:
+    """The quadratic with this curvature and gradient."""
+    matrix = curvature / scale[:, None] / scale[None, :]
+    slope = gradient / scale
+    stiffness = (scale / curvature_scale(curvature, gradient)) ** 2
+    singular = singular_below(*slope.shape, slope.dtype)
+    # Raised by what rounding may hide, a semi-definite matrix is definite. Both go through the same code.
+    pair = jnp.stack([matrix, matrix + jnp.diag(2 * singular / stiffness)])
+    factors = jax.vmap(factorise)(pair)
+    pivots = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors) * stiffness, axis=1)
+    minimisers = -jax.vmap(lambda factor: factor.solve(slope))(factors)
+    definite = pivots[0] > singular
+    minimiser = jnp.where(definite, minimisers[0], 0.0)
+    gain = jnp.where(definite, -0.5 * jnp.sum(slope * minimiser), jnp.inf)
+    level = jnp.where(pivots[1] > 0.5 * singular, minimisers[1], jnp.nan)
+    factor = jax.tree.map(lambda leaf: leaf[0], factors)
+    return LocalModel(matrix, slope, factor, scale, stiffness, definite, minimiser, gain, level)
 
 
 def judge(
     before: Progress,
-    eigen: Spectrum,
-    slope: Float[Array, " k"],
+    local: LocalModel,
     n_obs: Float[Array, ""],
     tolerance: Float[Array, ""],
     full: Bool[Array, ""],
     free: Float[Array, " k"],
-    units: Float[Array, " k"],
     shrunk: Bool[Array, ""],
 ) -> tuple[Progress, Int[Array, ""]]:
     """The progress at a new point, and the status it earns.
 
     Args:
         before: the progress at the previous point.
-        eigen: the scaled information per observation at the new point.
-        slope: the gradient there, along its eigenvectors.
+        local: the quadratic around the new point.
         n_obs: number of observations.
         tolerance: on the decrement, in nats.
         full: whether the new point was reached by a full Newton step.
         free: the new point.
-        units: what steps are measured in: the shortest units met so far, for in those of the new point a parameter
-            that runs away seems not to move.
         shrunk: whether some parameter's unit has shrunk below what numbers resolve, since the start.
     """
-    eps = jnp.finfo(slope.dtype).eps
-    singular = singular_below(eigen)
-    delta = decrement(eigen, slope, n_obs)
-    definite = jnp.isfinite(delta)
-    newton = eigen.vector(jnp.where(definite, -slope / jnp.where(definite, eigen.values, 1.0), 0.0))
+    eps = jnp.finfo(free.dtype).eps
+    singular = singular_below(*free.shape, free.dtype)
+    definite = local.definite
+    delta = n_obs * local.gain
+    newton = local.minimiser / local.scale
 
     # Rounding of the gradient alone makes a decrement of this size.
-    floor = 0.5 * n_obs * (32 * eps) ** 2 / jnp.maximum(eigen.values[0], singular)
+    widths = jnp.where(definite, local.factor.inverse_diagonal() / local.stiffness, 1.0)
+    floor = 0.5 * n_obs * (32 * eps) ** 2 * jnp.minimum(jnp.sum(widths), 1 / singular)
     within = delta <= jnp.maximum(tolerance, floor)
 
-    now, last = newton * units, before.step * units
-    length, length_before = jnp.linalg.norm(now), jnp.linalg.norm(last)
-    aligned = jnp.dot(now, last) > 0.95 * length * length_before
+    # Steps are measured in the shortest units met so far, for in those of the new point a parameter that runs away
+    # seems not to move.
+    now, last = local.minimiser, before.step * local.scale
+    length, length_before = norm(now), norm(last)
+    aligned = jnp.sum(now * last) > 0.95 * length * length_before
     # A step that the parameters cannot resolve repeats itself because it leads nowhere.
-    moves = jnp.any(jnp.abs(newton) > 16 * eps * jnp.maximum(1.0, jnp.abs(free)))
-    repeats = full & definite & aligned & (length > 0.5 * length_before) & (delta > floor) & moves
-    strays = jnp.isfinite(eigen.values[0]) & ~definite & shrunk
+    size = jnp.maximum(1.0, jnp.abs(free))
+    moves = jnp.any(jnp.abs(newton) > 16 * eps * size)
+    goes_on = aligned & (delta > floor) & moves
+    long, half = goes_on & (length > LASTING * length_before), goes_on & (length > 0.5 * length_before)
+    # With nothing left to gain, one parameter that keeps moving is enough: all others may have settled.
+    wanders = within & (newton * before.step > 0) & (jnp.abs(newton) > jnp.sqrt(eps) * size)
+    repeat = jnp.abs(newton) / jnp.where(before.step == 0, 1.0, jnp.abs(before.step))
+    lasting = full & definite & (long | jnp.any(wanders & (repeat > LASTING)))
+    repeats = full & definite & (half | jnp.any(wanders & (repeat > 0.5)))
+    strays = ~definite & jnp.all(jnp.isfinite(local.matrix)) & shrunk
     quiet = jnp.where(within, before.quiet + 1, 0)
-    drift = jnp.where(repeats & (length > LASTING * length_before), before.drift + 1, 0)
+    drift = jnp.where(lasting, before.drift + 1, 0)
     crawl = jnp.where(repeats, before.crawl + 1, 0)
     astray = jnp.where(strays, before.astray + 1, 0)
 
@@ -127,13 +178,12 @@ def judge(
     proven = sure & (sharp | (quiet >= 3))
     lost = (drift >= DRIFT_STEPS) & (delta <= jnp.maximum(jnp.maximum(tolerance, LOST), eps**0.375))
     lost |= (drift >= 2 * DRIFT_STEPS - 1) & (delta <= LOST_LONG)
-    runaway = before.runaway | ((drift >= DRIFT_STEPS - 1) & (delta <= LOST_LONG))
+    # One repeat tells as much where the curvature has faded to next to nothing beside what it was.
+    faded = repeats & jnp.any(local.stiffness * eps**0.375 > 1)
+    runaway = before.runaway | (((drift >= DRIFT_STEPS - 1) | faded) & (delta <= LOST_LONG))
     slow = (crawl >= CRAWL_STEPS) & within
 
-    flat = jnp.abs(eigen.values) <= singular
-    rest = 0.5 * n_obs * jnp.sum(jnp.where(flat, 0.0, slope**2 / jnp.where(flat, 1.0, eigen.values)))
-    level = jnp.all(jnp.where(flat, jnp.abs(slope) <= jnp.sqrt(eps), True))
-    vanished = (eigen.values[0] >= -singular) & flat[0] & level & (rest <= tolerance)
+    vanished = ~definite & (-0.5 * n_obs * jnp.sum(local.slope * local.level) <= tolerance)
 
     status = jnp.where(vanished | slow, Status.not_identified, RUNNING)
     status = jnp.where(vanished & runaway, Status.unbounded, status)

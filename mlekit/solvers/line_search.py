@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from ..likelihood import Objective
 from ..status import RUNNING, Status
-from .base import Solver, Stop
+from .base import Stepwise, Stop
 
 SUFFICIENT = 1e-4  #: share of the linear decrease that a step must bring (Armijo)
 FLATTER = 0.9  #: share of the slope that may be left at its end (Wolfe)
@@ -38,7 +38,7 @@ class LineSearchState(eqx.Module):
     status: Int[Array, ""]
 
 
-class QuasiNewton(Solver):
+class QuasiNewton(Stepwise):
     """Methods that learn the curvature from gradients: they differ in what they remember."""
 
     @abc.abstractmethod
@@ -72,16 +72,26 @@ class QuasiNewton(Solver):
             status=jnp.asarray(RUNNING, jnp.int32),
         )
 
-    def step(self, objective: Objective, state: LineSearchState, stop: Stop) -> LineSearchState:
-        """Evaluate one point of the line; keep it, or narrow or widen the bracket around a better one.
+    def derivatives(self, objective: Objective) -> str:
+        """The gradient."""
+        return "gradient"
+
+    def candidate(self, state: LineSearchState) -> Float[Array, " n_free"]:
+        """A point of the line."""
+        return state.free + state.stretch * state.direction
+
+    def learn(
+        self, state: LineSearchState, found: tuple[Array, Array], n_obs: Float[Array, ""], stop: Stop
+    ) -> LineSearchState:
+        """Keep the point, or narrow or widen the bracket around a better one.
 
         Bisection on the weak Wolfe conditions (Lewis and Overton 2013): it needs no cubic model and ends
         wherever the function is bounded below along the line.
         """
         eps = jnp.finfo(state.free.dtype).eps
         first = state.steps == 0
-        candidate = state.free + state.stretch * state.direction
-        loss, gradient = objective.gradient(candidate)
+        candidate = self.candidate(state)
+        loss, gradient = found
         finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient))
 
         slope = jnp.dot(state.gradient, state.direction)
@@ -118,7 +128,7 @@ class QuasiNewton(Solver):
         unscaled = first | spent
         opening = jnp.where(unscaled, jnp.minimum(1.0, 1.0 / jnp.where(size > 0, size, 1.0)), 1.0)
 
-        decrement = -0.5 * objective.n_obs * jnp.dot(gradient, direction)
+        decrement = -0.5 * n_obs * jnp.dot(gradient, direction)
         decrement = jnp.where(fresh & ~unscaled, decrement, state.decrement)
         status = jnp.where(accept & (decrement <= stop.tolerance), Status.converged, RUNNING)
         status = jnp.where((failures >= 2) | (size == 0), Status.stalled, status)

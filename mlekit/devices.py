@@ -1,0 +1,84 @@
+"""The devices of this machine: pieces of work go to all of them, and none speaks to another."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+AXIS = "pieces"
+
+
+def mesh() -> Mesh | None:
+    """All local devices in a row; `None` if there is one, or if a default device was chosen."""
+    devices = jax.local_devices()
+    if len(devices) == 1 or jax.config.jax_default_device is not None:
+        return None
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def on_cpu() -> bool:
+    """Whether the default device is a CPU."""
+    return jax.default_backend() == "cpu"
+
+
+def at_once(mesh: Mesh | None) -> int:
+    """How many rounds of pieces are under way at a time.
+
+    A piece keeps one core of a CPU busy, so there are as many as cores; other devices take one after the other,
+    and the second waits there while the first is computed.
+    """
+    if mesh is not None or not on_cpu():
+        return 2
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers(mesh: Mesh | None) -> int:
+    """Pieces that are computed at a time."""
+    if mesh is not None:
+        return mesh.size
+    return at_once(mesh) if on_cpu() else 1
+
+
+def groups(pieces: Iterable[tuple[np.ndarray, Any]], mesh: Mesh | None) -> Iterator[list[tuple[np.ndarray, Any]]]:
+    """The pieces, one for each device at a time; the last group is filled up with empty ones."""
+    pieces, size = iter(pieces), mesh.size if mesh else 1
+    while group := list(itertools.islice(pieces, size)):
+        empty = (group[0][0][:0], group[0][1].emptied())
+        yield group + [empty] * (size - len(group))
+
+
+def together(trees: list[PyTree], mesh: Mesh | None) -> PyTree:
+    """One tree for all devices: with a leading axis that is split over them, if there are several."""
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, trees[0])
+    place = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), place), *trees)
+
+
+def apart(tree: PyTree, mesh: Mesh | None) -> list[PyTree]:
+    """What `together` made one, on the host and each for itself."""
+    tree = jax.tree.map(np.asarray, tree)
+    if mesh is None:
+        return [tree]
+    return [jax.tree.map(lambda leaf: leaf[d], tree) for d in range(mesh.size)]  # noqa: B023
+
+
+def spread(fn: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+    """`fn` on every device's own part of its arguments."""
+    if mesh is None:
+        return fn
+
+    def local(*args: Any) -> Any:
+        out = fn(*jax.tree.map(lambda leaf: leaf[0], args))
+        return jax.tree.map(lambda leaf: leaf[None], out)
+
+    split = PartitionSpec(AXIS)
+    return jax.shard_map(local, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)

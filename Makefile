@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench clean
+.PHONY: help demo test test-all bench bench-quick clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## fit 4,037 aircraft and draw a figure: demo-output/
 	@$(BIN)/mlekit demo
@@ -28,8 +28,13 @@ test-all: $(VENV)/.test ## make test, with the slow tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
-bench: $(VENV)/.demo ## how fast it is
-	@$(BIN)/python -m benchmarks.flights
+DEVICE ?= cpu
+
+bench: $(VENV)/.bench ## how fast it is, beside its peers: about an hour; DEVICE=gpu for a GPU
+	@$(BIN)/python -m benchmarks --device $(DEVICE)
+
+bench-quick: $(VENV)/.bench ## all workloads of make bench at small size, in under 3 minutes
+	@$(BIN)/python -m benchmarks --quick --device $(DEVICE)
 
 clean: ## remove what was made here, the environment too
 	rm -rf $(VENV) demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
@@ -44,6 +49,11 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/.made
 $(VENV)/.test: pyproject.toml | $(VENV)/.made
 	@echo "setting up $(VENV) for the tests, which takes a few minutes ..."
 	@$(INSTALL) -e ".[test]"
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: pyproject.toml | $(VENV)/.made
+	@echo "setting up $(VENV) with the peers, which takes a few minutes ..."
+	@$(INSTALL) -e ".[bench]"
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.made:

@@ -1,0 +1,1 @@
+"""Hand-written loops in numba, `prange` over the data sets: the strongest peers there are."""

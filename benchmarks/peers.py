@@ -33,7 +33,7 @@ def available(makers: Mapping[str, Callable[[], Way]]) -> tuple[tuple[Way, ...],
     for name, make in makers.items():
         try:
             ways.append(make())
-        except (ImportError, AttributeError) as error:  # the second: a package too old for this JAX
+        except Exception as error:  # packages that do not suit each other break in many ways
             missing[name] = f"not installable: {type(error).__name__}: {error}"
     return tuple(ways), missing
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,7 @@ def picture(path: Path, machine: str, results: Sequence[Measured]) -> None:
 
     results = [measured for measured in results if len(measured.rows) > 1]
     n_lines = sum(len(measured.rows) + 0.7 for measured in results)
-    figure, axes = plt.subplots(figsize=(10, 0.26 * n_lines + 1.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(10, 0.23 * n_lines + 1.6), layout="constrained")
     y, ticks, names = 0.0, [], []
     for measured in results:
         axes.text(0, y, measured.name, transform=axes.get_yaxis_transform(), va="center", weight="bold")
@@ -174,12 +175,14 @@ def picture(path: Path, machine: str, results: Sequence[Measured]) -> None:
             ticks.append(y)
             names.append(row.name)
             faster = row.ratio >= 1
-            axes.barh(y, row.ratio - 1, left=1, height=0.72, color=FASTER if faster else SLOWER)
-            ends = [row.ratio, 1.0] + ([] if row.reach is None else [row.reach])
+            axes.barh(y, row.ratio - 1, left=1, height=0.7, color=FASTER if faster else SLOWER)
             failed = f"   {row.failures:,} of {row.counted:,} failed" if row.failures else ""
+            # Beside the bar, and beyond the mark of what is wanted if that would be in the way.
+            near = row.reach is not None and abs(math.log(row.reach / row.ratio)) < 1.2
+            ends = [row.ratio, row.reach] if near and row.reach is not None else [row.ratio]
             axes.annotate(
                 ratio(row.ratio) + failed,
-                (max(ends) if faster else min(row.ratio, row.reach or 1), y),
+                (max(1, *ends) if faster else min(1, *ends), y),
                 xytext=(7 if faster else -7, 0),
                 textcoords="offset points",
                 ha="left" if faster else "right",
@@ -194,6 +197,7 @@ def picture(path: Path, machine: str, results: Sequence[Measured]) -> None:
     axes.set_xscale("log")
     # Room for the labels at both ends.
     axes.set_xlim(min([1, *figures, *wanted]) / 5, max([1, *figures, *wanted]) * 5)
+    axes.xaxis.set_major_formatter(lambda number, _: f"{number:,g}")
     axes.set_ylim(y - 0.8, -1)
     axes.set_yticks(ticks, names, fontsize=8)
     axes.tick_params(axis="y", length=0)
@@ -201,7 +205,7 @@ def picture(path: Path, machine: str, results: Sequence[Measured]) -> None:
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_xlabel("fits per second: mlekit over the peer")
+    axes.set_xlabel("fits per second of mlekit over those of the peer")
     axes.set_title(machine, fontsize=9, color="0.3", loc="left", x=-0.5)
     marks = [
         Patch(color=FASTER, label="mlekit is faster"),

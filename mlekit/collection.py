@@ -47,10 +47,10 @@ class Sets(eqx.Module):
 
     rows: PyTree
     weights: Float[Array, " rows"] | None
-    offset: Int[Array, " n_sets"]
-    length: Int[Array, " n_sets"] | None
-    anchor: Int[Array, " n_sets"] | None
-    count: Int[Array, ""]
+    offset: Int[Array | np.ndarray, " n_sets"]
+    length: Int[Array | np.ndarray, " n_sets"] | None
+    anchor: Int[Array | np.ndarray, " n_sets"] | None
+    count: Int[Array | np.ndarray, ""]
     longest: int = eqx.field(static=True)
     block: int = eqx.field(static=True)
 
@@ -130,13 +130,14 @@ class Collection:
 
     def whole(self, model: Model) -> Sets:
         """All data sets as one piece; the only way under a trace."""
-        every = lambda one: None if one is None else jnp.repeat(jnp.asarray(one), self.repeats)  # noqa: E731
+        every = lambda one: jnp.repeat(jnp.asarray(one), self.repeats)  # noqa: E731
+        anchor = self._anchor_traced()
         return Sets(
             rows=self.rows,
             weights=self.weights,
             offset=every(self.offsets),
-            length=every(self.lengths),
-            anchor=every(self._anchor_traced()),
+            length=None if self.lengths is None else every(self.lengths),
+            anchor=None if anchor is None else every(anchor),
             count=jnp.asarray(self.n_sets),
             longest=self.longest,
             block=self.block(model),

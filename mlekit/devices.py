@@ -19,7 +19,7 @@ AXIS = "pieces"
 def mesh() -> Mesh | None:
     """All local devices in a row; `None` if there is one, or if a default device was chosen."""
     devices = jax.local_devices()
-    if len(devices) == 1 or jax.config.jax_default_device is not None:
+    if len(devices) == 1 or jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
         return None
     return Mesh(np.array(devices), (AXIS,))
 

@@ -23,7 +23,7 @@ from .model import Model
 from .parameters import Parameters
 from .solvers import Solver, Stop
 from .solvers.base import Stepwise
-from .trees import is_array, pack, unpack
+from .trees import compiled, is_array, pack, unpack
 
 #: Where lanes are many, a data set that takes more steps than `LONG` finishes in lanes that are few: many shall
 #: not wait for one at the end. It depends on the data set alone, and so does what comes out.
@@ -167,10 +167,10 @@ def for_each(fn: Callable[[Int[Array, ""]], Any], n_sets: int, width: int) -> An
     width = min(width, n_sets)
     index = jnp.minimum(jnp.arange(-(-n_sets // width) * width), n_sets - 1).reshape(-1, width)
     out = jax.lax.map(jax.vmap(fn), index)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n_sets], out)
+    return jax.tree.map(lambda leaf: leaf.reshape(index.size, *leaf.shape[2:])[:n_sets], out)
 
 
-@eqx.filter_jit
+@compiled
 def solve_piece(
     solver: Solver,
     model: Model,
@@ -198,13 +198,14 @@ def solve_piece(
         blocks = []
 
         def drive(solver: Solver, states: Any, stop: Stop) -> Any:
-            states, count = run(solver, objective, states, stop, n_lanes, sets.count)
+            states, count = run(solver, objective, states, stop, n_lanes, jnp.asarray(sets.count))
             blocks.append(count)
             return states
 
         warm_up = model.regression is not None
         found = search(solver, drive, jax.vmap, free, stop, warm_up)
-        return for_each(lambda i: solution(objective(i), *pick(found, i)), n_sets, n_lanes), sum(blocks)
+        settled = for_each(lambda i: solution(objective(i), *pick(found, i)), n_sets, n_lanes)
+        return settled, sum(blocks, jnp.zeros((), jnp.int32))
 
     return devices.spread(one, mesh)(sets, starts)
 
@@ -286,7 +287,7 @@ def map_sets(
     return _in_pieces(collection, model, parameters.n_free, width, arrays, work, finish)
 
 
-@eqx.filter_jit
+@compiled
 def _map_piece(
     fn: Callable[..., Any],
     model: Model,
@@ -300,7 +301,8 @@ def _map_piece(
     def piece(sets: Sets, arrays: PyTree) -> Any:
         def one(i: Array) -> Any:
             parameters, value, own = eqx.combine(jax.tree.map(lambda leaf: leaf[i], arrays), rest)
-            likelihood = sets.likelihood(*(own or (model, args)), i)
+            mine, extra = (model, args) if own is None else own
+            likelihood = sets.likelihood(mine, extra, i)
             return fn(Objective(likelihood, parameters), value)
 
         return for_each(one, sets.n_sets, width)

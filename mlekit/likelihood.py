@@ -22,8 +22,8 @@ from .model import Model, as_model
 from .parameters import Parameters
 
 #: Numbers that a block of rows of a single data set takes, its data and as many tangents as there are parameters:
-#: on a CPU what fits into a core's cache, elsewhere what memory can spare.
-BLOCK_NUMBERS, BLOCK_NUMBERS_WIDE = 1 << 17, 1 << 26
+#: on a CPU what fits into a core's cache, elsewhere what memory can spare. And rows of a block at most on a CPU.
+BLOCK_NUMBERS, BLOCK_NUMBERS_WIDE, BLOCK_ROWS = 1 << 17, 1 << 26, 1 << 12
 FORWARD = 12  #: up to so many parameters the Jacobian of predictions costs least in forward mode
 
 
@@ -227,7 +227,7 @@ class Likelihood(eqx.Module):
         cut = lambda leaf: leaf if aligned else jax.lax.dynamic_slice_in_dim(leaf, begin, size)  # noqa: E731
         data = jax.tree.map(cut, self.data)
         if self.length is None and self.rows % size == 0:
-            counts, weights = None, None
+            counts = weights = None
         else:
             position = begin + jnp.arange(size) - base
             counts = (position >= first) & (position < (self.rows if self.length is None else self.length))
@@ -257,12 +257,11 @@ class Likelihood(eqx.Module):
         position = first + jnp.arange(size)
         counts = position < (self.rows if self.length is None else self.length)
         index = (0 if self.offset is None else self.offset) + jnp.where(counts, position, 0)
+        data = jax.tree.map(lambda leaf: leaf[index], self.data)
         if self.weights is not None:
-            weights = jnp.where(counts, self.weights[index], 0)
-        else:
-            all_count = self.length is None and size == self.rows
-            weights = None if all_count else counts.astype(default_float(self.data))
-        return jax.tree.map(lambda leaf: leaf[index], self.data), weights
+            return data, jnp.where(counts, self.weights[index], 0)
+        all_count = self.length is None and size == self.rows
+        return data, None if all_count else counts.astype(default_float(self.data))
 
     def _values(self, params: PyTree, data: PyTree) -> Array:
         if not self.model.is_joint:
@@ -477,7 +476,8 @@ def block_rows(data: PyTree, n_free: int) -> int:
     """Rows of a single large data set to evaluate at once; 0 means all."""
     rows = n_rows(data)
     width = n_free + sum(math.prod(jnp.shape(leaf)[1:]) for leaf in jax.tree.leaves(data))
-    block = max(256, (BLOCK_NUMBERS if devices.on_cpu() else BLOCK_NUMBERS_WIDE) // width)
+    block = min(BLOCK_ROWS, BLOCK_NUMBERS // width) if devices.on_cpu() else BLOCK_NUMBERS_WIDE // width
+    block = max(256, block)
     return block if rows > 2 * block else 0
 
 

@@ -218,7 +218,7 @@ def trust_region_step(
     steepest = -slope * (radius / jnp.maximum(length, tiny))
     # Any direction serves that is not orthogonal to the lowest eigenvector.
     guess = jnp.cos(jnp.arange(1, k + 1, dtype=dtype)) / k**0.5
-    carry = (opening, low, high, steepest, guess, ~wanted, jnp.asarray(0, jnp.int32))
+    carry: tuple[Array, ...] = (opening, low, high, steepest, guess, ~wanted, jnp.asarray(0, jnp.int32))
     carry = jax.lax.while_loop(lambda carry: ~carry[5] & (carry[6] < SHIFTS), trial, carry)
     step, lowest = carry[3:5]
 

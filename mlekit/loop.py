@@ -118,11 +118,11 @@ def search(
         The last state, and the steps taken in all. The state is one of Newton's unless parameters are too
         many for a dense Hessian.
     """
-    exact = isinstance(solver, Newton)
+    newton = solver if isinstance(solver, Newton) else Newton()
+    exact = newton is solver
     if exact and not warm_up:
         state = drive(solver, mapped(solver.init)(free), stop)
         return state, state.steps
-    newton = solver if exact else Newton()
     first = Scoring(newton.radius) if exact else solver
     limit = jnp.minimum(stop.max_steps, WARM_UP) if exact else stop.max_steps
     state = drive(first, mapped(first.init)(free), Stop(stop.tolerance, limit))

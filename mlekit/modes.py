@@ -19,7 +19,7 @@ from .linear_algebra import curvature_scale
 from .loop import Solution
 from .model import Model
 from .parameters import Parameters
-from .solvers import DENSE_CERTIFICATE, Solver, Stop
+from .solvers import DENSE_CERTIFICATE
 from .status import Status, StatusArray
 from .trees import is_array, repeat
 
@@ -37,8 +37,8 @@ class Modes(eqx.Module):
     batch have a leading axis of data sets.
 
     Two starts found the same mode if both converged, their log-likelihoods agree to the tolerance and to rounding,
-    and their estimates differ by less than a tenth of their standard errors. Modes that differ only in the order of
-    interchangeable parts, such as the components of a mixture, count as several.
+    and their estimates differ by less than a tenth of their standard errors. Modes that differ only in the order
+    of interchangeable parts, such as the components of a mixture, count as several.
 
     Args:
         log_likelihood: of each mode, in nats, shape `(starts,)`; the first is the one that was kept.
@@ -56,9 +56,17 @@ class Modes(eqx.Module):
 
         >>> import jax, jax.numpy as jnp, mlekit as mle
         >>> density = lambda place, x: -jnp.log1p((x - place) ** 2)
-        >>> fit = mle.fit(density, 8.0, jnp.array([0.0, 1.0, 9.0]), starts=20, key=jax.random.key(0))
-        >>> print(fit.modes.n_modes, fit.modes.params[:2].round(2), fit.modes.failed)
-        2 [0.54 8.77] 0
+        >>> fit = mle.fit(density, 8.0, jnp.array([0.0, 1.0, 9.0]), starts=20, key=jax.random.key(1))
+        >>> print(fit.modes)
+        Modes: 2
+        starts: 20, of which 6 found this maximum, 14 another one 3.8 nats lower
+        <BLANKLINE>
+              starts    log-likelihood    below    params
+        --  --------  ----------------  -------  --------
+         0         6           -4.7260            0.62...
+         1        14           -8.5236     3.80   8.74...
+        >>> fit.modes.params[:2].round(2)
+        Array([0.62, 8.74], dtype=float32)
     """
 
     log_likelihood: Float[Array, "... starts"]
@@ -228,8 +236,8 @@ def draw(
     on the free scale, where $h_j$ is the curvature of the mean log-likelihood: the unit is the width that the
     information in one observation gives, so that nothing depends on the units of parameters or on how many
     observations there are. Half of the starts lie within about one unit in each direction and one in sixteen
-    beyond ten: near enough to converge, or far enough to find what is elsewhere. All data sets share the same draws
-    of $e$, so that none depends on what else is in the batch.
+    beyond ten: near enough to converge, or far enough to find what is elsewhere. All data sets share the same
+    draws of $e$, so that none depends on what else is in the batch.
 
     Args:
         keys: one key a start.
@@ -262,10 +270,8 @@ def best_of(
     collection: Collection,
     model: Model,
     parameters: Parameters,
-    solver: Solver,
-    stop: Stop,
-    n_lanes: int | None = None,
-    report: Callable[[Solution], None] | None = None,
+    tolerance: Float[Array, ""],
+    solve: Callable[[Collection, list[Array]], Solution],
 ) -> tuple[Solution, Modes]:
     """The best of many starts for each data set, and the modes they found.
 
@@ -277,10 +283,8 @@ def best_of(
         collection: the data sets.
         model: the model.
         parameters: how its parameters map to the free vector.
-        solver: the solver.
-        stop: when to stop.
-        n_lanes: number of lanes.
-        report: called with the solutions of each finished piece.
+        tolerance: on the decrement, in nats.
+        solve: finds the maxima of a collection of data sets from given starts.
     """
     n_sets, others = collection.n_sets, keys.shape[0] - 1
     every = jax.tree.map(lambda leaf: leaf[:, None], first)
@@ -296,23 +300,23 @@ def best_of(
             for leaf, mine, new in zip(parameters.leaves, leaves, drawn)
         ]
         flat = [leaf.reshape(n_sets * others, *leaf.shape[2:]) for leaf in chosen]
-        found = lanes.solve(collection.repeated(others), model, parameters, flat, solver, stop, n_lanes, report)
+        found = solve(collection.repeated(others), flat)
         every = jax.tree.map(
             lambda one, more: jnp.concatenate([one, more.reshape(n_sets, others, *more.shape[1:])], axis=1),
             every,
             found,
         )
-    return _settle_all(every, stop.tolerance, parameters.names)
+    return _settle_all(every, tolerance, parameters.names)
 
 
 @eqx.filter_jit
 def _settle_all(found: Solution, tolerance: Float[Array, ""], names: tuple[str, ...]) -> tuple[Solution, Modes]:
-    parts = found.status, found.log_likelihood, found.vector, found.errors
+    status, reached, vector, errors = found.status, found.log_likelihood, found.vector, found.errors
 
     def one(i: Array) -> tuple[Array, Modes]:
-        return settle(*(part[i] for part in parts), tolerance, names)
+        return settle(status[i], reached[i], vector[i], errors[i], tolerance, names)
 
-    best, modes = lanes.for_each(one, found.status.shape[0], 256)
+    best, modes = lanes.for_each(one, status.shape[0], 256)
     return jax.tree.map(lambda leaf: jax.vmap(lambda mine, i: mine[i])(leaf, best), found), modes
 
 

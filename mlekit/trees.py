@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +32,24 @@ class Held:
 
     def __hash__(self) -> int:
         return hash(self._key)
+
+
+def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` compiled for the shapes of its arrays and for all else that its arguments are made of.
+
+    Unlike `equinox.filter_jit` it does not wait for the result, so that several calls are under way at a time.
+    """
+
+    @jax.jit
+    def run(arrays: PyTree, rest: Held) -> Any:
+        return fn(*eqx.combine(arrays, rest.it))
+
+    @functools.wraps(fn)
+    def call(*args: Any) -> Any:
+        arrays, rest = eqx.partition(args, is_array)
+        return run(arrays, Held(rest))
+
+    return call
 
 
 def repeat(leaf: Any, n_sets: int) -> Any:
@@ -64,7 +85,7 @@ def unpack(vectors: tuple[Array, ...], like: PyTree) -> PyTree:
         i = kinds.index(leaf.dtype)
         out.append(vectors[i][begin[i] : begin[i] + leaf.size].reshape(leaf.shape))
         begin[i] += leaf.size
-    return treedef.unflatten(out)
+    return jax.tree.unflatten(treedef, out)
 
 
 def _dtypes(leaves: list[Array]) -> list[Any]:

@@ -12,7 +12,7 @@ import mlekit as mle
 
 from .. import peers
 from ..harness import Limit, Way, Workload, measure_limit
-from ..peers_single import wanted
+from ..peers_single import needs, wanted
 
 POINTS = 64
 N_FITS = {"quick": 500, "full": 20_000, "gpu": 500_000}
@@ -94,9 +94,9 @@ def workloads(size: str) -> list[Workload]:
         return peers.on_all_cores(SCIPY, least_squares, t, y, starts, sample=cpu_sample)
 
     def by_lmfit() -> Way:
-
         from ..scipy_loops.decays import lmfit
 
+        needs("lmfit")
         return peers.on_all_cores(LMFIT, lmfit, t, y, starts, sample=2_000)
 
     def profile(free: jax.Array, one: Any) -> jax.Array:

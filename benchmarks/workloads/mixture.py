@@ -94,7 +94,7 @@ def workloads(size: str) -> list[Workload]:
 
 
 def migrad(name: str, cost: Any, gradient: Callable[..., Any] | None = None) -> Way:
-    """The search of iminuit for the least cost, a negative log-likelihood."""
+    """The search of iminuit for the least cost, at the strategy that leaves errors worth having."""
     import iminuit
     import numba
 

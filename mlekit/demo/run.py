@@ -150,9 +150,9 @@ def _work(fits: Fit, groups: Groups, evaluated: int) -> str:
     needed = int((groups.lengths * np.asarray(fits.steps)).sum())
     widest = 1 - groups.n_rows / (len(groups) * int(groups.lengths.max()))
     return (
-        f"Of the {evaluated:,} rows that the lanes ran over in all steps, {needed / evaluated:.0%} were flights that a "
-        f"search needed; the rest filled up the last block of an aircraft, or a lane with nothing left to do. (Were "
-        f"every aircraft padded to the longest, {widest:.0%} of the rows would be padding.)"
+        f"Of the {evaluated:,} rows that the lanes ran over in all steps, {needed / evaluated:.0%} were flights "
+        "that a search needed; the rest filled up the last block of an aircraft, or a lane with nothing left to "
+        f"do. (Were every aircraft padded to the longest, {widest:.0%} of the rows would be padding.)"
     )
 
 

@@ -107,7 +107,7 @@ def local_model(
     matrix = curvature / scale[:, None] / scale[None, :]
     slope = gradient / scale
     stiffness = (scale / curvature_scale(curvature, gradient)) ** 2
-    singular = singular_below(*slope.shape, slope.dtype)
+    singular = singular_below(slope.shape[0], slope.dtype)
     # Raised by what rounding may hide, a semi-definite matrix is definite. Both go through the same code.
     pair = jnp.stack([matrix, matrix + jnp.diag(2 * singular / stiffness)])
     factors = jax.vmap(factorise)(pair)
@@ -142,7 +142,7 @@ def judge(
         shrunk: whether some parameter's unit has shrunk below what numbers resolve, since the start.
     """
     eps = jnp.finfo(free.dtype).eps
-    singular = singular_below(*free.shape, free.dtype)
+    singular = singular_below(free.shape[0], free.dtype)
     definite = local.definite
     delta = n_obs * local.gain
     newton = local.minimiser / local.scale

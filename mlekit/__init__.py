@@ -20,6 +20,7 @@ from .groups import Groups, group_by
 from .inference.delta import Estimate
 from .likelihood import log_likelihood
 from .model import Model, joint, regression
+from .modes import Modes
 from .result import Fit
 from .solvers import BFGS, LBFGS, Newton, Optax, Scoring
 from .status import Status
@@ -33,6 +34,7 @@ __all__ = [
     "Fit",
     "Groups",
     "Model",
+    "Modes",
     "Newton",
     "Optax",
     "Scoring",

@@ -17,6 +17,7 @@ from benchmarks.harness import Limit, Measured, Row, measure
 MULTIMODAL = {"flights": 0.01, "decays": 0.01}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_mlekit_finds_what_its_peers_find(name: str) -> None:
     for workload in importlib.import_module(f"benchmarks.workloads.{name}").workloads("quick"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from .estimates import single, spread
 from .numbers import count, counted, likelihood, number, share, uncertain
-from .pens import BAD, DOUBTFUL, GOOD, HtmlPen, Pen, TextPen
+from .pens import BAD, DOUBTFUL, GOOD, WIDTH, HtmlPen, Pen, TextPen
 from .summary import draw_batch
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ..result import Fit
 
 ROWS = 12
-#: Modes shown, and parameters of each.
-MODES, COLUMNS = 12, 5
+#: Modes shown; and what each takes of a line beside its estimates, which take at least so much.
+MODES, ASIDE, CELL = 12, 44, 9
 #: Log-likelihoods closer than this many nats, or this share, count as the same in a sentence.
 LEVEL, LEVEL_SHARE = 1e-3, 1e-6
 
@@ -105,14 +105,17 @@ def _draw_modes(pen: Pen, modes: Modes) -> str:
 def _table_of_modes(pen: Pen, modes: Modes) -> None:
     whole, level = int(modes.n_modes), np.asarray(modes.log_likelihood)
     vector, errors = np.asarray(modes.vector), np.asarray(modes.errors)
+    below = level[0] - level
+    below = np.where(below > 100 * np.finfo(level.dtype).eps * abs(level[0]), below, 0.0)
     moving = np.flatnonzero(np.any(errors[:whole] > 0, axis=0))
-    shown = moving[:COLUMNS]
+    room = np.cumsum([max(len(modes.names[j]), CELL) + 2 for j in moving]) <= WIDTH - ASIDE
+    shown = moving[: max(1, int(room.sum()))]
     rows = [
         [
             str(i),
             count(modes.count[i]),
             likelihood(level[i]),
-            number(max(0.0, level[0] - level[i]), 3) if i else "",
+            number(below[i], 3) if i else "",
             *(uncertain(vector[i, j], errors[i, j]) for j in shown),
         ]
         for i in range(min(whole, MODES))
@@ -137,6 +140,8 @@ def starts_line(modes: Modes) -> str:
     reasons = ", ".join(f"{n} {name}" for name, n in failures.items())
     if not counts:
         return f"starts: {count(starts)}, of which none found a proven maximum ({reasons})"
+    if counts[0] == starts:
+        return f"starts: {count(starts)}, {'all of which' if starts > 1 else 'which'} found this maximum"
     parts = [f"{count(counts[0])} found this maximum"]
     level = np.asarray(modes.log_likelihood)
     margin = LEVEL + LEVEL_SHARE * abs(level[0])

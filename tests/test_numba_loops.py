@@ -1,4 +1,4 @@
-"""The loops in numba find what SciPy finds without derivatives: `python -m pytest benchmarks`."""
+"""The loops in numba that mlekit is measured against find what SciPy finds without derivatives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ def by_scipy(log_likelihood: Callable[..., np.ndarray], starts: np.ndarray, *set
 
 @pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-6), (np.float32, 1e-4)])
 def test_spots(dtype, close):
-    pytest.importorskip("numba")
     from benchmarks.numba_loops.spots import levenberg_marquardt
 
     counts, starts = spots.simulate(FEW)
@@ -48,7 +47,6 @@ def test_spots(dtype, close):
 
 
 def test_negative_binomial():
-    pytest.importorskip("numba")
     from benchmarks.numba_loops.negative_binomial import newton
 
     x, y, _ = negative_binomial.simulate(FEW)
@@ -60,7 +58,6 @@ def test_negative_binomial():
 
 
 def test_decays():
-    pytest.importorskip("numba")
     from benchmarks.numba_loops.decays import levenberg_marquardt
 
     t, y, starts = decays.simulate(FEW)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import statistics
 import time
@@ -17,6 +16,7 @@ import jax
 import numpy as np
 
 import mlekit as mle
+from mlekit.devices import cores
 
 #: A way that takes longer than so many seconds is repeated once only.
 LONG = 20.0
@@ -336,11 +336,6 @@ def in_shares(
         return list(threads.map(on, devices, parts))
 
     return run
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def machine() -> str:

@@ -160,7 +160,7 @@ class Collection:
         if n_sets > n_lanes:
             n_sets = -(-n_sets // n_lanes) * n_lanes
         needed = (int(lengths[self._distinct(part)[0]].sum()) for part in parts)
-        n_rows = round_up(max(*needed, self._longest(lengths)))
+        n_rows = round_up(max(*needed, self._longest))
         for chosen in parts:
             yield chosen, self._piece(model, chosen, lengths, n_sets, n_rows)
 
@@ -170,8 +170,10 @@ class Collection:
         first = np.diff(sets, prepend=-1) != 0
         return sets[first], np.cumsum(first) - 1
 
-    def _longest(self, lengths: np.ndarray) -> int:
-        return self.longest if self.lengths is None else power_of_two(int(lengths.max()))
+    @property
+    def _longest(self) -> int:
+        """Rows of the longest set as pieces are compiled for them: of ragged sets few numbers."""
+        return self.longest if self.lengths is None else power_of_two(self.longest)
 
     def _partition(self, model: Model, lengths: np.ndarray, n_free: int, n_lanes: int) -> list[np.ndarray]:
         """The numbers of the sets of each piece, repeats of a set side by side."""
@@ -217,7 +219,7 @@ class Collection:
             place = np.searchsorted(counting, offset)
             first = counting[np.minimum(place, max(len(counting) - 1, 0))] if len(counting) else offset
             anchor = np.where((first >= offset) & (first < offset + length), first - offset, 0)
-        longest = self.longest if self.lengths is None else power_of_two(self.longest)
+        longest = self._longest
         if model.is_joint and self.lengths is not None:
             longest = power_of_two(int(lengths[0]))
         return Sets(

@@ -29,15 +29,18 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def at_once(mesh: Mesh | None) -> int:
     """How many rounds of pieces are under way at a time.
 
     A piece keeps one core of a CPU busy, so there are as many as cores; other devices take one after the other,
     and the second waits there while the first is computed.
     """
-    if mesh is not None or not on_cpu():
-        return 2
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 2 if mesh is not None or not on_cpu() else cores()
 
 
 def workers(mesh: Mesh | None) -> int:

@@ -23,7 +23,7 @@ from .model import Model
 from .parameters import Parameters
 from .solvers import Solver, Stop
 from .solvers.base import Stepwise
-from .trees import compiled, is_array, pack, unpack
+from .trees import compiled, is_array, numbers_as_arrays, pack, unpack, where_rows
 
 #: Where lanes are many, a data set that takes more steps than `LONG` finishes in lanes that are few: many shall
 #: not wait for one at the end. It depends on the data set alone, and so does what comes out.
@@ -74,13 +74,13 @@ def run(
     limits = jnp.broadcast_to(stop.max_steps, (n_sets,))
     every = jnp.arange(n_sets)
     queue = (every, count)
+    last = Stop(stop.tolerance, limits)
     if n_lanes < MANY_LANES:
-        return _turns(solver, objective, states, Stop(stop.tolerance, limits), n_lanes, *queue)
+        return _turns(solver, objective, states, last, n_lanes, *queue)
     first = Stop(stop.tolerance, jnp.minimum(limits, LONG))
     states, blocks = _turns(solver, objective, states, first, n_lanes, *queue)
-    left = jax.vmap(running)(states, Stop(jnp.broadcast_to(stop.tolerance, (n_sets,)), limits)) & (every < count)
+    left = running(states, last) & (every < count)
     queue = (jnp.argsort(~left, stable=True), jnp.sum(left))
-    last = Stop(stop.tolerance, limits)
     states, more = _turns(solver, objective, states, last, n_lanes // FEWER, *queue)
     return states, blocks + more
 
@@ -136,17 +136,14 @@ def _turns(
         state, place, sums, b, following, shelf, turns = carry
         slot = order[jnp.minimum(place, n_sets - 1)]
         state, sums, b = jax.vmap(advance)(state, slot, sums, b)
-        until = Stop(jnp.broadcast_to(stop.tolerance, slot.shape), stop.max_steps[slot])
-        done = (b == 0) & (place < count) & ~jax.vmap(running)(state, until)
+        done = (b == 0) & (place < count) & ~running(state, Stop(stop.tolerance, stop.max_steps[slot]))
 
         home = jnp.where(done, slot, n_sets)
         put = lambda all_, one: all_.at[home].set(one, mode="drop")  # noqa: E731
         shelf = jax.tree.map(put, shelf, jax.vmap(pack)(state))
         place = jnp.where(done, jnp.minimum(following + jnp.cumsum(done) - 1, count), place).astype(place.dtype)
         fresh = take(place, shelf)
-        state = jax.tree.map(
-            lambda new, old: jnp.where(done.reshape(-1, *(1,) * (new.ndim - 1)), new, old), fresh, state
-        )
+        state = jax.tree.map(lambda new, old: where_rows(done, new, old), fresh, state)
         return state, place, sums, b, following + jnp.sum(done), shelf, turns + 1
 
     def take(place: Array, shelf: Any) -> Any:
@@ -384,7 +381,6 @@ def _starts(init: Callable[[PyTree], PyTree], rows: PyTree, offsets: Array, leng
     def one(offset: Array, length: Array) -> PyTree:
         index = offset + jnp.arange(width) % jnp.maximum(length, 1)
         start = init(jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], rows))
-        number = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf  # noqa: E731
-        return jax.tree.map(number, start)
+        return numbers_as_arrays(start)
 
     return eqx.filter_vmap(one)(offsets, lengths)

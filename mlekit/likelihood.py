@@ -20,6 +20,7 @@ from . import devices
 from .data import as_arrays, as_weights
 from .model import Model, as_model
 from .parameters import Parameters
+from .trees import where_rows
 
 #: Numbers that a block of rows of a single data set takes, its data and as many tangents as there are parameters:
 #: on a CPU what fits into a core's cache, elsewhere what memory can spare. And rows of a block at most on a CPU.
@@ -87,7 +88,7 @@ class Likelihood(eqx.Module):
 
     def contributions(self, params: PyTree) -> Float[Array, " rows"]:
         """Log-densities of the rows at `params`, unweighted; zero for the rows of padding."""
-        data, _ = self._aligned(0, self.rows)
+        data, _ = self._aligned()
         values = self._values(params, data)
         if values.ndim == 0:
             raise ValueError(
@@ -100,7 +101,7 @@ class Likelihood(eqx.Module):
         self, free: Float[Array, " n_free"], natural: Callable[[Array], PyTree]
     ) -> Float[Array, "rows n_free"]:
         """Gradients of the contributions with respect to the free vector; zero for the rows of padding."""
-        _, scores = self.block_scores(free, natural, self._aligned(0, self.rows)[0])
+        _, scores = self.block_scores(free, natural, self._aligned()[0])
         return (
             scores if self.length is None else jnp.where(jnp.arange(self.rows)[:, None] < self.length, scores, 0)
         )
@@ -210,7 +211,7 @@ class Likelihood(eqx.Module):
 
     def _whole(self) -> tuple[PyTree, Array | None]:
         """All rows; those of a series in their order."""
-        return self._aligned(0, self.rows) if self.model.is_joint else self._stretch(0, self.rows)
+        return self._aligned() if self.model.is_joint else self._stretch(0, self.rows)
 
     def _stretch(self, first: Any, size: int) -> tuple[PyTree, Array | None]:
         """Rows `first` to `first + size` of the data set in any order, with their weights: a copy of one stretch.
@@ -243,25 +244,24 @@ class Likelihood(eqx.Module):
 
         def replace(leaf: Array, whole: Array) -> Array:
             one = jax.lax.dynamic_index_in_dim(whole, base + anchor)
-            return jnp.where(counts.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, one)
+            return where_rows(counts, leaf, one)
 
         return jax.tree.map(replace, data, self.data), weights
 
-    def _aligned(self, first: Any, size: int) -> tuple[PyTree, Array | None]:
-        """Rows `first` to `first + size` of the data set in their order, with their weights.
+    def _aligned(self) -> tuple[PyTree, Array | None]:
+        """All rows of the data set in their order, with their weights.
 
         Rows of padding repeat the first row of the data set.
         """
-        if self.offset is None and size == n_rows(self.data) and self.length is None:
+        if self.offset is None and self.rows == n_rows(self.data) and self.length is None:
             return self.data, self.weights
-        position = first + jnp.arange(size)
+        position = jnp.arange(self.rows)
         counts = position < (self.rows if self.length is None else self.length)
         index = (0 if self.offset is None else self.offset) + jnp.where(counts, position, 0)
         data = jax.tree.map(lambda leaf: leaf[index], self.data)
         if self.weights is not None:
             return data, jnp.where(counts, self.weights[index], 0)
-        all_count = self.length is None and size == self.rows
-        return data, None if all_count else counts.astype(default_float(self.data))
+        return data, None if self.length is None else counts.astype(default_float(self.data))
 
     def _values(self, params: PyTree, data: PyTree) -> Array:
         if not self.model.is_joint:

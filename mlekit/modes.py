@@ -21,7 +21,7 @@ from .model import Model
 from .parameters import Parameters
 from .solvers import DENSE_CERTIFICATE
 from .status import Status, StatusArray
-from .trees import is_array, repeat
+from .trees import is_array, numbers_as_arrays, repeat, where_rows
 
 #: Estimates that differ by less than this many standard errors are those of one maximum.
 NEAR = 0.1
@@ -167,8 +167,7 @@ class Draws(eqx.Module):
         """The starts of one data set."""
 
         def one(key: Array) -> PyTree:
-            number = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf  # noqa: E731
-            return jax.tree.map(number, self.init(data, key))
+            return numbers_as_arrays(self.init(data, key))
 
         return eqx.filter_vmap(one)(self.keys)
 
@@ -369,12 +368,11 @@ def settle(
     leads = (leader == place) & real
     number = jnp.where(real, (jnp.cumsum(leads) - 1)[leader], -1)
     there = place < jnp.sum(leads)
-    kept = order[
-        jnp.argsort(~leads, stable=True)
-    ]  # the start that stands for each mode, and then whatever is left
+    # The start that stands for each mode, and then whatever is left.
+    kept = order[jnp.argsort(~leads, stable=True)]
 
     def of_modes(values: Array) -> Array:
-        return jnp.where(there.reshape(-1, *(1,) * (values.ndim - 1)), values[kept], jnp.nan)
+        return where_rows(there, values[kept], jnp.nan)
 
     # Without any proof the highest of all is kept, and its status tells what it is worth.
     highest = jnp.argmax(jnp.where(jnp.isfinite(reached), reached, -jnp.inf))

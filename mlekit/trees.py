@@ -67,6 +67,16 @@ def shared(tree: PyTree) -> bool:
     return all(isinstance(leaf, np.ndarray) and leaf.strides[:1] == (0,) for leaf in arrays)
 
 
+def numbers_as_arrays(tree: PyTree) -> PyTree:
+    """The tree with Python's numbers as arrays."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, tree)
+
+
+def where_rows(mask: Array, new: Array, old: Any) -> Array:
+    """The rows of `new` where `mask` says so, elsewhere those of `old`."""
+    return jnp.where(mask.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+
 def pack(tree: PyTree) -> tuple[Array, ...]:
     """The arrays of a tree as flat vectors, one for each dtype: few large copies instead of many small ones."""
     leaves = jax.tree.leaves(tree)

@@ -164,6 +164,14 @@ def test_a_long_data_set_costs_its_own_lane() -> None:
     assert account.rows < 0.1 * 8 * 250 * steps.sum()
 
 
+def test_sets_far_shorter_than_their_padding() -> None:
+    """A piece has room for a block of rows, however few rows there are in all."""
+    data = line_data(60, 1)
+    fits = mle.fit_batch(line, START, data, lengths=np.array([4]), constraints=RULES)
+    best = least_squares({k: v[0, :4] for k, v in data.items()})
+    np.testing.assert_allclose([fits.params[k][0] for k in best], list(best.values()), rtol=1e-9)
+
+
 def test_the_lanes_account_for_what_they_do() -> None:
     sets = line_data(25, 4, seed=5)
     with accounting() as account:

@@ -20,6 +20,7 @@ from . import devices
 from .groups import Groups
 from .likelihood import Likelihood
 from .model import Model
+from .trees import traced
 
 #: Rows that all lanes together evaluate at once: on a CPU more no longer fit into a core's cache, and elsewhere
 #: it takes many to keep the device busy.
@@ -111,6 +112,11 @@ class Collection:
         return dataclasses.replace(self, repeats=self.repeats * times)
 
     @property
+    def row_counts(self) -> np.ndarray:
+        """Rows of each set, of repeated ones once; known only outside a trace."""
+        return np.full(len(self.offsets), self.longest) if self.lengths is None else np.asarray(self.lengths)
+
+    @property
     def traced(self) -> bool:
         """Whether any of its arrays is known only to a trace."""
         return traced((self.rows, self.weights, self.args, self.lengths))
@@ -154,7 +160,7 @@ class Collection:
 
         Yields the numbers of the sets in the piece, and the piece, on the host; it may end with sets of no rows.
         """
-        lengths = np.full(len(self.offsets), self.longest) if self.lengths is None else np.asarray(self.lengths)
+        lengths = self.row_counts
         parts = self._partition(model, lengths, n_free, n_lanes)
         n_sets = round_up(max(map(len, parts)))
         if n_sets > n_lanes:
@@ -259,11 +265,6 @@ def from_groups(groups: Groups, index: np.ndarray, weight_column: str | None, ar
         lengths=lengths,
         longest=int(lengths.max()),
     )
-
-
-def traced(tree: PyTree) -> bool:
-    """Whether any array is known only to a trace, inside `jit` or `vmap`."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def power_of_two(number: int) -> int:

@@ -14,7 +14,8 @@ from jaxtyping import Array, PyTree
 
 from . import lanes as lanes_
 from . import loop, modes
-from .collection import Collection, from_arrays, from_groups, traced
+from .collection import Collection, from_arrays, from_groups
+from .compilation import Held, compiled
 from .data import as_arrays, as_lengths, as_weights
 from .groups import Groups
 from .implicit import attach_derivative
@@ -26,7 +27,7 @@ from .result import Fit, make_fit
 from .solvers import Solver, Stop, choose_solver
 from .start import parameters_like
 from .status import Status
-from .trees import Held, repeat
+from .trees import repeat, traced
 
 #: A decrement beyond this is no convergence: the estimates are off by a seventh of their standard errors.
 LOOSEST = 1e-2
@@ -356,7 +357,7 @@ def _stop(solver: Solver, max_steps: int | None, tolerance: float | None, dtype:
     return Stop(jnp.asarray(tolerance, dtype), jnp.asarray(max_steps, jnp.int32))
 
 
-@eqx.filter_jit
+@compiled
 def _solve(
     solver: Solver, likelihood: Likelihood, parameters: Parameters, start: PyTree, stop: Stop
 ) -> tuple[loop.Solution, Parameters]:
@@ -399,7 +400,7 @@ def _best_of(
     return jax.tree.map(lambda leaf: leaf[0], best)
 
 
-@eqx.filter_jit
+@compiled
 def _argmax(solver: Solver, likelihood: Likelihood, parameters: Parameters, start: PyTree, stop: Stop) -> PyTree:
     parameters = parameters.fixed_at(start)
     objective = Objective(likelihood, parameters)
@@ -435,13 +436,13 @@ def _solve_showing(
     return _settle(objective, state, steps), parameters
 
 
-@eqx.filter_jit
+@compiled
 def _few_steps(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
     until = Stop(stop.tolerance, jnp.minimum(stop.max_steps, state.steps + 5))
     return loop.run(solver, objective, state, until)
 
 
-_settle = eqx.filter_jit(loop.solution)
+_settle = compiled(loop.solution)
 
 
 def _batch_start(init: Any, init_axis: int | None, collection: Collection) -> PyTree:

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -16,18 +17,21 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from . import devices
-from .collection import Collection, Sets, power_of_two, traced
+from .collection import Collection, Sets, power_of_two
+from .compilation import Compiled, compiled
 from .likelihood import Objective
 from .loop import Solution, nothing_to_find, running, search, solution
 from .model import Model
 from .parameters import Parameters
 from .solvers import Solver, Stop
 from .solvers.base import Stepwise
-from .trees import compiled, is_array, numbers_as_arrays, pack, unpack, where_rows
+from .trees import is_array, numbers_as_arrays, pack, traced, unpack, where_rows
 
 #: Where lanes are many, a data set that takes more steps than `LONG` finishes in lanes that are few: many shall
 #: not wait for one at the end. It depends on the data set alone, and so does what comes out.
 LONG, MANY_LANES, FEWER = 40, 512, 16
+#: From so many rows on, a search takes far longer than the most thorough compilation.
+THOROUGH_ROWS = 1 << 24
 
 
 @dataclasses.dataclass
@@ -169,15 +173,15 @@ def for_each(fn: Callable[[Int[Array, ""]], Any], n_sets: int, width: int) -> An
 
 @compiled
 def solve_piece(
+    sets: Sets,
+    starts: PyTree,
+    mesh: Any,
     solver: Solver,
     model: Model,
     args: PyTree,
-    sets: Sets,
     parameters: Parameters,
-    starts: PyTree,
     stop: Stop,
     n_lanes: int,
-    mesh: Any = None,
 ) -> tuple[Solution, Int[Array, ""]]:
     """The maxima of all data sets of a piece, every leaf with a leading axis of sets; and the blocks run over."""
 
@@ -232,11 +236,9 @@ def solve(
     width = n_lanes or collection.lanes(model)
     rows = collection.block(model) or collection.longest
 
-    def work(sets: Sets, starts: PyTree, mesh: Any = None) -> tuple[Solution, Array]:
-        return solve_piece(solver, model, collection.args, sets, parameters, starts, stop, width, mesh)
-
-    if collection.traced or traced(starts):
-        return work(collection.whole(model), starts)[0]
+    rest = (solver, model, collection.args, parameters, stop, width)
+    if collection.traced or traced((starts, stop)):
+        return solve_piece(collection.whole(model), starts, None, *rest)[0]
     account = _ACCOUNT.get()
 
     def finish(out: tuple[Solution, Any], count: int) -> Solution:
@@ -248,7 +250,7 @@ def solve(
             report(found)
         return found
 
-    return _in_pieces(collection, model, parameters.n_free, width, starts, work, finish)
+    return _in_pieces(solve_piece, collection, model, parameters.n_free, width, starts, rest, finish)
 
 
 def map_sets(
@@ -270,34 +272,31 @@ def map_sets(
         own: `(model, args)` where each set has its own, arrays with a leading axis of sets.
     """
     width = collection.lanes(model)
-    arrays, rest = eqx.partition((parameters, value, own), is_array)
-
-    def work(sets: Sets, arrays: PyTree, mesh: Any = None) -> Any:
-        return _map_piece(fn, model, collection.args, sets, arrays, rest, width, mesh)
-
+    arrays, others = eqx.partition((parameters, value, own), is_array)
+    rest = (fn, model, collection.args, others, width)
     if collection.traced or traced(arrays):
-        return work(collection.whole(model), arrays)
+        return _map_piece(collection.whole(model), arrays, None, *rest)
 
     def finish(out: Any, count: int) -> Any:
         return jax.tree.map(lambda leaf: leaf[:count], out)
 
-    return _in_pieces(collection, model, parameters.n_free, width, arrays, work, finish)
+    return _in_pieces(_map_piece, collection, model, parameters.n_free, width, arrays, rest, finish)
 
 
 @compiled
 def _map_piece(
+    sets: Sets,
+    arrays: PyTree,
+    mesh: Any,
     fn: Callable[..., Any],
     model: Model,
     args: PyTree,
-    sets: Sets,
-    arrays: PyTree,
-    rest: PyTree,
+    others: PyTree,
     width: int,
-    mesh: Any,
 ) -> Any:
     def piece(sets: Sets, arrays: PyTree) -> Any:
         def one(i: Array) -> Any:
-            parameters, value, own = eqx.combine(jax.tree.map(lambda leaf: leaf[i], arrays), rest)
+            parameters, value, own = eqx.combine(jax.tree.map(lambda leaf: leaf[i], arrays), others)
             mine, extra = (model, args) if own is None else own
             likelihood = sets.likelihood(mine, extra, i)
             return fn(Objective(likelihood, parameters), value)
@@ -308,44 +307,55 @@ def _map_piece(
 
 
 def _in_pieces(
+    fn: Compiled,
     collection: Collection,
     model: Model,
     n_free: int,
     width: int,
     arrays: PyTree,
-    work: Callable[..., Any],
+    rest: tuple[Any, ...],
     finish: Callable[..., Any],
 ) -> Any:
-    """`finish(work(sets, arrays))` on one piece after the other, put together in the order of the sets.
+    """`finish(fn(sets, arrays, mesh, *rest))` of one piece after the other, put together in the order of the sets.
 
     As many pieces are under way as there is room for: the next ones are gathered and sent while these compute.
+    Each runs in a thread of its own, as a CPU works off what one thread asks for one after the other.
     """
     arrays = jax.tree.map(np.asarray, arrays)
+    # Other threads don't know what precision was chosen for this one: they get no numbers to convert.
+    rest = jax.tree.map(lambda leaf: jnp.asarray(leaf) if is_array(leaf) else leaf, rest)
     mesh = devices.mesh()
+    thorough = int(collection.row_counts.sum()) * collection.repeats >= THOROUGH_ROWS
     numbers: list[np.ndarray] = []
     parts: list[Any] = []
-    under_way: collections.deque[tuple[list[np.ndarray], Any]] = collections.deque()
+    under_way: collections.deque[tuple[list[np.ndarray], Future[list[PyTree]]]] = collections.deque()
+
+    def work(program: Callable[..., Any], sets: Sets, arrays: PyTree) -> list[PyTree]:
+        return devices.apart(program(sets, arrays, mesh, *rest), mesh)
 
     def collect() -> None:
         chosen, out = under_way.popleft()
         numbers.extend(chosen)
-        parts.extend(finish(one, len(mine)) for mine, one in zip(chosen, devices.apart(out, mesh)))
+        parts.extend(finish(one, len(mine)) for mine, one in zip(chosen, out.result()))
 
-    for pieces in devices.groups(collection.pieces(model, n_free, width), mesh):
-        own = [jax.tree.map(lambda leaf: leaf[_filled(chosen, sets.n_sets)], arrays) for chosen, sets in pieces]  # noqa: B023
-        sent = devices.together([sets for _, sets in pieces], mesh), devices.together(own, mesh)
-        under_way.append(([chosen for chosen, _ in pieces], work(*sent, mesh)))
-        if len(under_way) > devices.at_once(mesh):
+    with ThreadPoolExecutor(devices.at_once(mesh)) as pool:
+        for pieces in devices.groups(collection.pieces(model, n_free, width), mesh):
+            own = [_rows_of(arrays, chosen, sets.n_sets) for chosen, sets in pieces]
+            sent = devices.together([sets for _, sets in pieces], mesh), devices.together(own, mesh)
+            program = fn.ahead(*sent, mesh, *rest, thorough=thorough)
+            under_way.append(([chosen for chosen, _ in pieces], pool.submit(work, program, *sent)))
+            if len(under_way) > devices.at_once(mesh):
+                collect()
+        while under_way:
             collect()
-    while under_way:
-        collect()
     back = np.argsort(np.concatenate(numbers), kind="stable")
     return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)[back]), *parts)
 
 
-def _filled(chosen: np.ndarray, n_sets: int) -> np.ndarray:
-    """The numbers, and as many of some set as it takes to fill a piece."""
-    return np.concatenate([chosen, np.full(n_sets - len(chosen), chosen[-1] if len(chosen) else 0)])
+def _rows_of(arrays: PyTree, chosen: np.ndarray, n_sets: int) -> PyTree:
+    """The arrays of the chosen sets, and as many of some set as it takes to fill a piece."""
+    filled = np.concatenate([chosen, np.full(n_sets - len(chosen), chosen[-1] if len(chosen) else 0)])
+    return jax.tree.map(lambda leaf: leaf[filled], arrays)
 
 
 def starts(init: Callable[[PyTree], PyTree], collection: Collection) -> PyTree:

@@ -153,34 +153,63 @@ class Likelihood(eqx.Module):
             return fn(*self._whole())
         return fn(*self._stretch(b * self.block, self.block))
 
-    def block_predictions(
-        self, vector: Array, natural: Callable[[Array], PyTree], data: PyTree
-    ) -> tuple[Array, Array, Array, Array]:
-        """Of a block of rows of a regression: log-densities, slopes and curvature in the predictions, Jacobian.
+    def block_information(
+        self, vector: Array, natural: Callable[[Array], PyTree], data: PyTree, weights: Array | None, exact: bool
+    ) -> tuple[Array, Array, Array]:
+        r"""Of a block of rows of a regression: the log-likelihood, its gradient and its information.
 
-        Shapes `(rows,)`, `(rows, m)`, `(rows, m, m)` and `(rows, m, k)` for `m` predictions an observation. The
-        curvature is the expected information, or minus the second derivatives where that has no closed form.
+        $$I = J^T W J - \sum_j \frac{\partial \log p}{\partial \eta_j} \nabla^2 \eta_j, \qquad
+            W = -\frac{\partial^2 \log p}{\partial \eta\, \partial \eta^T}, \quad
+            J = \frac{\partial \eta}{\partial \theta}$$
+
+        Args:
+            vector: the parameters as a vector, shape `(k,)`.
+            natural: makes parameters of it.
+            data: the rows.
+            weights: of the rows, or `None` for ones.
+            exact: the observed information, as above; otherwise the expected one, where the sum is zero and $W$ is
+                the family's information, unless that has no closed form.
         """
         regression = self.model.regression
         assert regression is not None
+        observed = exact or not regression.family.closed_form
         extra = () if self.args is None else (self.args,)
 
+        def predict(z: Array, obs: PyTree) -> Array:
+            return regression.predictions(natural(z), obs, *extra).astype(vector.dtype)
+
+        def densities(predictions: Array) -> tuple[Array, Array, Array]:
+            one = regression.from_predictions
+            values, slopes = jax.vmap(jax.value_and_grad(one))(predictions, data)
+            curvature = jax.vmap(jax.hessian(one) if observed else regression.information)(predictions, data)
+            if weights is not None:
+                slopes = jnp.where(weights[:, None] > 0, weights[:, None] * slopes, 0)
+                curvature = jnp.where(weights[:, None, None] > 0, weights[:, None, None] * curvature, 0)
+            return values, slopes, -curvature if observed else curvature
+
+        def bent(z: Array) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+            predictions, pull_back = jax.vjp(lambda z: jax.vmap(predict, in_axes=(None, 0))(z, data), z)
+            found = densities(jax.lax.stop_gradient(predictions))
+            return (pull_back(found[1])[0], predictions), found
+
         def twice(z: Array, obs: PyTree) -> tuple[Array, Array]:
-            out = regression.predictions(natural(z), obs, *extra).astype(vector.dtype)
+            out = predict(z, obs)
             return out, out
 
-        if vector.shape[0] <= FORWARD:
-            whole = jax.vmap(twice, in_axes=(None, 0))
-            jacobian, predictions = jax.jacfwd(lambda z: whole(z, data), has_aux=True)(vector)
+        second: Any = 0
+        if exact:
+            (second, jacobian), (values, slopes, curvature) = jax.jacfwd(bent, has_aux=True)(vector)
+            second = 0.5 * (second + second.T)
         else:
-            jacobian, predictions = jax.vmap(jax.jacrev(twice, has_aux=True), in_axes=(None, 0))(vector, data)
-        densities = jax.vmap(jax.value_and_grad(regression.from_predictions))
-        values, slopes = densities(predictions, data)
-        if regression.family.closed_form:
-            curvature = jax.vmap(regression.information)(predictions, data)
-        else:
-            curvature = -jax.vmap(jax.hessian(regression.from_predictions))(predictions, data)
-        return values, slopes, curvature, jacobian
+            if vector.shape[0] <= FORWARD:
+                whole = jax.vmap(twice, in_axes=(None, 0))
+                jacobian, predictions = jax.jacfwd(lambda z: whole(z, data), has_aux=True)(vector)
+            else:
+                jacobian, predictions = jax.vmap(jax.jacrev(twice, has_aux=True), in_axes=(None, 0))(vector, data)
+            values, slopes, curvature = densities(predictions)
+        flat = jacobian.reshape(-1, vector.shape[0])
+        spread = jnp.sum(curvature[..., None] * jacobian[:, None], axis=2).reshape(flat.shape)
+        return weighted_sum(values, weights), slopes.ravel() @ flat, spread.T @ flat - second
 
     def total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
         """The sum of `fn(data, weights)` over the blocks of the data set.
@@ -379,19 +408,16 @@ class Objective(eqx.Module):
             weighted = scores if weights is None else jnp.where(weights[:, None] > 0, weights[:, None] * scores, 0)
             return -weighted_sum(values, weights), -jnp.sum(weighted, axis=0), weighted.T @ scores
 
-        def scoring(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
-            values, slopes, curvature, jacobian = self.likelihood.block_predictions(
-                free, self.parameters.natural, data
+        def by_predictions(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
+            value, gradient, information = self.likelihood.block_information(
+                free, self.parameters.natural, data, weights, exact=kind == "hessian"
             )
-            if weights is not None:
-                slopes = jnp.where(weights[:, None] > 0, weights[:, None] * slopes, 0)
-                curvature = jnp.where(weights[:, None, None] > 0, weights[:, None, None] * curvature, 0)
-            flat = jacobian.reshape(-1, free.shape[0])
-            spread = jnp.sum(curvature[..., None] * jacobian[:, None], axis=2).reshape(flat.shape)
-            return -weighted_sum(values, weights), -(slopes.ravel() @ flat), spread.T @ flat
+            return -value, -gradient, information
 
-        kinds = {f.__name__: f for f in (gradient, hessian, outer_product, scoring)}
-        return kinds[kind]
+        if kind == "hessian" and self.likelihood.model.regression is not None:
+            return by_predictions
+        kinds = {f.__name__: f for f in (gradient, hessian, outer_product)}
+        return by_predictions if kind == "scoring" else kinds[kind]
 
     def _block_loss(self, free: Array, data: PyTree, weights: Array | None) -> Array:
         value = self.likelihood.block_sum(self.parameters.natural(free), data, weights)

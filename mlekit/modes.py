@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from . import lanes
 from .collection import Collection
+from .compilation import compiled
 from .likelihood import Objective
 from .linear_algebra import curvature_scale
 from .loop import Solution
@@ -308,7 +309,7 @@ def best_of(
     return _settle_all(every, tolerance, parameters.names)
 
 
-@eqx.filter_jit
+@compiled
 def _settle_all(found: Solution, tolerance: Float[Array, ""], names: tuple[str, ...]) -> tuple[Solution, Modes]:
     status, reached, vector, errors = found.status, found.log_likelihood, found.vector, found.errors
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from . import lanes
 from .certificate import Certificate
 from .collection import from_arrays, from_groups
+from .compilation import Held, compiled
 from .groups import Groups
 from .inference import criteria, delta, each, information, intervals
 from .likelihood import Likelihood, Objective
@@ -23,7 +24,7 @@ from .model import Model
 from .modes import Modes
 from .parameters import Parameters
 from .status import ADVICE, Status, StatusArray
-from .trees import Held, is_array, repeat, shared
+from .trees import is_array, repeat, shared
 
 if TYPE_CHECKING:
     import pandas
@@ -433,7 +434,7 @@ class Fit(eqx.Module):
         return jnp.asarray(np.unique(labels, return_inverse=True)[1])
 
 
-@eqx.filter_jit
+@compiled
 def _apply(fn: Callable[[Objective, Any], Any], objective: Objective, value: Any) -> Any:
     return fn(objective, value)
 

@@ -1,16 +1,13 @@
-"""PyTrees: which leaves are arrays, and what JAX shall not see."""
+"""PyTrees of arrays: which leaves are some, selecting their rows, and packing them."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 
 def is_array(leaf: Any) -> bool:
@@ -18,38 +15,9 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray)
 
 
-@jax.tree_util.register_static
-class Held:
-    """Something kept out of JAX's sight: a PyTree without leaves, equal to one that holds the same."""
-
-    def __init__(self, it: Any) -> None:
-        self.it = it
-        leaves, treedef = jax.tree.flatten(it)
-        self._key = (treedef, tuple(leaves))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Held) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-
-def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` compiled for the shapes of its arrays and for all else that its arguments are made of.
-
-    Unlike `equinox.filter_jit` it does not wait for the result, so that several calls are under way at a time.
-    """
-
-    @jax.jit
-    def run(arrays: PyTree, rest: Held) -> Any:
-        return fn(*eqx.combine(arrays, rest.it))
-
-    @functools.wraps(fn)
-    def call(*args: Any) -> Any:
-        arrays, rest = eqx.partition(args, is_array)
-        return run(arrays, Held(rest))
-
-    return call
+def traced(tree: PyTree) -> bool:
+    """Whether any array is known only to a trace, inside `jit` or `vmap`."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def repeat(leaf: Any, n_sets: int) -> Any:

@@ -189,7 +189,9 @@ def test_neighbours_never_matter(batch: mle.Fit) -> None:
     assert modes_of(others).failed.tolist() == [STARTS, 0, 0, 0, 0]
 
 
-def test_another_key_never_traces(many: mle.Fit, batch: mle.Fit) -> None:
+def test_another_key_never_traces() -> None:
+    fit_one()
+    fit_sets()
     before = cauchy.traces
     fit_one(PLACES + 1.0, init=20.0, key=jax.random.key(7))
     fit_sets(SETS + 1.0, init=20.0, key=jax.random.key(7))
@@ -268,6 +270,7 @@ def test_groups_with_weights_args_fixed_and_tied_parameters() -> None:
 
 
 def test_a_long_data_set_takes_its_starts_in_turn(many: mle.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit_one()
     monkeypatch.setattr(fit_, "LONG", 5)
     before = cauchy.traces
     turns = fit_one()

@@ -1,0 +1,93 @@
+"""Compiled functions of arrays and of anything else, and how much work the compiler puts into them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from .trees import is_array, traced
+
+#: Halve the time a CPU's compiler takes, for code that is up to a third slower; not every JAX knows them.
+QUICK: dict[str, bool | str] = {"xla_cpu_use_fusion_emitters": False}
+
+
+@jax.tree_util.register_static
+class Held:
+    """Something kept out of JAX's sight: a PyTree without leaves, equal to one that holds the same."""
+
+    def __init__(self, it: Any) -> None:
+        self.it = it
+        leaves, treedef = jax.tree.flatten(it)
+        self._key = (treedef, tuple(leaves))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+class Compiled:
+    """A function compiled for the shapes of its arrays and for all else that its arguments are made of.
+
+    Unlike with `equinox.filter_jit`, a call does not wait for its result.
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, fn)
+
+        def run(arrays: PyTree, rest: Held) -> tuple[PyTree, Held]:
+            out, others = eqx.partition(fn(*eqx.combine(arrays, rest.it)), is_array)
+            return out, Held(others)
+
+        self._thorough = jax.jit(run)
+        self._run = run
+
+    @functools.cached_property
+    def _quick(self) -> Any:
+        return jax.jit(self._run, compiler_options=QUICK) if _knows_quick() else self._thorough
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's value; under a trace, a part of what is traced."""
+        arrays, rest = eqx.partition(args, is_array)
+        out, others = (self._thorough if traced(arrays) else self._quick)(arrays, Held(rest))
+        return eqx.combine(out, others.it)
+
+    def ahead(self, *args: Any, thorough: bool = False) -> Callable[..., Any]:
+        """The function compiled for arguments like these, to be called with such from any thread.
+
+        Args:
+            args: arguments, none of them traced.
+            thorough: whether the result will run for so long that a longer compilation pays.
+        """
+        arrays, rest = eqx.partition(args, is_array)
+        jitted = self._thorough if thorough else self._quick
+        program = jitted.lower(arrays, Held(rest)).compile()
+
+        def call(*args: Any) -> Any:
+            out, others = program(eqx.filter(args, is_array), Held(rest))
+            return eqx.combine(out, others.it)
+
+        return call
+
+
+def compiled(fn: Callable[..., Any]) -> Compiled:
+    """`fn`, compiled; see `Compiled`."""
+    return Compiled(fn)
+
+
+@functools.cache
+def _knows_quick() -> bool:
+    """Whether this JAX runs on a CPU and takes the options."""
+    if jax.default_backend() != "cpu":
+        return False
+    try:
+        jax.jit(lambda: 0, compiler_options=QUICK)()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True

@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from . import devices
 from .collection import Collection, Sets, power_of_two
@@ -25,11 +25,13 @@ from .model import Model
 from .parameters import Parameters
 from .solvers import Solver, Stop
 from .solvers.base import Stepwise
-from .trees import is_array, numbers_as_arrays, pack, traced, unpack, where_rows
+from .trees import is_array, numbers_as_arrays, pack, traced, unpack
 
 #: Where lanes are many, a data set that takes more steps than `LONG` finishes in lanes that are few: many shall
 #: not wait for one at the end. It depends on the data set alone, and so does what comes out.
 LONG, MANY_LANES, FEWER = 40, 512, 16
+#: Where a step takes several blocks of rows, the solver serves one lane in so many at a time.
+SERVED = 4
 #: From so many rows on, a search takes far longer than the most thorough compilation.
 THOROUGH_ROWS = 1 << 24
 
@@ -59,6 +61,7 @@ def run(
     solver: Solver,
     objective: Callable[[Int[Array, ""]], Objective],
     states: Any,
+    n_obs: Float[Array, " n_sets"],
     stop: Stop,
     n_lanes: int,
     count: Int[Array, ""],
@@ -69,6 +72,7 @@ def run(
         solver: the solver.
         objective: the objective of data set `i`.
         states: where the solver begins.
+        n_obs: number of observations of each set.
         stop: when to stop; `max_steps` for all, or one for each.
         n_lanes: number of lanes.
         count: how many data sets there are; the rest of the axis is empty.
@@ -80,19 +84,42 @@ def run(
     queue = (every, count)
     last = Stop(stop.tolerance, limits)
     if n_lanes < MANY_LANES:
-        return _turns(solver, objective, states, last, n_lanes, *queue)
+        return _turns(solver, objective, states, n_obs, last, n_lanes, *queue)
     first = Stop(stop.tolerance, jnp.minimum(limits, LONG))
-    states, blocks = _turns(solver, objective, states, first, n_lanes, *queue)
+    states, blocks = _turns(solver, objective, states, n_obs, first, n_lanes, *queue)
     left = running(states, last) & (every < count)
     queue = (jnp.argsort(~left, stable=True), jnp.sum(left))
-    states, more = _turns(solver, objective, states, last, n_lanes // FEWER, *queue)
+    states, more = _turns(solver, objective, states, n_obs, last, n_lanes // FEWER, *queue)
     return states, blocks + more
+
+
+class Lanes(eqx.Module):
+    """What lanes hold, and the states of all data sets.
+
+    Args:
+        place: which data set of the queue is in each lane; `count` once there is none left.
+        candidate: the point where its derivatives are wanted.
+        sums: what its blocks of rows so far add up to.
+        block: how many these are.
+        following: the next in the queue.
+        shelf: where the solver stands on each data set, packed.
+        turns: blocks of rows that each lane has run over.
+    """
+
+    place: Int[Array, " n_lanes"]
+    candidate: Float[Array, "n_lanes n_free"] | None
+    sums: PyTree
+    block: Int[Array, " n_lanes"]
+    following: Int[Array, ""]
+    shelf: tuple[Array, ...]
+    turns: Int[Array, ""]
 
 
 def _turns(
     solver: Solver,
     objective: Callable[[Int[Array, ""]], Objective],
     states: Any,
+    n_obs: Float[Array, " n_sets"],
     stop: Stop,
     n_lanes: int,
     order: Int[Array, " n_sets"],
@@ -101,12 +128,13 @@ def _turns(
     """Lanes take data sets as they stand from a queue, and put them back when they have stopped.
 
     Every turn evaluates one block of rows of each lane's data set. Where that was the last block, the solver
-    takes its step; so a long data set costs its own lane, and no other.
+    takes its step, for a few lanes at a time; so a long data set costs its own lane, and no other.
 
     Args:
         solver: the solver.
         objective: the objective of data set `i`.
         states: where the solver stands on each data set.
+        n_obs: number of observations of each set.
         stop: when to stop; `max_steps` of each set.
         n_lanes: number of lanes.
         order: the queue: numbers of data sets.
@@ -114,53 +142,84 @@ def _turns(
     """
     n_sets = order.shape[0]
     like = jax.tree.map(lambda leaf: leaf[0], states)
-    shelf = jax.vmap(pack)(states)
-    n_obs = for_each(lambda i: objective(i).n_obs, n_sets, n_lanes)
+    stepwise = solver if isinstance(solver, Stepwise) else None
     sample = objective(jnp.asarray(0))
-    n_blocks = sample.likelihood.n_blocks if isinstance(solver, Stepwise) else 1
-    kind = solver.derivatives(sample) if isinstance(solver, Stepwise) else ""
-    nothing = sample.nothing(kind) if n_blocks > 1 else ()
+    kind = stepwise.derivatives(sample) if stepwise else ""
+    whole = stepwise is None or sample.likelihood.n_blocks == 1
+    n_served = n_lanes if whole else max(1, n_lanes // SERVED)
 
-    def advance(state: Any, i: Array, sums: Any, b: Array) -> tuple[Any, Any, Array]:
-        """One block of rows, and a step of the solver if it was the last."""
-        mine, until = objective(i), Stop(stop.tolerance, stop.max_steps[i])
-        if not isinstance(solver, Stepwise):
-            return solver.step(mine, state, until), sums, b
-        part = mine.part(kind, solver.candidate(state), b)
-        if n_blocks == 1:
-            return solver.learn(state, mine.mean(part, n_obs[i]), n_obs[i], until), sums, b
-        sums = jax.tree.map(lambda total, new: total + new.astype(total.dtype), sums, part)
-        length = mine.likelihood.rows if mine.likelihood.length is None else mine.likelihood.length
-        last = (b + 1) * mine.likelihood.block >= length
-        after = solver.learn(state, mine.mean(sums, n_obs[i]), n_obs[i], until)
-        choose = lambda new, old: jnp.where(last, new, old)  # noqa: E731
-        return jax.tree.map(choose, after, state), jax.tree.map(lambda s: choose(0, s), sums), choose(0, b + 1)
+    def slot(place: Array) -> Array:
+        return order[jnp.minimum(place, n_sets - 1)]
 
-    def turn(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        state, place, sums, b, following, shelf, turns = carry
-        slot = order[jnp.minimum(place, n_sets - 1)]
-        state, sums, b = jax.vmap(advance)(state, slot, sums, b)
-        done = (b == 0) & (place < count) & ~running(state, Stop(stop.tolerance, stop.max_steps[slot]))
+    def stored(shelf: tuple[Array, ...], place: Array) -> Any:
+        return jax.vmap(lambda *rows: unpack(rows, like))(*(rows[slot(place)] for rows in shelf))
 
-        home = jnp.where(done, slot, n_sets)
-        put = lambda all_, one: all_.at[home].set(one, mode="drop")  # noqa: E731
-        shelf = jax.tree.map(put, shelf, jax.vmap(pack)(state))
-        place = jnp.where(done, jnp.minimum(following + jnp.cumsum(done) - 1, count), place).astype(place.dtype)
-        fresh = take(place, shelf)
-        state = jax.tree.map(lambda new, old: where_rows(done, new, old), fresh, state)
-        return state, place, sums, b, following + jnp.sum(done), shelf, turns + 1
+    def candidate(shelf: tuple[Array, ...], place: Array) -> Any:
+        return jax.vmap(stepwise.candidate)(stored(shelf, place)) if stepwise else None
 
-    def take(place: Array, shelf: Any) -> Any:
-        slot = order[jnp.minimum(place, n_sets - 1)]
-        return jax.vmap(lambda *rows: unpack(rows, like))(*(rows[slot] for rows in shelf))
+    def evaluate(i: Array, candidate: Any, sums: Any, b: Array) -> Any:
+        """One more block of rows."""
+        if stepwise is None:
+            return sums
+        part = objective(i).part(kind, candidate, b)
+        return part if whole else jax.tree.map(lambda total, new: total + new.astype(total.dtype), sums, part)
 
-    place = jnp.minimum(jnp.arange(n_lanes), count)
+    def step(i: Array, state: Any, sums: Any) -> Any:
+        """A step of the solver after the last block."""
+        until = Stop(stop.tolerance, stop.max_steps[i])
+        if stepwise is None:
+            return solver.step(objective(i), state, until)
+        return stepwise.learn(state, objective(i).mean(sums, n_obs[i]), n_obs[i], until)
+
+    def complete(lanes: Lanes) -> Array:
+        """The lanes that have run over all their rows."""
+        likelihood = objective(slot(lanes.place)).likelihood
+        length = likelihood.rows if likelihood.length is None else likelihood.length
+        return (lanes.block > 0) & (lanes.block * likelihood.block >= length) & (lanes.place < count)
+
+    def serve(lanes: Lanes) -> Lanes:
+        """Steps of the solver in the first lanes that are complete; those that stop take the next data set."""
+        served = jnp.arange(n_lanes)
+        if not whole:
+            served = jnp.nonzero(complete(lanes), size=n_served, fill_value=n_lanes)[0]
+        pick = lambda leaf: leaf if whole else leaf.at[served].get(mode="fill", fill_value=0)  # noqa: E731
+        put = lambda leaf, new: new if whole else leaf.at[served].set(new, mode="drop")  # noqa: E731
+        place = pick(lanes.place)
+        mine, here = slot(place), (served < n_lanes) & (place < count)
+        state = jax.vmap(step)(mine, stored(lanes.shelf, place), jax.tree.map(pick, lanes.sums))
+        home = jnp.where(here, mine, n_sets)
+        keep = lambda rows, new: rows.at[home].set(new, mode="drop")  # noqa: E731
+        shelf = jax.tree.map(keep, lanes.shelf, jax.vmap(pack)(state))
+        done = here & ~running(state, Stop(stop.tolerance, stop.max_steps[mine]))
+        following = jnp.minimum(lanes.following + jnp.cumsum(done) - 1, count)
+        place = jnp.where(done, following, place).astype(place.dtype)
+        return Lanes(
+            place=put(lanes.place, place),
+            candidate=jax.tree.map(put, lanes.candidate, candidate(shelf, place)),
+            sums=jax.tree.map(lambda leaf: put(leaf, jnp.zeros_like(pick(leaf))), lanes.sums),
+            block=put(lanes.block, jnp.zeros_like(place)),
+            following=lanes.following + jnp.sum(done, dtype=jnp.int32),
+            shelf=shelf,
+            turns=lanes.turns,
+        )
+
+    def turn(lanes: Lanes) -> Lanes:
+        sums = jax.vmap(evaluate)(slot(lanes.place), lanes.candidate, lanes.sums, lanes.block)
+        lanes = dataclasses.replace(lanes, sums=sums, block=lanes.block + 1, turns=lanes.turns + 1)
+        if whole:
+            return serve(lanes)
+        return jax.lax.while_loop(lambda lanes: jnp.any(complete(lanes)), serve, lanes)
+
+    shelf = jax.vmap(pack)(states)
+    place = jnp.minimum(jnp.arange(n_lanes), count).astype(jnp.int32)
+    nothing = sample.nothing(kind) if stepwise else ()
     empty = jax.tree.map(lambda leaf: jnp.zeros((n_lanes, *leaf.shape), leaf.dtype), nothing)
     zero = jnp.zeros((), jnp.int32)
-    first = (take(place, shelf), place, empty, jnp.zeros(n_lanes, jnp.int32), jnp.asarray(n_lanes), shelf, zero)
-    *_, shelf, turns = jax.lax.while_loop(lambda carry: jnp.any(carry[1] < count), turn, first)
-    states = jax.vmap(lambda *rows: unpack(rows, like))(*shelf)
-    return states, turns * n_lanes
+    first = Lanes(
+        place, candidate(shelf, place), empty, jnp.zeros_like(place), jnp.asarray(n_lanes, jnp.int32), shelf, zero
+    )
+    lanes = jax.lax.while_loop(lambda lanes: jnp.any(lanes.place < count), turn, first)
+    return jax.vmap(lambda *rows: unpack(rows, like))(*lanes.shelf), lanes.turns * n_lanes
 
 
 def for_each(fn: Callable[[Int[Array, ""]], Any], n_sets: int, width: int) -> Any:
@@ -196,11 +255,12 @@ def solve_piece(
         if not parameters.n_free:
             return for_each(lambda i: nothing_to_find(objective(i)), n_sets, n_lanes), jnp.asarray(n_sets)
         free = for_each(lambda i: parameters.free(parameters.join(pick(starts, i))), n_sets, n_lanes)
+        n_obs, count = for_each(lambda i: objective(i).n_obs, n_sets, n_lanes), jnp.asarray(sets.count, jnp.int32)
         blocks = []
 
         def drive(solver: Solver, states: Any, stop: Stop) -> Any:
-            states, count = run(solver, objective, states, stop, n_lanes, jnp.asarray(sets.count))
-            blocks.append(count)
+            states, turned = run(solver, objective, states, n_obs, stop, n_lanes, count)
+            blocks.append(turned)
             return states
 
         warm_up = model.regression is not None

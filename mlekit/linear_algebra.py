@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 #: all lanes; LAPACK goes matrix by matrix. Beyond, its cost is small beside that of the derivatives.
 WRITTEN_OUT = 10
 #: Trial shifts of a trust-region step at most: most need one or two, an indefinite matrix a few more.
-SHIFTS = 8
+SHIFTS = 5
 
 
 class Factor(eqx.Module):

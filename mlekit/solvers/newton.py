@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, ClassVar
-
-import jax
-import jax.numpy as jnp
+from typing import ClassVar
 
 from ..likelihood import Objective
-from .trust_region import TrustRegion, TrustRegionState
+from .trust_region import TrustRegion
 
 #: Steps on the expected information at most; a search that takes more is better off with the exact one.
 WARM_UP = 15
@@ -38,14 +34,3 @@ class Newton(TrustRegion):
     def derivatives(self, objective: Objective) -> str:
         """The exact Hessian."""
         return "hessian"
-
-    def take_over(self, state: Any) -> TrustRegionState:
-        """The state in which to go on from where another solver stands, mindful of what it proved."""
-        if not isinstance(state, TrustRegionState):
-            return self.init(state.free)
-        # What is within tolerance stays so at the candidate, which the other solver did not get to see.
-        ahead = state.full & (state.progress.quiet > 0)
-        fresh = self.init(jnp.where(ahead, state.candidate, state.free))
-        keep = lambda old, new: jnp.where(ahead, old, new)  # noqa: E731
-        progress = jax.tree.map(keep, state.progress, fresh.progress)
-        return dataclasses.replace(fresh, scale=state.scale, opening=state.opening, progress=progress, full=ahead)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -75,6 +78,17 @@ class TrustRegion(Stepwise):
             steps=jnp.asarray(0, jnp.int32),
             status=jnp.asarray(RUNNING, jnp.int32),
         )
+
+    def take_over(self, state: Any) -> TrustRegionState:
+        """The state in which to go on from where another solver stands, mindful of what it proved."""
+        if not isinstance(state, TrustRegionState):
+            return self.init(state.free)
+        # What is within tolerance stays so at the candidate, which the other solver did not get to see.
+        ahead = state.full & (state.progress.quiet > 0)
+        fresh = self.init(jnp.where(ahead, state.candidate, state.free))
+        keep = lambda old, new: jnp.where(ahead, old, new)  # noqa: E731
+        progress = jax.tree.map(keep, state.progress, fresh.progress)
+        return dataclasses.replace(fresh, scale=state.scale, opening=state.opening, progress=progress, full=ahead)
 
     def candidate(self, state: TrustRegionState) -> Float[Array, " n_free"]:
         """The point that the last step proposed."""

@@ -15,7 +15,7 @@ import scipy.special
 import mlekit as mle
 from mlekit import lanes
 
-from .harness import Way, cores, in_shares
+from .harness import Limit, Way, cores, in_shares, measure_limit
 
 #: `loss(free, one set)`: the negative log-likelihood of one data set.
 Loss = Callable[[jax.Array, Any], jax.Array]
@@ -33,7 +33,7 @@ def available(makers: Mapping[str, Callable[[], Way]]) -> tuple[tuple[Way, ...],
     for name, make in makers.items():
         try:
             ways.append(make())
-        except Exception as error:  # packages that do not suit each other break in many ways
+        except (ImportError, AttributeError) as error:  # packages that do not suit each other lack something
             missing[name] = f"not installable: {type(error).__name__}: {error}"
     return tuple(ways), missing
 
@@ -59,6 +59,33 @@ def mlekit_way(
         return float(np.mean(np.asarray(latest[0][0].steps))) if latest else None
 
     return Way("mlekit", run, steps=steps), lambda: latest[0]
+
+
+def limit_of(
+    latest: Callable[[], tuple[mle.Fit, int]],
+    *,
+    rows: int,
+    loss: Loss,
+    points: np.ndarray,
+    sets: Any,
+    others: tuple[Way, ...] = (),
+) -> Callable[[float], Limit]:
+    """What gives the limit of mlekit's latest fits from the seconds they took; arguments as of `measure_limit`."""
+
+    def limit(seconds: float) -> Limit:
+        fits, executed = latest()
+        return measure_limit(
+            seconds,
+            fits=fits,
+            executed_rows=executed,
+            rows=rows,
+            loss=loss,
+            points=points,
+            sets=sets,
+            others=others,
+        )
+
+    return limit
 
 
 def cpu_sample(size: str) -> int | None:

@@ -19,8 +19,9 @@ from .compilation import Held, compiled
 from .data import as_arrays, as_lengths, as_weights
 from .groups import Groups
 from .implicit import attach_derivative
-from .likelihood import Likelihood, Objective, block_rows, default_float, is_inexact, n_rows
+from .likelihood import Likelihood, block_rows, default_float, is_inexact, n_rows
 from .model import as_model
+from .objective import Objective
 from .parameters import Parameters, leaf_name
 from .report.progress import BatchProgress, FitProgress
 from .result import Fit, make_fit

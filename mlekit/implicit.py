@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .likelihood import Objective
 from .linear_algebra import curvature_scale, spectrum
+from .objective import Objective
 
 
 def attach_derivative(

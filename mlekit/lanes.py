@@ -19,9 +19,9 @@ from jaxtyping import Array, Float, Int, PyTree
 from . import devices
 from .collection import Collection, Sets, power_of_two
 from .compilation import Compiled, compiled
-from .likelihood import Objective
 from .loop import Solution, nothing_to_find, running, search, solution
 from .model import Model
+from .objective import Objective
 from .parameters import Parameters
 from .solvers import Solver, Stop
 from .solvers.base import Stepwise

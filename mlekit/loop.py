@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,20 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .likelihood import Objective
+from . import large
 from .linear_algebra import curvature_scale, norm, spectrum
+from .objective import Objective
 from .solvers import DENSE_CERTIFICATE, Newton, Scoring, Solver, Stop
 from .solvers.base import Stepwise
 from .solvers.newton import WARM_UP
-from .solvers.trust_region import TrustRegion
 from .status import RUNNING, Status
 
-#: A data set of at least three times as many blocks of rows is first fitted to so many of them, in so many steps.
-SAMPLE_BLOCKS, SAMPLE_STEPS = 8, 50
-#: To so many nats, far below what the sample's own noise leaves to be gained.
-SAMPLE_TOLERANCE = 0.01
-#: A curvature is kept while each step leaves at most this share of what was to be gained.
-CHORD_GAIN = 0.1
 #: Newton steps that may follow another solver which believes to have arrived.
 PROOF_STEPS = 12
 
@@ -72,69 +65,6 @@ def run(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
     return jax.lax.while_loop(
         lambda state: running(state, stop), lambda state: solver.step(objective, state, stop), state
     )
-
-
-def run_from_sample(solver: Stepwise, objective: Objective, state: Any, stop: Stop) -> Any:
-    """`run` on a large data set: on a sample of its blocks of rows first, whose maximum is where all begins.
-
-    A method in a trust region goes on from there with the curvature of the sample, on gradients alone, for as long
-    as every step gains much, and then on its own. Near the end a curvature that has just been computed serves once
-    more. If the sample has no maximum, the start is what it was. One compiled step serves all phases.
-    """
-    likelihood, kind = objective.likelihood, solver.derivatives(objective)
-    start, few = state.free, jnp.minimum(stop.max_steps, SAMPLE_STEPS)
-    keeps = isinstance(solver, TrustRegion)
-    sample, chord, alone = 0, 1, 2
-
-    def goes_on(state: Any, phase: Array, steps: Array) -> Array:
-        spent = jnp.where(phase == sample, state.steps >= few, steps >= stop.max_steps)
-        return (state.status == RUNNING) & ~spent
-
-    def derivatives(part: Objective, state: Any, phase: Array) -> Any:
-        point = solver.candidate(state)
-        if not keeps:
-            return part.derivatives(kind, point)
-        return jax.lax.cond(
-            (phase == chord) | ((phase == alone) & state.progress.sure),
-            lambda: (*part.gradient(point), state.curvature),
-            lambda: part.derivatives(kind, point),
-        )
-
-    def go(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
-        before, phase, steps = carry
-        stride = jnp.where(phase == sample, likelihood.n_blocks // SAMPLE_BLOCKS, 1)
-        part = dataclasses.replace(objective, likelihood=dataclasses.replace(likelihood, stride=stride))
-        tolerance = jnp.where(phase == sample, jnp.maximum(SAMPLE_TOLERANCE, stop.tolerance), stop.tolerance)
-        until = Stop(tolerance.astype(stop.tolerance.dtype), stop.max_steps)
-        state = solver.learn(before, derivatives(part, before, phase), part.n_obs, until)
-        steps = steps + (phase != sample)
-        over = ~goes_on(state, phase, steps)
-        found = (state.status == Status.converged) | (state.status == RUNNING)
-        new = solver.init(jnp.where(found, state.free, start))
-        following = jnp.full_like(phase, alone)
-        if isinstance(solver, TrustRegion):
-            maximum = (state.status == Status.converged) | state.progress.sure
-            over |= (phase == sample) & maximum
-            following = jnp.where((phase == sample) & maximum, chord, following)
-            with_curvature = dataclasses.replace(new, curvature=state.curvature, scale=state.scale)
-            new = jax.tree.map(
-                lambda *three: jnp.select([following == chord, phase == chord], three[:2], three[2]),
-                with_curvature,
-                solver.take_over(state),
-                new,
-            )
-            slow = state.progress.decrement > CHORD_GAIN * before.progress.decrement
-            over |= (phase == chord) & ((state.progress.quiet > 0) | slow)
-        over &= phase != alone
-        state = jax.tree.map(lambda new, old: jnp.where(over, new, old), new, state)
-        return state, jnp.where(over, following, phase), steps
-
-    def on(carry: tuple[Any, Array, Array]) -> Array:
-        state, phase, steps = carry
-        return (phase != alone) | goes_on(state, phase, steps)
-
-    state, _, steps = jax.lax.while_loop(on, go, (state, jnp.asarray(sample), jnp.zeros_like(state.steps)))
-    return eqx.tree_at(lambda s: s.steps, state, steps)
 
 
 def search(
@@ -271,13 +201,13 @@ def maximise(solver: Solver, objective: Objective, free: Float[Array, " n_free"]
     """The maximum of one data set's likelihood."""
     if not free.size:
         return nothing_to_find(objective)
-    sampled = isinstance(solver, Stepwise) and objective.likelihood.n_blocks >= 3 * SAMPLE_BLOCKS
+    sampled = isinstance(solver, Stepwise) and large.is_large(objective)
 
     def drive(solver: Solver, state: Any, stop: Stop) -> Any:
         nonlocal sampled
         if sampled and isinstance(solver, Stepwise):
             sampled = False
-            return run_from_sample(solver, objective, state, stop)
+            return large.run(solver, objective, state, stop)
         return run(solver, objective, state, stop)
 
     state, steps = search(solver, drive, lambda fn: fn, free, stop)

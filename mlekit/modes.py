@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, Int, PyTree
 from . import lanes
 from .collection import Collection
 from .compilation import compiled
-from .likelihood import Objective
 from .linear_algebra import curvature_scale
 from .loop import Solution
 from .model import Model
+from .objective import Objective
 from .parameters import Parameters
 from .solvers import DENSE_CERTIFICATE
 from .status import Status, StatusArray

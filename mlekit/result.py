@@ -18,10 +18,11 @@ from .collection import from_arrays, from_groups
 from .compilation import Held, compiled
 from .groups import Groups
 from .inference import criteria, delta, each, information, intervals
-from .likelihood import Likelihood, Objective
+from .likelihood import Likelihood
 from .loop import Solution
 from .model import Model
 from .modes import Modes
+from .objective import Objective
 from .parameters import Parameters
 from .status import ADVICE, Status, StatusArray
 from .trees import is_array, repeat, shared

@@ -18,6 +18,7 @@ import pytest
 import mlekit as mle
 from mlekit import collection as collection_
 from mlekit import lanes as lanes_
+from mlekit import large
 from mlekit.collection import from_groups, power_of_two, round_up
 from mlekit.lanes import accounting
 from mlekit.model import as_model
@@ -369,6 +370,63 @@ def test_a_large_data_set_in_blocks() -> None:
     weighted = mle.fit(line, START, data, weights=weights, constraints=RULES, solver=optax.lbfgs())
     best = least_squares({k: np.delete(v, np.s_[::7]) for k, v in data.items()})
     np.testing.assert_allclose([weighted.params[k] for k in best], list(best.values()), rtol=1e-9)
+
+
+def test_a_sample_may_mislead_but_never_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether its blocks are like the others, of one kind, or without a maximum: the answer is the same."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(120_000, 3))
+    y = (rng.random(120_000) < 1 / (1 + np.exp(-(x @ [0.5, -1.0, 0.0] - 0.5)))).astype(float)
+
+    def density(params: Any, obs: Any) -> Any:
+        logit = params[0] + jnp.dot(obs["x"], params[1:])
+        return obs["y"] * logit - jax.nn.softplus(logit)
+
+    def fit(order: np.ndarray, **options: Any) -> mle.Fit:
+        return mle.fit(density, np.zeros(4), {"x": x[order], "y": y[order]}, **options)
+
+    orders = [np.arange(120_000), np.argsort(y), np.argsort(x @ [0.5, -1.0, 0.0] + 4 * y)]
+    sampled = [fit(order) for order in orders]
+    counted = fit(orders[0], weights=np.ones(120_000))
+    monkeypatch.setattr(large, "SAMPLE_BLOCKS", 10**9)
+    jax.clear_caches()
+    alone = fit(orders[0])
+    assert int(sampled[0].steps) != int(alone.steps)
+    for one in [*sampled, counted]:
+        assert str(one.status) == "converged"
+        np.testing.assert_allclose(
+            one.params, alone.params, rtol=0, atol=1e-9 * float(alone.standard_errors().min())
+        )
+        np.testing.assert_allclose(one.standard_errors(), alone.standard_errors(), rtol=1e-8)
+        assert float(one.certificate.decrement) < 1e-9
+
+
+def test_a_large_data_set_without_a_maximum() -> None:
+    rows = np.linspace(-1, 1, 120_000)
+    separated = mle.fit(
+        lambda p, obs: -jax.nn.softplus((1 - 2 * obs["y"]) * (p[0] + p[1] * obs["x"])),
+        np.zeros(2),
+        {"x": rows, "y": (rows > 0.1) * 1.0},
+    )
+    assert str(separated.status) == "unbounded"
+    # The second block alone differs, and is not in the sample, which has no maximum.
+    rare = np.zeros(120_000)
+    rare[4_096:8_192:100] = 1.0
+    fit = mle.fit(lambda p, y: -jax.nn.softplus((1 - 2 * y) * p), 0.0, rare)
+    assert str(fit.status) == "converged"
+    np.testing.assert_allclose(fit.params, np.log(rare.mean() / (1 - rare.mean())), rtol=1e-10)
+
+
+def test_pieces_in_threads_keep_the_precision_of_their_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads do not inherit what was chosen for one of them."""
+    monkeypatch.setattr(collection_, "PIECE_SETS", 64)
+    with jax.enable_x64(False):
+        small = {k: v.astype(np.float32) for k, v in line_data(30, 200, seed=5).items()}
+        fits = mle.fit_batch(line, START, small, constraints=RULES)
+        assert fits.params["slope"].dtype == fits.log_likelihood.dtype == jnp.float32
+        assert fits.status.counts() == {"converged": 200}
+        one = mle.fit_batch(line, START, {k: v[150:151] for k, v in small.items()}, constraints=RULES)
+        np.testing.assert_allclose(fits.params["slope"][150], one.params["slope"][0], rtol=1e-5)
 
 
 def test_powers_of_two() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import mlekit as mle
 
 from .. import peers
-from ..harness import Limit, Way, Workload, measure_limit
+from ..harness import Way, Workload
 from ..peers_single import needs, wanted
 
 POINTS = 64
@@ -38,9 +38,9 @@ def log_density(params: Any, obs: Any) -> Any:
     return -0.5 * z * z - jnp.log(params["noise"]) - 0.5 * np.log(2 * np.pi)
 
 
-def model() -> Any:
-    """What mlekit fits: the one place to change for a `mle.regression` with normal noise."""
-    return log_density
+def model() -> mle.Model:
+    """What mlekit fits: a regression with normal noise, which is steered by its expected information."""
+    return mle.regression(lambda params, obs: (curve(params, obs["t"]), params["noise"]), mle.families.normal)
 
 
 def simulate(n_fits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -117,19 +117,6 @@ def workloads(size: str) -> list[Workload]:
     own, latest = peers.mlekit_way(fit, lambda fits: jnp.stack([fits.params[name] for name in NAMES], axis=1))
     others, missing = peers.available(makers)
 
-    def limit(seconds: float) -> Limit:
-        fits, executed = latest()
-        return measure_limit(
-            seconds,
-            fits=fits,
-            executed_rows=executed,
-            rows=POINTS,
-            loss=loss,
-            points=np.log(starts),
-            sets=data,
-            others=others,
-        )
-
     workload = Workload(
         name="decays",
         title=f"{n_fits:,} biexponential decays of 64 points, 5 parameters, 1 % from pathological starts",
@@ -137,7 +124,7 @@ def workloads(size: str) -> list[Workload]:
         ways=(own, *others),
         log_likelihood=lambda estimates: log_likelihood(t, y, estimates),
         reach={**wanted(others, {SCIPY: 10}), "limit": 0.75},
-        limit=limit,
+        limit=peers.limit_of(latest, rows=POINTS, loss=loss, points=np.log(starts), sets=data, others=others),
         missing=missing,
     )
     return [workload]

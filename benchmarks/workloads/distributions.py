@@ -17,7 +17,7 @@ import mlekit as mle
 from mlekit.special import gammaln, gammaln_difference
 
 from .. import peers
-from ..harness import Limit, Way, Workload, measure_limit
+from ..harness import Way, Workload
 from ..peers_single import needs, wanted
 
 POINTS = 100
@@ -183,19 +183,6 @@ def workload(size: str, name: str, seed: int) -> Workload:
         values = [jnp.exp(value) if positive else value for value, positive in zip(free, case.positive)]
         return -jnp.sum(case.density(dict(zip(case.names, values)), one))
 
-    def limit(seconds: float) -> Limit:
-        fits, executed = latest()
-        return measure_limit(
-            seconds,
-            fits=fits,
-            executed_rows=executed,
-            rows=POINTS,
-            loss=loss,
-            points=np.where(by_logarithm, np.log(np.where(by_logarithm, starts, 1.0)), starts),
-            sets=x,
-            others=(),
-        )
-
     return Workload(
         name=name,
         title=f"{len(x):,} {name} fits of {POINTS} points, {len(case.names)} parameters, float64",
@@ -205,6 +192,13 @@ def workload(size: str, name: str, seed: int) -> Workload:
         # Heavier tails than the normal's make the likelihood rise from infinite degrees of freedom inwards.
         counted=scipy.stats.kurtosis(x, axis=1) > 0 if name == "Student-t" else None,
         reach=wanted(others, {SCIPY: 50.0, IMINUIT: 5.0}),
-        limit=limit,
+        limit=peers.limit_of(
+            latest,
+            rows=POINTS,
+            loss=loss,
+            points=np.where(by_logarithm, np.log(np.where(by_logarithm, starts, 1.0)), starts),
+            sets=x,
+            others=(),
+        ),
         missing=missing,
     )

@@ -13,7 +13,7 @@ import mlekit as mle
 from mlekit.special import gammaln_difference
 
 from .. import peers
-from ..harness import Limit, Way, Workload, measure_limit
+from ..harness import Way, Workload
 from ..peers_single import wanted
 
 ROWS = 200
@@ -34,11 +34,6 @@ def log_density(params: Any, obs: Any) -> Any:
     size = 1 / alpha
     rises = gammaln_difference(size, y) - obs["constant"]
     return rises + y * (jnp.log(alpha) + log_mean) - (y + size) * jnp.log1p(alpha * jnp.exp(log_mean))
-
-
-def model() -> Any:
-    """What mlekit fits: the one place to change for a `mle.regression` with negative-binomial noise."""
-    return log_density
 
 
 def simulate(n_fits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -84,10 +79,8 @@ def workloads(size: str) -> list[Workload]:
     init = dict(zip(NAMES, starts.T))
     free = np.column_stack([starts[:, :3], np.log(starts[:, 3])])
 
-    fitted = model()
-
     def fit() -> mle.Fit:
-        return mle.fit_batch(fitted, init, data, init_axis=0, constraints=CONSTRAINTS)
+        return mle.fit_batch(log_density, init, data, init_axis=0, constraints=CONSTRAINTS)
 
     def by_numba() -> Way:
         from ..numba_loops.negative_binomial import newton
@@ -107,7 +100,7 @@ def workloads(size: str) -> list[Workload]:
         return peers.on_all_cores(STATSMODELS, statsmodels, x, y, starts, sample=cpu_sample)
 
     def plain(start: jax.Array, one: Any) -> tuple[jax.Array, jax.Array]:
-        found = mle.fit(fitted, dict(zip(NAMES, natural(start))), one, constraints=CONSTRAINTS, max_steps=200)
+        found = mle.fit(log_density, dict(zip(NAMES, natural(start))), one, constraints=CONSTRAINTS, max_steps=200)
         return jnp.stack([found.params[name] for name in NAMES]), found.steps
 
     def mapped(name: str, solve: peers.Solve) -> Way:
@@ -129,19 +122,6 @@ def workloads(size: str) -> list[Workload]:
     own, latest = peers.mlekit_way(fit, lambda fits: jnp.stack([fits.params[name] for name in NAMES], axis=1))
     others, missing = peers.available(makers)
 
-    def limit(seconds: float) -> Limit:
-        fits, executed = latest()
-        return measure_limit(
-            seconds,
-            fits=fits,
-            executed_rows=executed,
-            rows=ROWS,
-            loss=loss,
-            points=free,
-            sets=data,
-            others=others,
-        )
-
     workload = Workload(
         name="negative binomial",
         title=f"{n_fits:,} negative-binomial regressions of 200 counts, 4 parameters, 1 % without a maximum",
@@ -150,7 +130,7 @@ def workloads(size: str) -> list[Workload]:
         log_likelihood=lambda estimates: log_likelihood(x, y, estimates),
         counted=finite,
         reach={**wanted(others, {PLAIN: 6, SCIPY: 3, STATSMODELS: 8}), "limit": 0.8},
-        limit=limit,
+        limit=peers.limit_of(latest, rows=ROWS, loss=loss, points=free, sets=data, others=others),
         missing=missing,
     )
     return [workload]

@@ -12,7 +12,7 @@ from scipy.special import gammaln
 import mlekit as mle
 
 from .. import peers
-from ..harness import Limit, Way, Workload, measure_limit
+from ..harness import Way, Workload
 from ..peers_single import wanted
 
 SIDE = 5
@@ -23,6 +23,7 @@ CONSTRAINTS = {"amplitude": mle.positive, "width": mle.positive, "background": m
 TILE = 128
 
 NUMBA = "numba Levenberg-Marquardt (Fisher scoring), prange"
+AT_ONCE = "optimistix BFGS, all at once"
 OPTIMISTIX, JAXOPT, TFP = "optimistix BFGS", "jaxopt BFGS", "TFP on JAX BFGS"
 
 
@@ -32,11 +33,6 @@ def log_density(params: Any, pixel: Any) -> Any:
     rate = params["background"] + params["amplitude"] * jnp.exp(-square / (2 * params["width"] ** 2))
     # Relative to the count, which float32 resolves far better than the logarithm of the rate itself.
     return pixel["count"] * jnp.log(rate / pixel["reference"]) + (pixel["count"] - rate) - pixel["constant"]
-
-
-def model() -> Any:
-    """What mlekit fits: the one place to change for a `mle.regression` with Poisson noise."""
-    return log_density
 
 
 def rates(estimates: np.ndarray) -> np.ndarray:
@@ -79,7 +75,7 @@ def workloads(size: str) -> list[Workload]:
 
 def spots(size: str, dtype: Any) -> Workload:
     """Spots with everything in `dtype`."""
-    n_fits, double = N_FITS[size], dtype is np.float64
+    n_fits, double, tile = N_FITS[size], dtype is np.float64, None if size == "gpu" else TILE
     exact, starts = simulate(n_fits)
     reference = np.maximum(exact, 1)
     row, column = (np.broadcast_to(index.ravel(), exact.shape) for index in np.indices((SIDE, SIDE)))
@@ -91,25 +87,26 @@ def spots(size: str, dtype: Any) -> Workload:
     free = starts.copy()
     free[:, [0, 3, 4]] = np.log(starts[:, [0, 3, 4]])
     init = dict(zip(NAMES, starts.T))
-    fitted = model()
 
     def fit() -> mle.Fit:
-        return mle.fit_batch(fitted, init, images, init_axis=0, constraints=CONSTRAINTS)
+        return mle.fit_batch(log_density, init, images, init_axis=0, constraints=CONSTRAINTS)
 
     def by_numba() -> Way:
         from ..numba_loops.spots import levenberg_marquardt
 
         return peers.compiled_loop(NUMBA, levenberg_marquardt(dtype), images["count"], starts, sample=cpu_sample)
 
-    def mapped(name: str, solve: peers.Solve) -> Way:
-        return peers.mapped(name, solve, free, images, natural, tile=tile)
+    def bfgs() -> peers.Solve:
+        return peers.optimistix(per_photon, "BFGS", 1e-6 if double else 1e-4)
+
+    def mapped(name: str, solve: peers.Solve, tile: int | None = tile, sample: int | None = None) -> Way:
+        return peers.mapped(name, solve, free, images, natural, tile=tile, sample=sample)
 
     cpu_sample = peers.cpu_sample(size)
-    tile = None if size == "gpu" else TILE
     # The loosest tolerances at which they find the maxima; line searches of float32 fail on tighter ones.
     makers = {
         NUMBA: by_numba,
-        OPTIMISTIX: lambda: mapped(OPTIMISTIX, peers.optimistix(per_photon, "BFGS", 1e-6 if double else 1e-4)),
+        OPTIMISTIX: lambda: mapped(OPTIMISTIX, bfgs()),
         JAXOPT: lambda: mapped(
             JAXOPT,
             peers.jaxopt(per_photon, "BFGS", 3e-6)
@@ -118,21 +115,10 @@ def spots(size: str, dtype: Any) -> Workload:
         ),
         TFP: lambda: mapped(TFP, peers.tfp(per_photon, "bfgs_minimize", 1e-6 if double else 1e-4, max_steps=100)),
     }
+    if tile is not None:
+        makers[AT_ONCE] = lambda: mapped(OPTIMISTIX, bfgs(), tile=None, sample=20_000)
     own, latest = peers.mlekit_way(fit, lambda fits: jnp.stack([fits.params[name] for name in NAMES], axis=1))
     others, missing = peers.available(makers)
-
-    def limit(seconds: float) -> Limit:
-        fits, executed = latest()
-        return measure_limit(
-            seconds,
-            fits=fits,
-            executed_rows=executed,
-            rows=SIDE**2,
-            loss=loss,
-            points=free,
-            sets=images,
-            others=others,
-        )
 
     return Workload(
         name=f"spots, {np.dtype(dtype).name}",
@@ -143,6 +129,6 @@ def spots(size: str, dtype: Any) -> Workload:
         # What float32 can tell apart; its counts alone are sums of some thousands.
         accept=1e-6 if double else 1e-4,
         reach=wanted(others, {NUMBA: 0.6, OPTIMISTIX: 4, JAXOPT: 4, TFP: 4}),
-        limit=limit,
+        limit=peers.limit_of(latest, rows=SIDE**2, loss=loss, points=free, sets=images, others=others),
         missing=missing,
     )

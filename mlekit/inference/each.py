@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..likelihood import Objective
+from ..objective import Objective
 from . import information as information_
 
 

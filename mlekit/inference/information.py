@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..likelihood import Objective
 from ..linear_algebra import curvature_scale, spectrum
+from ..objective import Objective
 
 KINDS = ("observed", "opg", "sandwich")  #: kinds of covariance
 

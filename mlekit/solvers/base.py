@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 from jaxtyping import Array, Float, Int
 
-from ..likelihood import Objective
+from ..objective import Objective
 
 
 class Stop(eqx.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..likelihood import Objective
+from ..objective import Objective
 from .trust_region import TrustRegion
 
 #: Steps on the expected information at most; a search that takes more is better off with the exact one.

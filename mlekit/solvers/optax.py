@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..likelihood import Objective
+from ..objective import Objective
 from ..status import RUNNING, Status
 from .base import Solver, Stop
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..likelihood import Objective
+from ..objective import Objective
 from ..status import RUNNING, Status
 from .base import Stop
 from .trust_region import TrustRegion, TrustRegionState

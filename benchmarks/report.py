@@ -100,6 +100,29 @@ def summary(results: Sequence[Measured]) -> str:
     return tabulate(rows, headers, disable_numparse=True, colalign=align)
 
 
+def markdown(results: Sequence[Measured]) -> str:
+    """The table of the README: one line a workload, with every peer and what was wanted."""
+    rows = []
+    for measured in results:
+        own, *others = measured.rows
+        peers = [
+            f"{row.name.split(', ')[0]} **{ratio(row.ratio)}**"
+            + ("" if row.reach is None else f" (wanted {ratio(row.reach)})")
+            for row in sorted(others, key=lambda row: row.ratio)
+        ]
+        limit = "" if measured.limit is None else factors(measured.limit)
+        if measured.limit_reach is not None:
+            limit += f" (wanted {measured.limit_reach:.2f})"
+        failed = f"{own.failures:,} of {own.counted:,}"
+        title = f"**{measured.name}**: {measured.title}"
+        rows.append(
+            [title, rate(own.fits_per_second), f"{own.compile_seconds:.1f}", "<br>".join(peers), failed, limit]
+        )
+    headers = ["workload", "fits/s", "compile, s", "times as fast as", "failed", "of the limit"]
+    align = ("left", "right", "right", "left", "right", "left")
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
 def targets(measured: Measured) -> list[tuple[str, float, float]]:
     """What is measured against what is wanted: its name, the figure, and the wanted one."""
     out = [(row.name.split(",")[0], row.ratio, row.reach) for row in measured.rows if row.reach is not None]

@@ -217,7 +217,7 @@ class Collection:
         # Row j of the piece is row source[j] of the collection.
         source = np.zeros(n_rows, np.int64)
         source[:total] = np.arange(total) + np.repeat(self.offsets[sets] - (ends - lengths), lengths)
-        take = lambda leaf: leaf[source]  # noqa: E731
+        take = lambda leaf: _rows_of(leaf, source)  # noqa: E731
         weights = None if self.weights is None else take(self.weights)
         anchor = None
         if weights is not None:
@@ -238,6 +238,13 @@ class Collection:
             longest=longest,
             block=self.block(model),
         )
+
+
+def _rows_of(leaf: Any, source: np.ndarray) -> Any:
+    """These rows of an array, where a device takes them without another copy."""
+    leaf = np.asarray(leaf)
+    out = devices.aligned((len(source), *leaf.shape[1:]), leaf.dtype)
+    return np.take(leaf, source, axis=0, out=out, mode="clip")  # other modes gather into a buffer first
 
 
 def from_arrays(data: PyTree, weights: Any, lengths: Any, args: PyTree) -> Collection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 AXIS = "pieces"
+ALIGNMENT = 64  #: bytes
 
 
 def mesh() -> Mesh | None:
@@ -32,6 +34,23 @@ def on_cpu() -> bool:
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An empty array that a CPU device takes as it is, without another copy."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + ALIGNMENT, np.uint8)
+    begin = -room.ctypes.data % ALIGNMENT
+    return room[begin : begin + size].view(dtype).reshape(shape)
+
+
+def placed(leaf: Any) -> jax.Array:
+    """An array on the default device: a copy of its own, which does not change when the original does."""
+    if not (isinstance(leaf, np.ndarray) and on_cpu()):
+        return jnp.asarray(leaf)
+    own = aligned(leaf.shape, leaf.dtype)
+    own[...] = leaf
+    return jax.device_put(own)
 
 
 def at_once(mesh: Mesh | None) -> int:
@@ -59,9 +78,12 @@ def groups(pieces: Iterable[tuple[np.ndarray, Any]], mesh: Mesh | None) -> Itera
 
 
 def together(trees: list[PyTree], mesh: Mesh | None) -> PyTree:
-    """One tree for all devices: with a leading axis that is split over them, if there are several."""
+    """One tree for all devices: with a leading axis that is split over them, if there are several.
+
+    The arrays may be taken as they are: nobody else must change them.
+    """
     if mesh is None:
-        return jax.tree.map(jnp.asarray, trees[0])
+        return jax.device_put(trees[0])
     place = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), place), *trees)
 

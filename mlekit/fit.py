@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
+from . import devices, loop, modes, single
 from . import lanes as lanes_
-from . import loop, modes
 from .collection import Collection, from_arrays, from_groups
 from .compilation import Held, compiled
 from .data import as_arrays, as_lengths, as_weights
@@ -22,18 +21,16 @@ from .implicit import attach_derivative
 from .likelihood import Likelihood, block_rows, default_float, is_inexact, n_rows
 from .model import as_model
 from .objective import Objective
-from .parameters import Parameters, leaf_name
-from .report.progress import BatchProgress, FitProgress
+from .parameters import leaf_name
+from .report.progress import batch_bar
 from .result import Fit, make_fit
 from .solvers import Solver, Stop, choose_solver
 from .start import parameters_like
 from .status import Status
-from .trees import repeat, traced
+from .trees import repeat
 
 #: A decrement beyond this is no convergence: the estimates are off by a seventh of their standard errors.
 LOOSEST = 1e-2
-#: One data set with more rows than this keeps the device busy by itself; lanes would only be in each other's way.
-LONG = 4096
 
 
 def fit(
@@ -111,16 +108,12 @@ def fit(
         0.62 [0.62 8.74]
     """
     keys, init = modes.asked(starts, key, init)
-    prepared = _prepare(log_density, init, data, args, constraints, weights, solver, max_steps, tolerance)
-    likelihood, parameters, start, chosen, stop, _ = prepared
-    if progress and not traced((likelihood, start)):
-        with FitProgress(chosen.name) as bar:
-            found, parameters = _solve_showing(bar, chosen, likelihood, parameters, start, stop)
-    else:
-        found, parameters = _solve(chosen, likelihood, parameters, start, stop)
+    problem, drawn = _problem(log_density, init, data, args, constraints, weights, solver, max_steps, tolerance)
+    likelihood = problem.likelihood
+    found, parameters = single.solve(problem, progress)
     optima = None
     if keys is not None:
-        found, optima = _best_of(keys, found, prepared, progress)
+        found, optima = single.best_of(keys, drawn, found, problem, progress)
     return make_fit(
         found,
         parameters,
@@ -130,7 +123,7 @@ def fit(
         lengths=None,
         args=likelihood.args,
         index=None,
-        solver=chosen.name,
+        solver=problem.solver.name,
         optima=optima,
     )
 
@@ -181,9 +174,8 @@ def argmax(
         >>> print(jax.grad(lambda x: mle.argmax(density, 0.0, x))(x).round(4))
         [0.3333 0.3333 0.3333]
     """
-    prepared = _prepare(log_density, init, data, args, constraints, weights, solver, max_steps, tolerance)
-    likelihood, parameters, start, chosen, stop, _ = prepared
-    return _argmax(chosen, likelihood, parameters, start, stop)
+    problem, _ = _problem(log_density, init, data, args, constraints, weights, solver, max_steps, tolerance)
+    return _argmax(problem)
 
 
 def fit_batch(
@@ -274,7 +266,7 @@ def fit_batch(
     stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
     leaves, optima = parameters.split(start), None
     fits = collection.n_sets * (1 if keys is None else len(keys))
-    with _bar(progress, fits, (collection.rows, collection.lengths, start, args, keys)) as report:
+    with batch_bar(progress, fits, (collection.rows, collection.lengths, start, args, keys)) as report:
         found = lanes_.solve(collection, model, parameters, leaves, chosen, stop, lanes, report)
         if keys is not None:
             others = None if drawn is None else parameters.split(drawn)
@@ -302,7 +294,7 @@ def fit_batch(
     )
 
 
-def _prepare(
+def _problem(
     log_density: Any,
     init: Any,
     data: Any,
@@ -312,17 +304,17 @@ def _prepare(
     solver: Any,
     max_steps: int | None,
     tolerance: float | None,
-) -> tuple[Likelihood, Parameters, PyTree, Solver, Stop, PyTree]:
+) -> tuple[single.Problem, PyTree]:
     """Everything one fit needs, after all that can be known before tracing was checked.
 
-    Last come the parameters that `init` drew for all starts but the first, or `None`.
+    And the parameters that `init` drew for all starts but the first, or `None`.
     """
     model = as_model(log_density)
     if isinstance(data, Groups):
         raise TypeError(
             "data are groups, many data sets: use mle.fit_batch, or one of them: mle.fit(..., data[0])"
         )
-    data = jax.tree.map(jnp.asarray, as_arrays(data))
+    data = jax.tree.map(devices.placed, as_arrays(data))
     rows = n_rows(data)
     weights = as_weights(weights, (rows,), default_float(data))
     drawn = None
@@ -333,17 +325,8 @@ def _prepare(
     parameters, start = parameters_like(start, constraints, dtype=default_float(data), check=drawn is None)
     likelihood = Likelihood(model, data, weights, args, block=block_rows(data, parameters.n_free))
     chosen = choose_solver(solver, parameters.n_free, rows)
-    return likelihood, parameters, start, chosen, _stop(chosen, max_steps, tolerance, parameters.dtype), drawn
-
-
-@contextlib.contextmanager
-def _bar(wanted: bool, fits: int, arrays: PyTree) -> Iterator[Callable[[loop.Solution], None] | None]:
-    """Shows a bar, unless under a trace, and yields what reports the fits that have finished."""
-    if not wanted or traced(arrays):
-        yield None
-        return
-    with BatchProgress(fits) as bar:
-        yield lambda found: bar.update(np.asarray(found.status))
+    stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
+    return single.Problem(likelihood, parameters, start, chosen, stop), drawn
 
 
 def _stop(solver: Solver, max_steps: int | None, tolerance: float | None, dtype: Any) -> Stop:
@@ -359,91 +342,15 @@ def _stop(solver: Solver, max_steps: int | None, tolerance: float | None, dtype:
 
 
 @compiled
-def _solve(
-    solver: Solver, likelihood: Likelihood, parameters: Parameters, start: PyTree, stop: Stop
-) -> tuple[loop.Solution, Parameters]:
-    parameters = parameters.fixed_at(start)
-    objective = Objective(likelihood, parameters)
-    return loop.maximise(solver, objective, parameters.free(start), stop), parameters
-
-
-def _best_of(
-    keys: Array,
-    first: loop.Solution,
-    prepared: tuple[Likelihood, Parameters, PyTree, Solver, Stop, PyTree],
-    progress: bool,
-) -> tuple[loop.Solution, modes.Modes]:
-    """The best that one data set's starts find, of which the first is done, and their modes."""
-    likelihood, parameters, start, solver, stop, drawn = prepared
-    one = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
-    collection = from_arrays(one(likelihood.data), one(likelihood.weights), None, likelihood.args)
-    leaves = one(parameters.split(start))
-    others = None if drawn is None else one(parameters.split(drawn))
-
-    def in_turn(starts: list[Any]) -> loop.Solution:
-        found = []
-        for i in range(len(keys) - 1):
-            begin = parameters.join([leaf[i] for leaf in starts])
-            found.append(_solve(solver, likelihood, parameters, begin, stop)[0])
-            if report is not None:
-                report(found[-1])
-        return jax.tree.map(lambda *parts: jnp.stack(parts), *found)
-
-    def solve(repeated: Collection, starts: list[Any]) -> loop.Solution:
-        if collection.longest > LONG and not traced((first, starts)):
-            return in_turn(starts)
-        return lanes_.solve(repeated, likelihood.model, parameters, starts, solver, stop, report=report)
-
-    with _bar(progress and len(keys) > 1, len(keys) - 1, (first, keys)) as report:
-        best = modes.best_of(
-            keys, one(first), leaves, others, collection, likelihood.model, parameters, stop.tolerance, solve
-        )
-    return jax.tree.map(lambda leaf: leaf[0], best)
-
-
-@compiled
-def _argmax(solver: Solver, likelihood: Likelihood, parameters: Parameters, start: PyTree, stop: Stop) -> PyTree:
-    parameters = parameters.fixed_at(start)
-    objective = Objective(likelihood, parameters)
+def _argmax(problem: single.Problem) -> PyTree:
+    parameters = problem.parameters.fixed_at(problem.start)
+    objective = Objective(problem.likelihood, parameters)
     still = jax.lax.stop_gradient(eqx.filter(objective, eqx.is_array))
     constant = eqx.combine(still, objective)
-    found = loop.maximise(solver, constant, jax.lax.stop_gradient(parameters.free(start)), stop)
+    begin = jax.lax.stop_gradient(parameters.free(problem.start))
+    found = loop.maximise(problem.solver, constant, begin, problem.stop)
     free = attach_derivative(objective, constant, found.free, found.status == Status.converged)
     return parameters.natural(free)
-
-
-def _solve_showing(
-    bar: FitProgress,
-    solver: Solver,
-    likelihood: Likelihood,
-    parameters: Parameters,
-    start: PyTree,
-    stop: Stop,
-) -> tuple[loop.Solution, Parameters]:
-    """`_solve` with the loop in Python, so that every few steps can be shown."""
-    parameters = parameters.fixed_at(start)
-    objective = Objective(likelihood, parameters)
-    if not parameters.n_free:
-        return _solve(solver, likelihood, parameters, start, stop)
-    n_obs = float(objective.n_obs)
-
-    def drive(solver: Solver, state: Any, stop: Stop) -> Any:
-        while bool(loop.running(state, stop)):
-            state = _few_steps(solver, objective, state, stop)
-            bar.update(int(state.steps), -float(state.loss) * n_obs, float(state.decrement))
-        return state
-
-    state, steps = loop.search(solver, drive, lambda fn: fn, parameters.free(start), stop)
-    return _settle(objective, state, steps), parameters
-
-
-@compiled
-def _few_steps(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
-    until = Stop(stop.tolerance, jnp.minimum(stop.max_steps, state.steps + 5))
-    return loop.run(solver, objective, state, until)
-
-
-_settle = compiled(loop.solution)
 
 
 def _batch_start(init: Any, init_axis: int | None, collection: Collection) -> PyTree:

@@ -23,7 +23,7 @@ from .trees import where_rows
 
 #: Numbers that a block of rows of a single data set takes, its data and as many tangents as there are parameters:
 #: on a CPU what fits into a core's cache, elsewhere what memory can spare. And rows of a block at most on a CPU.
-BLOCK_NUMBERS, BLOCK_NUMBERS_WIDE, BLOCK_ROWS = 1 << 17, 1 << 26, 1 << 12
+BLOCK_NUMBERS, BLOCK_NUMBERS_WIDE, BLOCK_ROWS = 1 << 18, 1 << 26, 1 << 12
 FORWARD = 12  #: up to so many parameters the Jacobian of predictions costs least in forward mode
 
 
@@ -373,7 +373,7 @@ def log_likelihood(
         >>> print(f"{mle.log_likelihood(coin, 0.7, flips):.4f}")
         -6.1086
     """
-    data = jax.tree.map(jnp.asarray, as_arrays(data))
+    data = jax.tree.map(devices.placed, as_arrays(data))
     weights = as_weights(weights, (n_rows(data),), default_float(data))
     return Likelihood(as_model(log_density), data, weights, args).log_likelihood(params)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import report
-from benchmarks.__main__ import WORKLOADS
+from benchmarks.__main__ import RESULTS, WORKLOADS
 from benchmarks.harness import Limit, Measured, Row, measure
 
 #: Where fits of few rows have several maxima, another start may end in another one.
@@ -62,3 +62,14 @@ def test_results_are_kept_and_shown(tmp_path: Path) -> None:
     assert report.read(tmp_path / "cpu.json", header | {"machine": "elsewhere"}) == []
     report.picture(tmp_path / "cpu.png", "here", [measured])
     assert (tmp_path / "cpu.png").stat().st_size > 10_000
+
+
+def test_the_readme_shows_the_latest_results() -> None:
+    """Whoever renews the results puts `report.markdown` of them into the README."""
+    kept = json.loads((RESULTS / "cpu.json").read_text())
+    header = {name: kept[name] for name in ("machine", "device", "size")}
+    results = report.read(RESULTS / "cpu.json", header)
+    readme = (RESULTS.parents[1] / "README.md").read_text()
+    assert header["size"] == "full"
+    assert header["machine"] in readme
+    assert report.markdown(results) in readme

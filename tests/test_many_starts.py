@@ -5,7 +5,6 @@ Compiling is what takes time here, so most tests share one model and the shapes 
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import jax
@@ -19,13 +18,12 @@ from scipy import optimize, stats
 import mlekit as mle
 from mlekit import collection as collection_
 from mlekit import modes as modes_
+from mlekit import single
 from mlekit.collection import from_arrays, from_groups
 from mlekit.model import as_model
 from mlekit.modes import Modes
 
 from .models import Counted
-
-fit_ = importlib.import_module("mlekit.fit")  # the name in the package is that of the function
 
 KEY = jax.random.key(0)
 STARTS = 40
@@ -271,7 +269,7 @@ def test_groups_with_weights_args_fixed_and_tied_parameters() -> None:
 
 def test_a_long_data_set_takes_its_starts_in_turn(many: mle.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     fit_one()
-    monkeypatch.setattr(fit_, "LONG", 5)
+    monkeypatch.setattr(single, "LONG", 5)
     before = cauchy.traces
     turns = fit_one()
     assert cauchy.traces == before

@@ -5,14 +5,18 @@ tqdm is imported where a bar is made, so that `import mlekit` does not pay for i
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from jaxtyping import PyTree
 
 from ..status import Status
+from ..trees import traced
 
 
 class FitProgress:
@@ -104,3 +108,13 @@ def _bar(**options: Any) -> Any:
     widgets = in_notebook and importlib.util.find_spec("ipywidgets") is not None
     module = importlib.import_module("tqdm.notebook" if widgets else "tqdm.std")
     return module.tqdm(file=sys.stderr, dynamic_ncols=True, **options)
+
+
+@contextlib.contextmanager
+def batch_bar(wanted: bool, fits: int, arrays: PyTree) -> Iterator[Callable[[Any], None] | None]:
+    """Shows a bar, unless under a trace, and yields what reports the fits that have finished."""
+    if not wanted or traced(arrays):
+        yield None
+        return
+    with BatchProgress(fits) as bar:
+        yield lambda found: bar.update(np.asarray(found.status))

@@ -191,6 +191,7 @@ class Collection:
             wanted = min(workers, self.n_sets // (2 * n_lanes))
             by_rows = min(-(-int(lengths.sum()) // PIECE_ROWS), len(order))
             needed = max(-(-self.n_sets // most), by_rows, wanted, 1)
+            needed = -(-needed // workers) * workers if needed > 1 else 1  # so that none is left to one alone
             if needed > len(order):
                 return np.array_split(every(order), min(needed, self.n_sets))
             # Dealt out in turn, so that all pieces are alike and take the same time.
@@ -242,7 +243,8 @@ class Collection:
 
 def _rows_of(leaf: Any, source: np.ndarray) -> Any:
     """These rows of an array, where a device takes them without another copy."""
-    leaf = np.asarray(leaf)
+    if not (isinstance(leaf, np.ndarray) and leaf.flags.c_contiguous):
+        return leaf[source]
     out = devices.aligned((len(source), *leaf.shape[1:]), leaf.dtype)
     return np.take(leaf, source, axis=0, out=out, mode="clip")  # other modes gather into a buffer first
 

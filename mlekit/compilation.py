@@ -10,8 +10,10 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from .trees import is_array, traced
+from .trees import is_array, tracing
 
+#: From so many rows on, a search takes far longer than the most thorough compilation.
+THOROUGH_ROWS = 1 << 24
 #: Halve the time a CPU's compiler takes, for code that is up to a third slower; not every JAX knows them.
 QUICK: dict[str, bool | str] = {"xla_cpu_use_fusion_emitters": False}
 
@@ -53,32 +55,27 @@ class Compiled:
         return jax.jit(self._run, compiler_options=QUICK) if _knows_quick() else self._thorough
 
     def __call__(self, *args: Any) -> Any:
-        """The function's value; under a trace, a part of what is traced."""
+        """The function's value; under a trace, a part of what is traced, which takes no options of its own."""
         arrays, rest = eqx.partition(args, is_array)
-        out, others = (self._thorough if traced(arrays) else self._quick)(arrays, Held(rest))
+        out, others = (self._thorough if tracing(arrays) else self._quick)(arrays, Held(rest))
         return eqx.combine(out, others.it)
 
     def ahead(self, *args: Any, thorough: bool = False) -> Callable[..., Any]:
         """The function compiled for arguments like these, to be called with such from any thread.
 
         Args:
-            args: arguments, none of them traced.
+            args: arguments, none of them traced; what is no array is kept from these.
             thorough: whether the result will run for so long that a longer compilation pays.
         """
         arrays, rest = eqx.partition(args, is_array)
         jitted = self._thorough if thorough else self._quick
         program = jitted.lower(arrays, Held(rest)).compile()
 
-        def call(*args: Any) -> Any:
-            out, others = program(eqx.filter(args, is_array), Held(rest))
-            return eqx.combine(out, others.it)
+        def call(*others: Any) -> Any:
+            out, known = program(eqx.filter(others, is_array), Held(rest))
+            return eqx.combine(out, known.it)
 
         return call
-
-
-def compiled(fn: Callable[..., Any]) -> Compiled:
-    """`fn`, compiled; see `Compiled`."""
-    return Compiled(fn)
 
 
 @functools.cache

@@ -100,6 +100,8 @@ def _check_leaf(name: str, leaf: str, value: Any, axes: int, wanted: str) -> Non
             f"{shown} is {type(value).__name__}; it must be an array of shape {wanted}"
             + ("" if not isinstance(value, int | float | bool) else " (make lists into arrays with jnp.asarray)")
         )
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{shown} is a masked array; leave the masked rows out, or give them a weight of zero")
     if value.dtype.kind in "OSUMmV":
         kind = {"O": "objects", "S": "text", "U": "text", "M": "dates", "m": "durations"}.get(value.dtype.kind)
         raise TypeError(

@@ -14,20 +14,19 @@ from jaxtyping import PyTree
 from . import devices, loop, modes, single
 from . import lanes as lanes_
 from .collection import Collection, from_arrays, from_groups
-from .compilation import Held, compiled
+from .compilation import Compiled, Held
 from .data import as_arrays, as_lengths, as_weights
 from .groups import Groups
 from .implicit import attach_derivative
 from .likelihood import Likelihood, block_rows, default_float, is_inexact, n_rows
 from .model import as_model
-from .objective import Objective
 from .parameters import leaf_name
 from .report.progress import batch_bar
 from .result import Fit, make_fit
 from .solvers import Solver, Stop, choose_solver
 from .start import parameters_like
 from .status import Status
-from .trees import repeat
+from .trees import is_array, repeat
 
 #: A decrement beyond this is no convergence: the estimates are off by a seventh of their standard errors.
 LOOSEST = 1e-2
@@ -341,10 +340,10 @@ def _stop(solver: Solver, max_steps: int | None, tolerance: float | None, dtype:
     return Stop(jnp.asarray(tolerance, dtype), jnp.asarray(max_steps, jnp.int32))
 
 
-@compiled
+@Compiled
 def _argmax(problem: single.Problem) -> PyTree:
-    parameters = problem.parameters.fixed_at(problem.start)
-    objective = Objective(problem.likelihood, parameters)
+    objective = problem.objective
+    parameters = objective.parameters
     still = jax.lax.stop_gradient(eqx.filter(objective, eqx.is_array))
     constant = eqx.combine(still, objective)
     begin = jax.lax.stop_gradient(parameters.free(problem.start))
@@ -372,7 +371,7 @@ def _batch_start(init: Any, init_axis: int | None, collection: Collection) -> Py
         return init
     # The checks and the meaning of every leaf are those of one start.
     _, one = parameters_like(init, None, dtype=default_float(collection.rows))
-    arrays, rest = eqx.partition(one, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
+    arrays, rest = eqx.partition(one, is_array)
     return eqx.combine(jax.tree.map(lambda leaf: repeat(leaf, n_sets), arrays), rest)
 
 

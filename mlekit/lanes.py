@@ -18,22 +18,20 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from . import devices
 from .collection import Collection, Sets, power_of_two
-from .compilation import Compiled, compiled
+from .compilation import THOROUGH_ROWS, Compiled
 from .loop import Solution, nothing_to_find, running, search, solution
 from .model import Model
 from .objective import Objective
 from .parameters import Parameters
 from .solvers import Solver, Stop
 from .solvers.base import Stepwise
-from .trees import is_array, numbers_as_arrays, pack, traced, unpack
+from .trees import is_array, numbers_as_arrays, pack, traced, tracing, unpack
 
-#: Where lanes are many, a data set that takes more steps than `LONG` finishes in lanes that are few: many shall
-#: not wait for one at the end. It depends on the data set alone, and so does what comes out.
-LONG, MANY_LANES, FEWER = 40, 512, 16
-#: Where a step takes several blocks of rows, the solver serves one lane in so many at a time.
+#: Where lanes are many, a data set that takes more steps than `LONG_SEARCH` finishes in lanes that are few: many
+#: shall not wait for one at the end. It depends on the data set alone, and so does what comes out.
+LONG_SEARCH, MANY_LANES, FEWER = 40, 512, 16
+#: Where a step takes several blocks of rows, the solver serves this fraction of the lanes at a time: a fourth.
 SERVED = 4
-#: From so many rows on, a search takes far longer than the most thorough compilation.
-THOROUGH_ROWS = 1 << 24
 
 
 @dataclasses.dataclass
@@ -85,7 +83,7 @@ def run(
     last = Stop(stop.tolerance, limits)
     if n_lanes < MANY_LANES:
         return _turns(solver, objective, states, n_obs, last, n_lanes, *queue)
-    first = Stop(stop.tolerance, jnp.minimum(limits, LONG))
+    first = Stop(stop.tolerance, jnp.minimum(limits, LONG_SEARCH))
     states, blocks = _turns(solver, objective, states, n_obs, first, n_lanes, *queue)
     left = running(states, last) & (every < count)
     queue = (jnp.argsort(~left, stable=True), jnp.sum(left))
@@ -162,7 +160,7 @@ def _turns(
         if stepwise is None:
             return sums
         part = objective(i).part(kind, candidate, b)
-        return part if whole else jax.tree.map(lambda total, new: total + new.astype(total.dtype), sums, part)
+        return jax.tree.map(lambda total, new: (new if whole else total + new).astype(total.dtype), sums, part)
 
     def step(i: Array, state: Any, sums: Any) -> Any:
         """A step of the solver after the last block."""
@@ -173,9 +171,14 @@ def _turns(
 
     def complete(lanes: Lanes) -> Array:
         """The lanes that have run over all their rows."""
-        likelihood = objective(slot(lanes.place)).likelihood
-        length = likelihood.rows if likelihood.length is None else likelihood.length
-        return (lanes.block > 0) & (lanes.block * likelihood.block >= length) & (lanes.place < count)
+
+        def rows_left(i: Array, block: Array) -> Array:
+            likelihood = objective(i).likelihood
+            length = likelihood.rows if likelihood.length is None else likelihood.length
+            return block * likelihood.block < length
+
+        left = jax.vmap(rows_left)(slot(lanes.place), lanes.block)
+        return (lanes.block > 0) & ~left & (lanes.place < count)
 
     def serve(lanes: Lanes) -> Lanes:
         """Steps of the solver in the first lanes that are complete; those that stop take the next data set."""
@@ -230,7 +233,7 @@ def for_each(fn: Callable[[Int[Array, ""]], Any], n_sets: int, width: int) -> An
     return jax.tree.map(lambda leaf: leaf.reshape(index.size, *leaf.shape[2:])[:n_sets], out)
 
 
-@compiled
+@Compiled
 def solve_piece(
     sets: Sets,
     starts: PyTree,
@@ -263,7 +266,8 @@ def solve_piece(
             blocks.append(turned)
             return states
 
-        warm_up = model.regression is not None
+        # Where the expected information is dear, the exact one costs hardly more.
+        warm_up = model.regression is not None and model.regression.family.closed_form
         found = search(solver, drive, jax.vmap, free, stop, warm_up)
         settled = for_each(lambda i: solution(objective(i), *pick(found, i)), n_sets, n_lanes)
         return settled, sum(blocks, jnp.zeros((), jnp.int32))
@@ -297,7 +301,7 @@ def solve(
     rows = collection.block(model) or collection.longest
 
     rest = (solver, model, collection.args, parameters, stop, width)
-    if collection.traced or traced((starts, stop)):
+    if collection.traced or tracing(starts):
         return solve_piece(collection.whole(model), starts, None, *rest)[0]
     account = _ACCOUNT.get()
 
@@ -334,7 +338,7 @@ def map_sets(
     width = collection.lanes(model)
     arrays, others = eqx.partition((parameters, value, own), is_array)
     rest = (fn, model, collection.args, others, width)
-    if collection.traced or traced(arrays):
+    if collection.traced or tracing(arrays):
         return _map_piece(collection.whole(model), arrays, None, *rest)
 
     def finish(out: Any, count: int) -> Any:
@@ -343,7 +347,7 @@ def map_sets(
     return _in_pieces(_map_piece, collection, model, parameters.n_free, width, arrays, rest, finish)
 
 
-@compiled
+@Compiled
 def _map_piece(
     sets: Sets,
     arrays: PyTree,
@@ -400,7 +404,7 @@ def _in_pieces(
 
     with ThreadPoolExecutor(devices.at_once(mesh)) as pool:
         for pieces in devices.groups(collection.pieces(model, n_free, width), mesh):
-            own = [_rows_of(arrays, chosen, sets.n_sets) for chosen, sets in pieces]
+            own = [_of_sets(arrays, chosen, sets.n_sets) for chosen, sets in pieces]
             sent = devices.together([sets for _, sets in pieces], mesh), devices.together(own, mesh)
             program = fn.ahead(*sent, mesh, *rest, thorough=thorough)
             under_way.append(([chosen for chosen, _ in pieces], pool.submit(work, program, *sent)))
@@ -412,7 +416,7 @@ def _in_pieces(
     return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)[back]), *parts)
 
 
-def _rows_of(arrays: PyTree, chosen: np.ndarray, n_sets: int) -> PyTree:
+def _of_sets(arrays: PyTree, chosen: np.ndarray, n_sets: int) -> PyTree:
     """The arrays of the chosen sets, and as many of some set as it takes to fill a piece."""
     filled = np.concatenate([chosen, np.full(n_sets - len(chosen), chosen[-1] if len(chosen) else 0)])
     return jax.tree.map(lambda leaf: leaf[filled], arrays)
@@ -446,7 +450,7 @@ def starts(init: Callable[[PyTree], PyTree], collection: Collection) -> PyTree:
     return eqx.combine(merged, rest)
 
 
-@eqx.filter_jit
+@Compiled
 def _starts(init: Callable[[PyTree], PyTree], rows: PyTree, offsets: Array, lengths: Array, width: int) -> PyTree:
     def one(offset: Array, length: Array) -> PyTree:
         index = offset + jnp.arange(width) % jnp.maximum(length, 1)

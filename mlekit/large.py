@@ -22,6 +22,8 @@ SAMPLE_BLOCKS, SAMPLE_STEPS = 8, 50
 SAMPLE_TOLERANCE = 0.01
 #: A curvature is kept while each step leaves at most this share of what was to be gained.
 CHORD_GAIN = 0.1
+#: A search that may take fewer steps than this goes without.
+FEWEST_STEPS = 10
 #: The phases of a search: on the sample; on all rows, with the curvature of the sample; on all rows.
 SAMPLE, CHORD, WHOLE = 0, 1, 2
 
@@ -45,46 +47,58 @@ def run(solver: Stepwise, objective: Objective, state: Any, stop: Stop) -> Any:
         state: where the solver begins.
         stop: when to stop; steps on the sample do not count.
     """
-    likelihood = objective.likelihood
-    start, few = state.free, jnp.minimum(stop.max_steps, SAMPLE_STEPS)
+    start = state.free
+    loose = jnp.maximum(stop.tolerance, jnp.asarray(SAMPLE_TOLERANCE, stop.tolerance.dtype))
 
-    def goes_on(state: Any, phase: Array, steps: Array) -> Array:
-        spent = jnp.where(phase == SAMPLE, state.steps >= few, steps >= stop.max_steps)
+    def rows(stride: Any) -> Objective:
+        likelihood = dataclasses.replace(objective.likelihood, stride=stride)
+        return dataclasses.replace(objective, likelihood=likelihood)
+
+    all_obs, stride = objective.n_obs, jnp.asarray(objective.likelihood.n_blocks // SAMPLE_BLOCKS)
+    sample_obs = rows(stride).n_obs
+
+    def runs(state: Any, phase: Array, steps: Array) -> Array:
+        # The last step is for all rows with their own curvature: what came before proves nothing.
+        most = jnp.where(phase == CHORD, stop.max_steps - 1, stop.max_steps)
+        spent = jnp.where(phase == SAMPLE, state.steps >= SAMPLE_STEPS, steps >= most)
         return (state.status == RUNNING) & ~spent
 
-    def go(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
+    def step(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
         before, phase, steps = carry
         sampled = phase == SAMPLE
-        stride = jnp.where(sampled, likelihood.n_blocks // SAMPLE_BLOCKS, 1)
-        part = dataclasses.replace(objective, likelihood=dataclasses.replace(likelihood, stride=stride))
-        loose = jnp.maximum(stop.tolerance, jnp.asarray(SAMPLE_TOLERANCE, stop.tolerance.dtype))
-        until = Stop(jnp.where(sampled, loose, stop.tolerance), stop.max_steps)
-        state = solver.learn(before, _derivatives(solver, part, before, phase), part.n_obs, until)
+        n_obs = jnp.where(sampled, sample_obs, all_obs)
+        found = _derivatives(solver, rows(jnp.where(sampled, stride, 1)), n_obs, before, phase)
+        state = solver.learn(before, found, n_obs, Stop(jnp.where(sampled, loose, stop.tolerance), stop.max_steps))
         steps = steps + ~sampled
         over, following, new = _hand_over(solver, before, state, phase, start)
-        over = (phase != WHOLE) & (over | ~goes_on(state, phase, steps))
+        over = (phase != WHOLE) & (over | ~runs(state, phase, steps))
+        # Other rows may forbid where the sample has its maximum.
+        forbidden = ~sampled & (steps == 1) & (state.status == Status.nonfinite_start)
+        new = jax.tree.map(lambda new, fresh: jnp.where(forbidden, fresh, new), new, solver.init(start))
+        following, over = jnp.where(forbidden, WHOLE, following), over | forbidden
         state = jax.tree.map(lambda new, old: jnp.where(over, new, old), new, state)
         return state, jnp.where(over, following, phase), steps
 
-    def on(carry: tuple[Any, Array, Array]) -> Array:
+    def unfinished(carry: tuple[Any, Array, Array]) -> Array:
         state, phase, steps = carry
-        return (phase != WHOLE) | goes_on(state, phase, steps)
+        return (phase != WHOLE) | runs(state, phase, steps)
 
-    state, _, steps = jax.lax.while_loop(on, go, (state, jnp.asarray(SAMPLE), jnp.zeros_like(state.steps)))
+    first = jnp.where(stop.max_steps >= FEWEST_STEPS, SAMPLE, WHOLE)
+    state, _, steps = jax.lax.while_loop(unfinished, step, (state, first, jnp.zeros_like(state.steps)))
     return eqx.tree_at(lambda s: s.steps, state, steps)
 
 
-def _derivatives(solver: Stepwise, objective: Objective, state: Any, phase: Array) -> Any:
+def _derivatives(solver: Stepwise, objective: Objective, n_obs: Array, state: Any, phase: Array) -> Any:
     """What the solver learns from; where its curvature will do as it is, that comes from the state."""
     point, kind = solver.candidate(state), solver.derivatives(objective)
     if not isinstance(solver, TrustRegion):
-        return objective.derivatives(kind, point)
+        return objective.derivatives(kind, point, n_obs)
     # The point that only polishes the last digits of a proven maximum needs no curvature of its own.
     kept = (phase == CHORD) | ((phase == WHOLE) & state.progress.sure)
     return jax.lax.cond(
         kept,
-        lambda: (*objective.gradient(point), state.curvature),
-        lambda: objective.derivatives(kind, point),
+        lambda: (*objective.derivatives("gradient", point, n_obs), state.curvature),
+        lambda: objective.derivatives(kind, point, n_obs),
     )
 
 

@@ -182,14 +182,10 @@ class Likelihood(eqx.Module):
             values, slopes = jax.vmap(jax.value_and_grad(one))(predictions, data)
             curvature = jax.vmap(jax.hessian(one) if observed else regression.information)(predictions, data)
             if weights is not None:
-                slopes = jnp.where(weights[:, None] > 0, weights[:, None] * slopes, 0)
-                curvature = jnp.where(weights[:, None, None] > 0, weights[:, None, None] * curvature, 0)
+                w = weights.astype(vector.dtype)[:, None]
+                slopes = jnp.where(w > 0, w * slopes, 0)
+                curvature = jnp.where(w[..., None] > 0, w[..., None] * curvature, 0)
             return values, slopes, -curvature if observed else curvature
-
-        def bent(z: Array) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-            predictions, pull_back = jax.vjp(lambda z: jax.vmap(predict, in_axes=(None, 0))(z, data), z)
-            found = densities(jax.lax.stop_gradient(predictions))
-            return (pull_back(found[1])[0], predictions), found
 
         def twice(z: Array, obs: PyTree) -> tuple[Array, Array]:
             out = predict(z, obs)
@@ -197,12 +193,19 @@ class Likelihood(eqx.Module):
 
         second: Any = 0
         if exact:
-            (second, jacobian), (values, slopes, curvature) = jax.jacfwd(bent, has_aux=True)(vector)
+            whole = lambda z: jax.vmap(predict, in_axes=(None, 0))(z, data)  # noqa: E731
+            values, slopes, curvature = densities(whole(vector))
+
+            def pulled_back(z: Array) -> tuple[Array, Array]:
+                predictions, pull_back = jax.vjp(whole, z)
+                return pull_back(slopes)[0], predictions
+
+            second, jacobian = jax.jacfwd(pulled_back)(vector)
             second = 0.5 * (second + second.T)
         else:
             if vector.shape[0] <= FORWARD:
-                whole = jax.vmap(twice, in_axes=(None, 0))
-                jacobian, predictions = jax.jacfwd(lambda z: whole(z, data), has_aux=True)(vector)
+                both = jax.vmap(twice, in_axes=(None, 0))
+                jacobian, predictions = jax.jacfwd(lambda z: both(z, data), has_aux=True)(vector)
             else:
                 jacobian, predictions = jax.vmap(jax.jacrev(twice, has_aux=True), in_axes=(None, 0))(vector, data)
             values, slopes, curvature = densities(predictions)

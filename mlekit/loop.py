@@ -74,6 +74,7 @@ def search(
     free: Float[Array, "... n_free"],
     stop: Stop,
     warm_up: bool = False,
+    opening: Callable[[Solver, Any, Stop], Any] | None = None,
 ) -> tuple[Any, Int[Array, "..."]]:
     """Run a solver, then have Newton's method prove or refute what it found.
 
@@ -88,19 +89,20 @@ def search(
         free: the starts.
         stop: when to stop.
         warm_up: whether Newton's method begins with the expected information.
+        opening: runs the solver itself, if not as its proof is run.
 
     Returns:
         The last state, and the steps taken in all. The state is one of Newton's unless parameters are too
         many for a dense Hessian.
     """
     newton = solver if isinstance(solver, Newton) else Newton()
-    exact = newton is solver
+    exact, opening = newton is solver, drive if opening is None else opening
     if exact and not warm_up:
-        state = drive(solver, mapped(solver.init)(free), stop)
+        state = opening(solver, mapped(solver.init)(free), stop)
         return state, state.steps
     first = Scoring(newton.radius) if exact else solver
     limit = jnp.minimum(stop.max_steps, WARM_UP) if exact else stop.max_steps
-    state = drive(first, mapped(first.init)(free), Stop(stop.tolerance, limit))
+    state = opening(first, mapped(first.init)(free), Stop(stop.tolerance, limit))
     if free.shape[-1] > DENSE_CERTIFICATE:
         unproven = jnp.where(state.status == Status.converged, Status.stalled, state.status)
         return eqx.tree_at(lambda s: s.status, state, unproven), state.steps
@@ -201,14 +203,8 @@ def maximise(solver: Solver, objective: Objective, free: Float[Array, " n_free"]
     """The maximum of one data set's likelihood."""
     if not free.size:
         return nothing_to_find(objective)
-    sampled = isinstance(solver, Stepwise) and large.is_large(objective)
-
-    def drive(solver: Solver, state: Any, stop: Stop) -> Any:
-        nonlocal sampled
-        if sampled and isinstance(solver, Stepwise):
-            sampled = False
-            return large.run(solver, objective, state, stop)
-        return run(solver, objective, state, stop)
-
-    state, steps = search(solver, drive, lambda fn: fn, free, stop)
+    drive = lambda solver, state, stop: run(solver, objective, state, stop)  # noqa: E731
+    opening = lambda solver, state, stop: large.run(solver, objective, state, stop)  # noqa: E731
+    by_sample = isinstance(solver, Stepwise) and large.is_large(objective)
+    state, steps = search(solver, drive, lambda fn: fn, free, stop, opening=opening if by_sample else drive)
     return solution(objective, state, steps)

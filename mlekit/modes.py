@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from . import lanes
 from .collection import Collection
-from .compilation import compiled
+from .compilation import Compiled
 from .linear_algebra import curvature_scale
 from .loop import Solution
 from .model import Model
@@ -309,7 +309,7 @@ def best_of(
     return _settle_all(every, tolerance, parameters.names)
 
 
-@compiled
+@Compiled
 def _settle_all(found: Solution, tolerance: Float[Array, ""], names: tuple[str, ...]) -> tuple[Solution, Modes]:
     status, reached, vector, errors = found.status, found.log_likelihood, found.vector, found.errors
 

@@ -44,16 +44,17 @@ class Objective(eqx.Module):
         """Loss, gradient and exact Hessian."""
         return self.derivatives("hessian", free)
 
-    def derivatives(self, kind: str, free: Float[Array, " n_free"]) -> Any:
+    def derivatives(self, kind: str, free: Float[Array, " n_free"], n_obs: Array | None = None) -> Any:
         """Loss and derivatives of this kind, summed over all blocks of the data set.
 
         Args:
             kind: `gradient`; `hessian`, the exact one; `outer_product` of the scores; or `scoring`, the curvature
                 of a regression without second derivatives of its predictions. The last two cost first derivatives.
             free: where.
+            n_obs: number of observations, where it is known already.
         """
-        zero = self.nothing(kind)
-        return self.mean(self.likelihood.total(self._block(kind, free), zero), self.n_obs)
+        sums = self.likelihood.total(self._block(kind, free), self.nothing(kind))
+        return self.mean(sums, self.n_obs if n_obs is None else n_obs)
 
     def part(self, kind: str, free: Float[Array, " n_free"], b: Any) -> Any:
         """What block `b` adds to the sums behind `derivatives`."""
@@ -93,10 +94,9 @@ class Objective(eqx.Module):
             )
             return -value, -gradient, information
 
-        if kind == "hessian" and self.likelihood.model.regression is not None:
+        if kind == "scoring" or (kind == "hessian" and self.likelihood.model.regression is not None):
             return by_predictions
-        kinds = {f.__name__: f for f in (gradient, hessian, outer_product)}
-        return by_predictions if kind == "scoring" else kinds[kind]
+        return {"gradient": gradient, "hessian": hessian, "outer_product": outer_product}[kind]
 
     def _block_loss(self, free: Array, data: PyTree, weights: Array | None) -> Array:
         value = self.likelihood.block_sum(self.parameters.natural(free), data, weights)

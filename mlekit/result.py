@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Float, PyTree
 from . import lanes
 from .certificate import Certificate
 from .collection import from_arrays, from_groups
-from .compilation import Held, compiled
+from .compilation import Compiled, Held
 from .groups import Groups
 from .inference import criteria, delta, each, information, intervals
-from .likelihood import Likelihood
+from .likelihood import Likelihood, block_rows
 from .loop import Solution
 from .model import Model
 from .modes import Modes
@@ -375,7 +375,9 @@ class Fit(eqx.Module):
             groups: Groups = data.it
             data = jax.tree.map(jnp.asarray, groups[int(self.index)])  # type: ignore[arg-type]
             weights = None if self.weight_column is None else data[self.weight_column]
-        return Objective(Likelihood(self.model, data, weights, self.args, length=self.lengths), self.parameters)
+        block = block_rows(data, self.parameters.n_free)
+        likelihood = Likelihood(self.model, data, weights, self.args, length=self.lengths, block=block)
+        return Objective(likelihood, self.parameters)
 
     def _need_one_axis(self) -> None:
         shape = self.status.shape
@@ -435,7 +437,7 @@ class Fit(eqx.Module):
         return jnp.asarray(np.unique(labels, return_inverse=True)[1])
 
 
-@compiled
+@Compiled
 def _apply(fn: Callable[[Objective, Any], Any], objective: Objective, value: Any) -> Any:
     return fn(objective, value)
 

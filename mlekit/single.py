@@ -12,16 +12,16 @@ from jaxtyping import Array, PyTree
 
 from . import lanes, loop, modes
 from .collection import Collection, from_arrays
-from .compilation import compiled
+from .compilation import THOROUGH_ROWS, Compiled
 from .likelihood import Likelihood
 from .objective import Objective
 from .parameters import Parameters
 from .report.progress import FitProgress, batch_bar
 from .solvers import Solver, Stop
-from .trees import traced
+from .trees import traced, tracing
 
 #: A data set with more rows than this keeps the device busy by itself; lanes would only be in each other's way.
-LONG = 4096
+LONG_SET = 4096
 
 
 class Problem(eqx.Module):
@@ -33,6 +33,11 @@ class Problem(eqx.Module):
     solver: Solver
     stop: Stop
 
+    @property
+    def objective(self) -> Objective:
+        """What is minimised: the fixed parameters are those of the start."""
+        return Objective(self.likelihood, self.parameters.fixed_at(self.start))
+
 
 def solve(problem: Problem, progress: bool = False) -> tuple[loop.Solution, Parameters]:
     """The maximum, and the parameters with those that are fixed at their start.
@@ -41,23 +46,26 @@ def solve(problem: Problem, progress: bool = False) -> tuple[loop.Solution, Para
         problem: the problem.
         progress: whether to show how far it is.
     """
-    if not progress or traced((problem.likelihood, problem.start)):
+    under_trace = tracing((problem.likelihood, problem.start))
+    if progress and not under_trace:
+        with FitProgress(problem.solver.name) as bar:
+            return _solve_showing(bar, problem)
+    if under_trace or problem.likelihood.rows < THOROUGH_ROWS:
         return _solve(problem)
-    with FitProgress(problem.solver.name) as bar:
-        return _solve_showing(bar, problem)
+    return _solve.ahead(problem, thorough=True)(problem)
 
 
-@compiled
+@Compiled
 def _solve(problem: Problem) -> tuple[loop.Solution, Parameters]:
-    parameters = problem.parameters.fixed_at(problem.start)
-    objective = Objective(problem.likelihood, parameters)
-    return loop.maximise(problem.solver, objective, parameters.free(problem.start), problem.stop), parameters
+    objective = problem.objective
+    begin = objective.parameters.free(problem.start)
+    return loop.maximise(problem.solver, objective, begin, problem.stop), objective.parameters
 
 
 def _solve_showing(bar: FitProgress, problem: Problem) -> tuple[loop.Solution, Parameters]:
-    """`_solve` with the loop in Python, so that every few steps can be shown."""
-    parameters = problem.parameters.fixed_at(problem.start)
-    objective = Objective(problem.likelihood, parameters)
+    """`_solve` with the loop in Python, so that every few steps can be shown: all of them over all rows."""
+    objective = problem.objective
+    parameters = objective.parameters
     if not parameters.n_free:
         return _solve(problem)
     n_obs = float(objective.n_obs)
@@ -72,13 +80,13 @@ def _solve_showing(bar: FitProgress, problem: Problem) -> tuple[loop.Solution, P
     return _settle(objective, state, steps), parameters
 
 
-@compiled
+@Compiled
 def _few_steps(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
     until = Stop(stop.tolerance, jnp.minimum(stop.max_steps, state.steps + 5))
     return loop.run(solver, objective, state, until)
 
 
-_settle = compiled(loop.solution)
+_settle = Compiled(loop.solution)
 
 
 def best_of(
@@ -113,7 +121,7 @@ def best_of(
         return jax.tree.map(lambda *parts: jnp.stack(parts), *found)
 
     def solve(repeated: Collection, starts: list[Any]) -> loop.Solution:
-        if collection.longest > LONG and not traced((first, starts)):
+        if collection.longest > LONG_SET and not traced((first, starts)):
             return in_turn(starts)
         return lanes.solve(repeated, likelihood.model, parameters, starts, solver, stop, report=report)
 

@@ -20,6 +20,11 @@ def traced(tree: PyTree) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
+def tracing(tree: PyTree = ()) -> bool:
+    """Whether a trace of `jit` is under way, even if none of these arrays belongs to it."""
+    return traced((tree, jnp.zeros(())))
+
+
 def repeat(leaf: Any, n_sets: int) -> Any:
     """One for each data set; numbers and known arrays take no further memory, what is neither stays as it is."""
     if isinstance(leaf, jax.core.Tracer) or (is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended)):

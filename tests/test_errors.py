@@ -51,6 +51,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
         ["x has shape ()", "(n_obs, ...)"],
     ),
     "list leaf": ({"data": {"x": [1.0, 2.0], "y": np.zeros(2)}}, TypeError, ["x[0]", "float", "jnp.asarray"]),
+    "masked array": (
+        {"data": {"x": np.ma.masked_invalid([1.0, 2.0]), "y": np.zeros(2)}},
+        TypeError,
+        ["x", "masked"],
+    ),
     "text leaf": ({"data": {"x": np.array(["a", "b"]), "y": np.zeros(2)}}, TypeError, ["x holds text", "numbers"]),
     "text column": ({"data": pandas.DataFrame({"x": ["a"], "y": [1.0]})}, ValueError, ["x", "string"]),
     "empty table": (

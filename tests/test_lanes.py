@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import optimize
 
 import mlekit as mle
 from mlekit import collection as collection_
@@ -188,7 +189,7 @@ def test_the_lanes_account_for_what_they_do() -> None:
 def test_stragglers_finish_in_few_lanes(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With many lanes, sets that take long move over to few: the same numbers, in the same order."""
     monkeypatch.setattr(lanes_, "MANY_LANES", 16)
-    monkeypatch.setattr(lanes_, "LONG", 7)
+    monkeypatch.setattr(lanes_, "LONG_SEARCH", 7)
     monkeypatch.setattr(lanes_, "FEWER", 8)
     sets = line_data(30, 50, seed=8)
     starts = {"intercept": np.zeros(50), "slope": np.ones(50), "sigma": np.ones(50)}
@@ -415,6 +416,66 @@ def test_a_large_data_set_without_a_maximum() -> None:
     fit = mle.fit(lambda p, y: -jax.nn.softplus((1 - 2 * y) * p), 0.0, rare)
     assert str(fit.status) == "converged"
     np.testing.assert_allclose(fit.params, np.log(rare.mean() / (1 - rare.mean())), rtol=1e-10)
+
+
+@pytest.mark.parametrize("solver", [None, mle.Scoring(), mle.BFGS()], ids=str)
+def test_a_large_data_set_in_few_steps(solver: Any) -> None:
+    """Wherever the steps end, what is reported was seen on all rows."""
+    data = line_data(120_000)
+    start, rules = {"intercept": 1.0, "slope": 1.0, "sigma": 3.0}, {"sigma": mle.positive}
+    values = []
+    for max_steps in (1, 2, 5, 9, 10, 11, 12, 14, 100):
+        fit = mle.fit(line, start, data, constraints=rules, solver=solver, max_steps=max_steps)
+        assert str(fit.status) in ("max_steps", "converged", "stalled")
+        np.testing.assert_allclose(fit.log_likelihood, mle.log_likelihood(line, fit.params, data), rtol=1e-12)
+        values.append(float(fit.log_likelihood))
+    assert str(fit.status) == "converged"
+    assert values[0] < values[-1] == pytest.approx(max(values), rel=1e-12)
+
+
+def test_rows_outside_the_sample_may_forbid_its_maximum() -> None:
+    """An uniform distribution's kin: the second block, which is not in the sample, has the only large value."""
+    x = np.random.default_rng(5).gamma(2.0, 1.0, 120_000)
+    x[4_097] = 60.0
+
+    def density(rate: Any, obs: Any) -> Any:  # of an odds that must stay below one
+        return jnp.log(rate) + jnp.log1p(-rate * obs / 70.0)
+
+    def alone(rate: float) -> float:
+        return -float(np.sum(np.log(rate) + np.log1p(-rate * x / 70.0)))
+
+    fit = mle.fit(density, 0.5, x, constraints=mle.positive)
+    best = optimize.minimize_scalar(
+        alone, bounds=(1e-3, 70 / 60 - 1e-9), method="bounded", options={"xatol": 1e-12}
+    )
+    assert np.isnan(density(1.5, x[4_097]))
+    assert str(fit.status) == "converged"
+    np.testing.assert_allclose(fit.params, best.x, rtol=1e-6)
+
+
+def test_a_regression_keeps_the_precision_of_its_start() -> None:
+    """float64 data, weights and blocks beside float32 parameters."""
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(12, 40))
+    data = {"x": x, "y": rng.poisson(np.exp(0.3 + 0.5 * x)).astype(float)}
+    model = mle.regression(lambda p, obs: jnp.exp(p["a"] + p["b"] * obs["x"]), mle.families.poisson)
+    start = {"a": jnp.float32(0.0), "b": jnp.float32(0.0)}
+    exact = mle.fit_batch(model, {"a": 0.0, "b": 0.0}, data)
+    for options in ({}, {"weights": np.ones((12, 40))}, {"lengths": np.full(12, 40)}, {"solver": mle.Scoring()}):
+        fits = mle.fit_batch(model, start, data, **options)
+        assert fits.params["b"].dtype == jnp.float32
+        assert fits.status.counts() == {"converged": 12}
+        np.testing.assert_allclose(fits.params["b"], exact.params["b"], rtol=2e-3)
+
+
+def test_a_finished_fit_inside_jit() -> None:
+    """What was fitted outside is known to no trace, and gives the same inside one."""
+    data = line_data(30, 5, seed=1)
+    fits = mle.fit_batch(line, START, data, constraints=RULES)
+    one = mle.fit(line, START, {k: v[0] for k, v in data.items()}, constraints=RULES)
+    for fit in (one, fits):
+        inside = jax.jit(lambda factor, fit=fit: factor * fit.covariance("sandwich"))(2.0)
+        np.testing.assert_allclose(inside, 2 * fit.covariance("sandwich"), rtol=1e-12)
 
 
 def test_pieces_in_threads_keep_the_precision_of_their_caller(monkeypatch: pytest.MonkeyPatch) -> None:

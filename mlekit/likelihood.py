@@ -24,7 +24,6 @@ from .trees import where_rows
 #: Numbers that a block of rows of a single data set takes, its data and as many tangents as there are parameters:
 #: on a CPU what fits into a core's cache, elsewhere what memory can spare. And rows of a block at most on a CPU.
 BLOCK_NUMBERS, BLOCK_NUMBERS_WIDE, BLOCK_ROWS = 1 << 18, 1 << 26, 1 << 12
-FORWARD = 12  #: up to so many parameters the Jacobian of predictions costs least in forward mode
 
 
 class Likelihood(eqx.Module):
@@ -151,67 +150,6 @@ class Likelihood(eqx.Module):
         if self.n_blocks == 1:
             return fn(*self._whole())
         return fn(*self._stretch(b * self.block, self.block))
-
-    def block_information(
-        self, vector: Array, natural: Callable[[Array], PyTree], data: PyTree, weights: Array | None, exact: bool
-    ) -> tuple[Array, Array, Array]:
-        r"""Of a block of rows of a regression: the log-likelihood, its gradient and its information.
-
-        $$I = J^T W J - \sum_j \frac{\partial \log p}{\partial \eta_j} \nabla^2 \eta_j, \qquad
-            W = -\frac{\partial^2 \log p}{\partial \eta\, \partial \eta^T}, \quad
-            J = \frac{\partial \eta}{\partial \theta}$$
-
-        Args:
-            vector: the parameters as a vector, shape `(k,)`.
-            natural: makes parameters of it.
-            data: the rows.
-            weights: of the rows, or `None` for ones.
-            exact: the observed information, as above; otherwise the expected one, where the sum is zero and $W$ is
-                the family's information, unless that has no closed form.
-        """
-        regression = self.model.regression
-        assert regression is not None
-        observed = exact or not regression.family.closed_form
-        extra = () if self.args is None else (self.args,)
-
-        def predict(z: Array, obs: PyTree) -> Array:
-            return regression.predictions(natural(z), obs, *extra).astype(vector.dtype)
-
-        def densities(predictions: Array) -> tuple[Array, Array, Array]:
-            one = regression.from_predictions
-            values, slopes = jax.vmap(jax.value_and_grad(one))(predictions, data)
-            curvature = jax.vmap(jax.hessian(one) if observed else regression.information)(predictions, data)
-            if weights is not None:
-                w = weights.astype(vector.dtype)[:, None]
-                slopes = jnp.where(w > 0, w * slopes, 0)
-                curvature = jnp.where(w[..., None] > 0, w[..., None] * curvature, 0)
-            return values, slopes, -curvature if observed else curvature
-
-        def twice(z: Array, obs: PyTree) -> tuple[Array, Array]:
-            out = predict(z, obs)
-            return out, out
-
-        second: Any = 0
-        if exact:
-            whole = lambda z: jax.vmap(predict, in_axes=(None, 0))(z, data)  # noqa: E731
-            values, slopes, curvature = densities(whole(vector))
-
-            def pulled_back(z: Array) -> tuple[Array, Array]:
-                predictions, pull_back = jax.vjp(whole, z)
-                return pull_back(slopes)[0], predictions
-
-            second, jacobian = jax.jacfwd(pulled_back)(vector)
-            second = 0.5 * (second + second.T)
-        else:
-            if vector.shape[0] <= FORWARD:
-                both = jax.vmap(twice, in_axes=(None, 0))
-                jacobian, predictions = jax.jacfwd(lambda z: both(z, data), has_aux=True)(vector)
-            else:
-                jacobian, predictions = jax.vmap(jax.jacrev(twice, has_aux=True), in_axes=(None, 0))(vector, data)
-            values, slopes, curvature = densities(predictions)
-        flat = jacobian.reshape(-1, vector.shape[0])
-        spread = jnp.sum(curvature[..., None] * jacobian[:, None], axis=2).reshape(flat.shape)
-        return weighted_sum(values, weights), slopes.ravel() @ flat, spread.T @ flat - second
 
     def total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
         """The sum of `fn(data, weights)` over the blocks of the data set.

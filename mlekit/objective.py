@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from . import curvature
 from .likelihood import Likelihood, weighted_sum
 from .parameters import Parameters
 
@@ -76,31 +77,30 @@ class Objective(eqx.Module):
             return jax.value_and_grad(self._block_loss)(free, data, weights)
 
         def hessian(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
-            def both(z: Array) -> tuple[Array, tuple[Array, Array]]:
-                value, gradient = jax.value_and_grad(self._block_loss)(z, data, weights)
-                return gradient, (value, gradient)
+            return curvature.hessian(lambda z: self._block_loss(z, data, weights), free)
 
-            hessian, (value, gradient) = jax.jacfwd(both, has_aux=True)(free)
-            return value, gradient, 0.5 * (hessian + hessian.T)
+        def hessian_of_numbers(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
+            return curvature.hessian_of_numbers(lambda z: self._block_loss(z, data, weights), free)
 
         def outer_product(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
             values, scores = self.likelihood.block_scores(free, self.parameters.natural, data)
             weighted = scores if weights is None else jnp.where(weights[:, None] > 0, weights[:, None] * scores, 0)
             return -weighted_sum(values, weights), -jnp.sum(weighted, axis=0), weighted.T @ scores
 
-        def by_predictions(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
-            value, gradient, information = self.likelihood.block_information(
-                free, self.parameters.natural, data, weights, exact=kind == "hessian"
-            )
-            return -value, -gradient, information
+        def information(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
+            exact = kind == "hessian"
+            found = curvature.information(self.likelihood, self.parameters, free, data, weights, exact)
+            return -found[0], -found[1], found[2]
 
+        if kind == "hessian" and curvature.are_few_numbers(self.parameters):
+            return hessian_of_numbers
         if kind == "scoring" or (kind == "hessian" and self.likelihood.model.regression is not None):
-            return by_predictions
+            return information
         return {"gradient": gradient, "hessian": hessian, "outer_product": outer_product}[kind]
 
-    def _block_loss(self, free: Array, data: PyTree, weights: Array | None) -> Array:
+    def _block_loss(self, free: Array | tuple[Array, ...], data: PyTree, weights: Array | None) -> Array:
         value = self.likelihood.block_sum(self.parameters.natural(free), data, weights)
-        return -value.astype(free.dtype)
+        return -value.astype(self.parameters.dtype)
 
 
 @eqx.filter_custom_jvp

@@ -72,9 +72,17 @@ class Parameters(eqx.Module):
         """One flat name a scalar parameter, in the order of the leaves."""
         return tuple(name for leaf in self.leaves for name in leaf.names())
 
-    def natural(self, free: Float[Array, " n_free"]) -> PyTree:
-        """The parameters in natural units at the free vector `free`."""
+    def natural(self, free: Float[Array, " n_free"] | tuple[Array, ...]) -> PyTree:
+        """The parameters in natural units at the free vector `free`, or at its entries in a tuple.
+
+        A tuple will do where `all_numbers` holds.
+        """
         return self.join([self._leaf_value(i, free) for i in range(len(self.leaves))])
+
+    @property
+    def all_numbers(self) -> bool:
+        """Whether every free leaf is a single number."""
+        return all(leaf.is_fixed or leaf.free_shape == () for leaf in self.leaves)
 
     def natural_vector(self, free: Float[Array, " n_free"]) -> Float[Array, " k"]:
         """All scalar parameters in natural units, in the order of `names`."""
@@ -144,11 +152,13 @@ class Parameters(eqx.Module):
         others = iter(self.others)
         return self.treedef.unflatten([next(others) if place is None else values[place] for place in self.places])
 
-    def _leaf_value(self, i: int, free: Array) -> Array:
+    def _leaf_value(self, i: int, free: Array | tuple[Array, ...]) -> Array:
         leaf, value = self.leaves[i], self.values[i]
         if leaf.is_fixed:
             assert value is not None
             return value
+        if isinstance(free, tuple):
+            return leaf.rule.forward(free[leaf.start]).astype(leaf.dtype)
         part = free[leaf.start : leaf.start + math.prod(leaf.free_shape)]
         return leaf.rule.forward(part.reshape(leaf.free_shape)).astype(leaf.dtype)
 

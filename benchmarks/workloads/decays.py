@@ -38,11 +38,6 @@ def log_density(params: Any, obs: Any) -> Any:
     return -0.5 * z * z - jnp.log(params["noise"]) - 0.5 * np.log(2 * np.pi)
 
 
-def model() -> mle.Model:
-    """What mlekit fits: a regression with normal noise, which is steered by its expected information."""
-    return mle.regression(lambda params, obs: (curve(params, obs["t"]), params["noise"]), mle.families.normal)
-
-
 def simulate(n_fits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Times and values, shape `(n, 64)`, and starts; one in a hundred of these is pathological."""
     rng = np.random.default_rng(20260103)
@@ -78,10 +73,8 @@ def workloads(size: str) -> list[Workload]:
     t, y, starts = simulate(n_fits)
     data, init = {"t": t, "y": y}, dict(zip(NAMES, starts.T))
 
-    fitted = model()
-
     def fit() -> mle.Fit:
-        return mle.fit_batch(fitted, init, data, init_axis=0, constraints=CONSTRAINTS)
+        return mle.fit_batch(log_density, init, data, init_axis=0, constraints=CONSTRAINTS)
 
     def by_numba() -> Way:
         from ..numba_loops.decays import levenberg_marquardt

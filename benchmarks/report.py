@@ -106,8 +106,7 @@ def markdown(results: Sequence[Measured]) -> str:
     for measured in results:
         own, *others = measured.rows
         peers = [
-            f"{row.name.split(', ')[0]} **{ratio(row.ratio)}**"
-            + ("" if row.reach is None else f" (wanted {ratio(row.reach)})")
+            f"{row.name} **{ratio(row.ratio)}**" + ("" if row.reach is None else f" (wanted {ratio(row.reach)})")
             for row in sorted(others, key=lambda row: row.ratio)
         ]
         limit = "" if measured.limit is None else factors(measured.limit)
@@ -219,7 +218,7 @@ def picture(path: Path, machine: str, results: Sequence[Measured]) -> None:
     wanted = [row.reach for measured in results for row in measured.rows[1:] if row.reach is not None]
     axes.set_xscale("log")
     # Room for the labels at both ends.
-    axes.set_xlim(min([1, *figures, *wanted]) / 5, max([1, *figures, *wanted]) * 5)
+    axes.set_xlim(min([1, *figures, *wanted]) / 20, max([1, *figures, *wanted]) * 5)
     axes.xaxis.set_major_formatter(lambda number, _: f"{number:,g}")
     axes.set_ylim(y - 0.8, -1)
     axes.set_yticks(ticks, names, fontsize=8)

@@ -101,7 +101,6 @@ def information(
             return pull_back(slopes)[0], predictions
 
         second, jacobian = jax.jacfwd(pulled_back)(free)
-        second = 0.5 * (second + second.T)
     else:
         twice = lambda *z: (predict(*z),) * 2  # noqa: E731
         if free.shape[0] <= FORWARD:
@@ -112,4 +111,5 @@ def information(
         value, slopes, curvature = densities(predictions)
     flat = jacobian.reshape(-1, free.shape[0])
     bent = jnp.sum(curvature[..., None] * jacobian[:, None], axis=2).reshape(flat.shape)
-    return value, slopes.ravel() @ flat, bent.T @ flat - second
+    matrix = bent.T @ flat - second
+    return value, slopes.ravel() @ flat, 0.5 * (matrix + matrix.T)

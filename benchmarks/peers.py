@@ -5,6 +5,8 @@ No peer is imported here before it is used: one that is not installed is named i
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -221,7 +223,7 @@ def optimistix(loss: Loss, solver: str, tolerance: float, max_steps: int = 500) 
 
 def jaxopt(loss: Loss, solver: str, tolerance: float, max_steps: int = 500, **settings: Any) -> Solve:
     """One of jaxopt's minimisers, by name."""
-    import jaxopt as library
+    library = _quietly("jaxopt")
 
     chosen = getattr(library, solver)(fun=loss, tol=tolerance, maxiter=max_steps, **settings)
 
@@ -234,11 +236,7 @@ def jaxopt(loss: Loss, solver: str, tolerance: float, max_steps: int = 500, **se
 
 def tfp(loss: Loss, solver: str, tolerance: float, max_steps: int = 500, **settings: Any) -> Solve:
     """One of the minimisers of TensorFlow Probability on JAX, by name."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from tensorflow_probability.substrates import jax as library
+    library = _quietly("tensorflow_probability.substrates.jax")
     minimise = getattr(library.optimizer, solver)
 
     def solve(start: jax.Array, data: Any) -> tuple[jax.Array, jax.Array]:
@@ -252,3 +250,10 @@ def tfp(loss: Loss, solver: str, tolerance: float, max_steps: int = 500, **setti
         return found.position, found.num_iterations
 
     return solve
+
+
+def _quietly(package: str) -> Any:
+    """A package that warns of its own imports."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(package)

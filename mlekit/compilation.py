@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
+from . import devices
 from .trees import is_array, tracing
 
 #: From so many rows on, a search takes far longer than the most thorough compilation.
@@ -81,7 +82,7 @@ class Compiled:
 @functools.cache
 def _knows_quick() -> bool:
     """Whether this JAX runs on a CPU and takes the options."""
-    if jax.default_backend() != "cpu":
+    if not devices.on_cpu():
         return False
     try:
         jax.jit(lambda: 0, compiler_options=QUICK)()

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from . import devices, loop, modes, single
-from . import lanes as lanes_
+from . import devices, loop, modes, pieces, single
 from .collection import Collection, from_arrays, from_groups
 from .compilation import Compiled, Held
 from .data import as_arrays, as_lengths, as_weights
@@ -266,10 +265,10 @@ def fit_batch(
     leaves, optima = parameters.split(start), None
     fits = collection.n_sets * (1 if keys is None else len(keys))
     with batch_bar(progress, fits, (collection.rows, collection.lengths, start, args, keys)) as report:
-        found = lanes_.solve(collection, model, parameters, leaves, chosen, stop, lanes, report)
+        found = pieces.solve(collection, model, parameters, leaves, chosen, stop, lanes, report)
         if keys is not None:
             others = None if drawn is None else parameters.split(drawn)
-            solve = lambda repeated, starts: lanes_.solve(  # noqa: E731
+            solve = lambda repeated, starts: pieces.solve(  # noqa: E731
                 repeated, model, parameters, starts, chosen, stop, lanes, report
             )
             found, optima = modes.best_of(
@@ -359,7 +358,7 @@ def _batch_start(init: Any, init_axis: int | None, collection: Collection) -> Py
     if callable(init) and (isinstance(init, modes.Draws) or not isinstance(init, eqx.Module)):
         if init_axis is not None:
             raise ValueError("init_axis: a function init sees one data set; leave init_axis out")
-        return lanes_.starts(init, collection)
+        return pieces.starts(init, collection)
     n_sets = collection.n_sets
     if init_axis == 0:
         for path, leaf in jax.tree_util.tree_flatten_with_path(init)[0]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from . import lanes
+from . import lanes, pieces
 from .collection import Collection
 from .compilation import Compiled
 from .linear_algebra import curvature_scale
@@ -256,7 +256,7 @@ def draw(
     each = each.with_values(parameters.fixed_leaves(leaves))
     steps = directions(keys, parameters.n_free, parameters.dtype)
     value = (first.free, first.status == Status.converged, list(leaves), repeat(steps, n_sets))
-    return list(lanes.map_sets(_around, collection, model, each, value))
+    return list(pieces.map_sets(_around, collection, model, each, value))
 
 
 # What they found.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from . import lanes
+from . import pieces
 from .certificate import Certificate
 from .collection import from_arrays, from_groups
 from .compilation import Compiled, Held
@@ -405,7 +405,7 @@ class Fit(eqx.Module):
             collection = from_groups(groups, np.asarray(self.index), self.weight_column, args)
         else:
             collection = from_arrays(self.data, self.weights, self.lengths, args)
-        return lanes.map_sets(fn, collection, model, self.parameters, value, None if shared(own) else own)
+        return pieces.map_sets(fn, collection, model, self.parameters, value, None if shared(own) else own)
 
     def _errors(self, kind: str = "observed", clusters: Any = None) -> Float[Array, "... k"]:
         if kind == "observed" and clusters is None:

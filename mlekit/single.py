@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from . import lanes, loop, modes
+from . import loop, modes, pieces
 from .collection import Collection, from_arrays
 from .compilation import THOROUGH_ROWS, Compiled
 from .likelihood import Likelihood
@@ -123,7 +123,7 @@ def best_of(
     def solve(repeated: Collection, starts: list[Any]) -> loop.Solution:
         if collection.longest > LONG_SET and not traced((first, starts)):
             return in_turn(starts)
-        return lanes.solve(repeated, likelihood.model, parameters, starts, solver, stop, report=report)
+        return pieces.solve(repeated, likelihood.model, parameters, starts, solver, stop, report=report)
 
     with batch_bar(progress and len(keys) > 1, len(keys) - 1, (first, keys)) as report:
         best = modes.best_of(

@@ -21,8 +21,8 @@ from mlekit import collection as collection_
 from mlekit import lanes as lanes_
 from mlekit import large
 from mlekit.collection import from_groups, power_of_two, round_up
-from mlekit.lanes import accounting
 from mlekit.model import as_model
+from mlekit.pieces import accounting
 
 from .models import RULES, START, least_squares, line, line_data
 

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from ..fit import fit_batch
 from ..groups import Groups, group_by
-from ..lanes import accounting
+from ..pieces import accounting
 from ..result import Fit
 from ..status import ADVICE, Status
 from .make_flights import PATH

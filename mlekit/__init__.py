@@ -17,7 +17,19 @@ from .constraints import (
 )
 from .fit import argmax, fit, fit_batch
 from .groups import Groups, group_by
-from .inference.delta import Estimate
+from .inference.bootstrap import Bootstrap, bootstrap
+from .inference.comparison import Comparison, compare
+from .inference.delta import Estimate, Prediction
+from .inference.diagnosis import Diagnosis
+from .inference.expected import ExpectedInformation
+from .inference.expected import by_simulation as expected_information
+from .inference.goodness_of_fit import goodness_of_fit_test
+from .inference.hypothesis import HypothesisTest
+from .inference.identifiability import Identifiability, identifiability
+from .inference.misspecification import information_matrix_test
+from .inference.nested import likelihood_ratio_test, score_test, wald_test
+from .inference.non_nested import vuong_test
+from .inference.profile import Profile, profile
 from .likelihood import log_likelihood
 from .model import Model, joint, regression
 from .modes import Modes
@@ -29,35 +41,54 @@ from .version import __version__
 __all__ = [
     "BFGS",
     "LBFGS",
+    "Bootstrap",
     "Certificate",
+    "Comparison",
+    "Diagnosis",
     "Estimate",
+    "ExpectedInformation",
     "Fit",
     "Groups",
+    "HypothesisTest",
+    "Identifiability",
     "Model",
     "Modes",
     "Newton",
     "Optax",
+    "Prediction",
+    "Profile",
     "Scoring",
     "Status",
     "__version__",
     "argmax",
+    "bootstrap",
+    "compare",
     "correlation",
+    "expected_information",
     "families",
     "fit",
     "fit_batch",
     "fixed",
+    "goodness_of_fit_test",
     "greater_than",
     "group_by",
+    "identifiability",
+    "information_matrix_test",
     "interval",
     "joint",
     "less_than",
+    "likelihood_ratio_test",
     "log_likelihood",
     "ordered",
     "positive",
     "positive_definite",
+    "profile",
     "regression",
+    "score_test",
     "simplex",
     "special",
     "tied",
     "unit_interval",
+    "vuong_test",
+    "wald_test",
 ]

@@ -23,6 +23,7 @@ from .parameters import leaf_name
 from .report.progress import batch_bar
 from .result import Fit, make_fit
 from .solvers import Solver, Stop, choose_solver
+from .solvers.base import usual_tolerance
 from .start import parameters_like
 from .status import Status
 from .trees import is_array, repeat
@@ -333,7 +334,7 @@ def _stop(solver: Solver, max_steps: int | None, tolerance: float | None, dtype:
     elif not isinstance(max_steps, int | np.integer) or isinstance(max_steps, bool) or not 1 <= max_steps < 2**31:
         raise ValueError(f"max_steps must be a positive whole number below 2^31, got {max_steps!r}")
     if tolerance is None:
-        tolerance = 1e-9 if jnp.finfo(dtype).bits >= 64 else 1e-5
+        tolerance = usual_tolerance(dtype)
     elif not isinstance(tolerance, float | int | np.number) or not 0 < tolerance <= LOOSEST:
         raise ValueError(f"tolerance must be a number of nats in (0, {LOOSEST}], such as 1e-9; got {tolerance!r}")
     return Stop(jnp.asarray(tolerance, dtype), jnp.asarray(max_steps, jnp.int32))

@@ -86,7 +86,7 @@ class Likelihood(eqx.Module):
 
     def contributions(self, params: PyTree) -> Float[Array, " rows"]:
         """Log-densities of the rows at `params`, unweighted; zero for the rows of padding."""
-        data, _ = self._aligned()
+        data, _ = self.aligned()
         values = self._values(params, data)
         if values.ndim == 0:
             raise ValueError(
@@ -99,7 +99,7 @@ class Likelihood(eqx.Module):
         self, free: Float[Array, " n_free"], natural: Callable[[Array], PyTree]
     ) -> Float[Array, "rows n_free"]:
         """Gradients of the contributions with respect to the free vector; zero for the rows of padding."""
-        _, scores = self.block_scores(free, natural, self._aligned()[0])
+        _, scores = self.block_scores(free, natural, self.aligned()[0])
         return (
             scores if self.length is None else jnp.where(jnp.arange(self.rows)[:, None] < self.length, scores, 0)
         )
@@ -180,7 +180,7 @@ class Likelihood(eqx.Module):
 
     def _whole(self) -> tuple[PyTree, Array | None]:
         """All rows; those of a series in their order."""
-        return self._aligned() if self.model.is_joint else self._stretch(0, self.rows)
+        return self.aligned() if self.model.is_joint else self._stretch(0, self.rows)
 
     def _stretch(self, first: Any, size: int) -> tuple[PyTree, Array | None]:
         """Rows `first` to `first + size` of the data set in any order, with their weights: a copy of one stretch.
@@ -217,7 +217,7 @@ class Likelihood(eqx.Module):
 
         return jax.tree.map(replace, data, self.data), weights
 
-    def _aligned(self) -> tuple[PyTree, Array | None]:
+    def aligned(self) -> tuple[PyTree, Array | None]:
         """All rows of the data set in their order, with their weights.
 
         Rows of padding repeat the first row of the data set.

@@ -32,6 +32,10 @@ class Factor(eqx.Module):
     def inverse_diagonal(self) -> Float[Array, " k"]:
         """The diagonal of the inverse matrix."""
 
+    @abc.abstractmethod
+    def inverse_root(self) -> Float[Array, "k k"]:
+        r"""The upper triangle $T$ with $T T^T$ the inverse matrix, where that is positive definite."""
+
 
 class Scalars(Factor):
     """For few parameters: $L D L^T$ with a unit lower triangle, entry by entry."""
@@ -55,16 +59,33 @@ class Scalars(Factor):
             x[i] = x[i] - sum(self.lower[j][i] * x[j] for j in range(i + 1, k))
         return jnp.stack(x)
 
-    def inverse_diagonal(self) -> Float[Array, " k"]:
-        """From the columns of the inverse triangle."""
+    def _inverse_columns(self) -> list[dict[int, Array]]:
+        """The columns of the inverse triangle, below its diagonal of ones."""
         k = len(self.diagonal)
-        total = []
+        columns = []
         for j in range(k):
             column: dict[int, Array] = {}
             for i in range(j + 1, k):
                 column[i] = -self.lower[i][j] - sum(self.lower[i][m] * column[m] for m in range(j + 1, i))
-            total.append(1 / self.diagonal[j] + sum(column[i] ** 2 / self.diagonal[i] for i in column))
-        return jnp.stack(total)
+            columns.append(column)
+        return columns
+
+    def inverse_diagonal(self) -> Float[Array, " k"]:
+        """From the columns of the inverse triangle."""
+        columns, diagonal = self._inverse_columns(), self.diagonal
+        return jnp.stack(
+            [
+                1 / diagonal[j] + sum(column[i] ** 2 / diagonal[i] for i in column)
+                for j, column in enumerate(columns)
+            ]
+        )
+
+    def inverse_root(self) -> Float[Array, "k k"]:
+        """The inverse triangle, transposed and scaled."""
+        columns, k = self._inverse_columns(), len(self.diagonal)
+        zero, one = jnp.zeros_like(self.diagonal[0]), jnp.ones_like(self.diagonal[0])
+        rows = [[one if i == j else columns[i].get(j, zero) for j in range(k)] for i in range(k)]
+        return jnp.stack([jnp.stack(row) for row in rows]) / jnp.sqrt(self.pivots)
 
 
 class Triangle(Factor):
@@ -83,8 +104,12 @@ class Triangle(Factor):
 
     def inverse_diagonal(self) -> Float[Array, " k"]:
         """Column norms of the inverse triangle."""
+        return jnp.sum(self.inverse_root() ** 2, axis=1)
+
+    def inverse_root(self) -> Float[Array, "k k"]:
+        """The inverse triangle, transposed."""
         eye = jnp.eye(self.root.shape[0], dtype=self.root.dtype)
-        return jnp.sum(jax.scipy.linalg.solve_triangular(self.root, eye, lower=True) ** 2, axis=0)
+        return jax.scipy.linalg.solve_triangular(self.root, eye, lower=True).T
 
 
 def factorise(matrix: Float[Array, "k k"]) -> Factor:

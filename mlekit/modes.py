@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from . import lanes, pieces
 from .collection import Collection
 from .compilation import Compiled
+from .keys import is_key
 from .linear_algebra import curvature_scale
 from .loop import Solution
 from .model import Model
@@ -133,17 +134,10 @@ def asked(starts: Any, key: Any, init: Any) -> tuple[Array | None, Any]:
         if starts > 1 or takes_key(init):
             raise ValueError(f"starts={starts} are drawn at random, so they need a key: key=jax.random.key(0)")
         key = jax.random.key(0)  # of no use with one start
-    if not _is_key(key):
+    if not is_key(key):
         raise TypeError(f"key must be one random key, such as jax.random.key(0); got {key!r}")
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(starts))
     return keys, Draws(init, keys) if takes_key(init) else init
-
-
-def _is_key(key: Any) -> bool:
-    if not isinstance(key, jax.Array | np.ndarray):
-        return False
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return key.ndim == 0 if typed else key.dtype == jnp.uint32 and key.ndim == 1
 
 
 def takes_key(init: Any) -> bool:

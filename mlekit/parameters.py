@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -27,6 +28,7 @@ class Leaf(eqx.Module):
     free_shape: tuple[int, ...] = eqx.field(static=True)
     start: int = eqx.field(static=True)  # first entry in the free vector; a tied leaf has its twin's
     tied_to: str | None = eqx.field(static=True)
+    held: tuple[int, ...] = eqx.field(static=True, default=())  # elements that keep the value they started with
 
     @property
     def is_fixed(self) -> bool:
@@ -38,6 +40,11 @@ class Leaf(eqx.Module):
         """The constraint of a leaf that moves."""
         assert isinstance(self.constraint, Constraint)
         return self.constraint
+
+    @property
+    def moving(self) -> np.ndarray:
+        """Which entries of its free array are part of the free vector."""
+        return np.delete(np.arange(math.prod(self.free_shape)), self.held)
 
     @property
     def size(self) -> int:
@@ -82,7 +89,7 @@ class Parameters(eqx.Module):
     @property
     def all_numbers(self) -> bool:
         """Whether every free leaf is a single number."""
-        return all(leaf.is_fixed or leaf.free_shape == () for leaf in self.leaves)
+        return all(leaf.is_fixed or leaf.free_shape == () for leaf in self.leaves)  # none of which is held in part
 
     def natural_vector(self, free: Float[Array, " n_free"]) -> Float[Array, " k"]:
         """All scalar parameters in natural units, in the order of `names`."""
@@ -97,7 +104,7 @@ class Parameters(eqx.Module):
         """The free vector of `params`; NaN or infinite where `params` lie outside their constraints."""
         values = self.split(params)
         parts = [
-            leaf.rule.inverse(jnp.asarray(value, leaf.dtype)).astype(self.dtype).ravel()
+            leaf.rule.inverse(jnp.asarray(value, leaf.dtype)).astype(self.dtype).ravel()[leaf.moving]
             for leaf, value in zip(self.leaves, values)
             if not leaf.is_fixed and leaf.tied_to is None
         ]
@@ -108,16 +115,51 @@ class Parameters(eqx.Module):
         return self.with_values(self.fixed_leaves(self.split(params)))
 
     def fixed_leaves(self, values: list[Any]) -> tuple[Array | None, ...]:
-        """Of the leaves `values` those of fixed parameters, `None` for the others."""
+        """Of the leaves `values` those that are fixed, in whole or in part, `None` for the others."""
         by_name = dict(zip((leaf.name for leaf in self.leaves), values))
         return tuple(
-            jnp.asarray(by_name[leaf.tied_to or leaf.name], leaf.dtype) if leaf.is_fixed else None
+            jnp.asarray(by_name[leaf.tied_to or leaf.name], leaf.dtype) if leaf.is_fixed or leaf.held else None
             for leaf in self.leaves
         )
 
     def with_values(self, values: tuple[Array | None, ...]) -> Parameters:
         """The same parameters with other values of the fixed leaves."""
         return dataclasses.replace(self, values=values)
+
+    def holding(self, names: Sequence[str]) -> Parameters:
+        """The same parameters with these held at the value they start with.
+
+        Args:
+            names: some of `names`; of an array whose elements share a constraint, as those of a simplex do,
+                none can be held alone.
+
+        Raises:
+            ValueError: no such parameter, one that does not move, or one that cannot be held alone.
+        """
+        owner = {name: (leaf, i) for leaf in self.leaves for i, name in enumerate(leaf.names())}
+        held: dict[str, set[int]] = {}
+        for name in names:
+            if name not in owner:
+                raise ValueError(f"there is no parameter {name!r}; there are {', '.join(self.names)}")
+            leaf, i = owner[name]
+            if leaf.is_fixed:
+                raise ValueError(f"{name} is fixed: there is nothing to hold")
+            if leaf.size > 1 and not leaf.rule.elementwise:
+                raise ValueError(
+                    f"{name} shares a constraint with the rest of {leaf.name} and cannot be held by itself; "
+                    "its profile intervals are there: fit.intervals(method='profile')"
+                )
+            held.setdefault(leaf.tied_to or leaf.name, set()).add(i)
+        leaves = []
+        for leaf in self.leaves:
+            mine = tuple(sorted(held.get(leaf.tied_to or leaf.name, set()) | set(leaf.held)))
+            if mine and len(mine) == leaf.size:
+                leaf = dataclasses.replace(leaf, constraint=Fixed(), free_shape=(0,), held=())
+            elif mine:
+                leaf = dataclasses.replace(leaf, held=mine)
+            leaves.append(leaf)
+        placed, n_free = place(leaves)
+        return dataclasses.replace(self, leaves=tuple(placed), values=(None,) * len(leaves), n_free=n_free)
 
     def ranges(self, vector: Float[Array, " k"]) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
         """The open range of each scalar parameter, as its constraint leaves it: where it begins and ends."""
@@ -159,8 +201,23 @@ class Parameters(eqx.Module):
             return value
         if isinstance(free, tuple):
             return leaf.rule.forward(free[leaf.start]).astype(leaf.dtype)
-        part = free[leaf.start : leaf.start + math.prod(leaf.free_shape)]
+        part = free[leaf.start : leaf.start + len(leaf.moving)]
+        if leaf.held:
+            assert value is not None
+            kept = leaf.rule.inverse(value).astype(self.dtype).ravel()
+            part = kept.at[leaf.moving].set(part)
         return leaf.rule.forward(part.reshape(leaf.free_shape)).astype(leaf.dtype)
+
+
+def place(leaves: list[Leaf]) -> tuple[list[Leaf], int]:
+    """Give every free leaf its stretch of the free vector, and tied leaves that of their twin; and its length."""
+    starts: dict[str, int] = {}
+    total = 0
+    for leaf in leaves:
+        if leaf.tied_to is None and not leaf.is_fixed:
+            starts[leaf.name] = total
+            total += len(leaf.moving)
+    return [dataclasses.replace(leaf, start=starts.get(leaf.tied_to or leaf.name, 0)) for leaf in leaves], total
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:

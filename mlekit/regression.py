@@ -49,6 +49,10 @@ class Regression(eqx.Module):
         """The parameters of the family for one observation, as a vector in the order of `family.parameters`."""
         return jnp.stack(self._parts(params, obs, *args))
 
+    def named_predictions(self, params: PyTree, obs: PyTree, *args: Any) -> dict[str, Float[Array, ""]]:
+        """The parameters of the family for one observation, by their names."""
+        return dict(zip(self.family.parameters, self._parts(params, obs, *args)))
+
     def from_predictions(self, predictions: Iterable[Array], obs: PyTree) -> Float[Array, ""]:
         """The log-density of one observation, given what `predictions` returned for it."""
         return self.family.given(obs).log_density(self.response_of(obs), *predictions)

@@ -12,20 +12,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from . import pieces
+from .arguments import check_level, known
 from .certificate import Certificate
-from .collection import from_arrays, from_groups
-from .compilation import Compiled, Held
-from .groups import Groups
-from .inference import criteria, delta, each, information, intervals
-from .likelihood import Likelihood, block_rows
+from .compilation import Held
+from .data import as_arrays
+from .inference import (
+    bootstrap,
+    covariance,
+    criteria,
+    delta,
+    diagnosis,
+    each,
+    influence,
+    information,
+    intervals,
+    profile,
+)
 from .loop import Solution
 from .model import Model
 from .modes import Modes
 from .objective import Objective
 from .parameters import Parameters
 from .status import ADVICE, Status, StatusArray
-from .trees import is_array, repeat, shared
+from .trees import is_array, repeat
 
 if TYPE_CHECKING:
     import pandas
@@ -141,7 +150,7 @@ class Fit(eqx.Module):
     def message(self) -> Any:
         """Why the fit ended and what to try next: a sentence, or an array of them."""
         if self.batched:
-            self._need_one_axis()
+            each.need_one_axis(self)
             sentences = {int(status): f"{status.name}: {ADVICE[status]}" for status in Status}
             return np.array([sentences[int(code)] for code in np.asarray(self.solution.status)], dtype=object)
         status = Status(int(self.solution.status))
@@ -237,68 +246,121 @@ class Fit(eqx.Module):
 
     def contributions(self) -> Float[Array, "... n_obs"]:
         """Log-density of every observation at the estimates, unweighted; zero where a ragged batch is padded."""
-        return self._each(each.contributions(self._width), self.solution.free)
+        return each.evaluate(self, each.contributions(each.longest(self)), self.solution.free)
 
     def scores(self) -> Float[Array, "... n_obs n_free"]:
         """Gradient of every contribution with respect to the free vector; zero where a ragged batch is padded."""
-        return self._each(each.scores(self._width), self.solution.free)
+        return each.evaluate(self, each.scores(each.longest(self)), self.solution.free)
 
     def information(self, kind: str = "observed") -> Float[Array, "... n_free n_free"]:
         """The information of the data set about the free vector.
 
         Args:
-            kind: `observed`, the negative Hessian of the log-likelihood, or `opg`, the outer product of scores.
+            kind: `observed`, the negative Hessian of the log-likelihood; `expected`, its expectation under the
+                model, for a `mle.regression` (`mle.expected_information` simulates it for other models); or
+                `opg`, the outer product of scores.
 
         Raises:
-            ValueError: another kind.
+            ValueError: another kind, or `expected` for another model.
         """
-        _known(kind, ("observed", "opg"))
-        return self._each(each.information(kind), self.solution.free)
+        known(kind, ("observed", "expected", "opg"))
+        if kind == "expected" and self.model.regression is None:
+            raise ValueError(
+                "kind='expected' is exact for a mle.regression; for a model with simulate there is "
+                "mle.expected_information(fit, key)"
+            )
+        return each.evaluate(self, information.of_kind(kind), self.solution.free)
 
-    def covariance(self, kind: str = "observed", clusters: Any = None) -> Float[Array, "... k k"]:
-        """The covariance of the estimates over `parameter_names`, in natural units.
+    def covariance(
+        self,
+        kind: str = "observed",
+        clusters: Any = None,
+        *,
+        small_sample: str | None = None,
+        lags: int | None = None,
+        key: Any = None,
+        draws: int = 100,
+    ) -> Float[Array, "... k k"]:
+        r"""The covariance of the estimates over `parameter_names`, in natural units.
 
-        Through constraints by the exact delta method; fixed parameters have variance zero, and a fit that did
-        not converge has NaN.
+        $$V = J V_z J^T, \qquad V_z = I^{-1} \;\text{ or }\; I^{-1} M I^{-1}, \qquad
+        J = \partial \theta / \partial z$$
+
+        Through constraints by the exact delta method. Fixed parameters have variance zero. A fit that did not
+        converge has NaN; so has one whose information is not positive definite, with a warning that says why.
 
         Args:
-            kind: `observed`, `opg` or `sandwich`.
-            clusters: one label an observation, for the cluster-robust sandwich of a single fit.
+            kind: `observed`, from the negative Hessian of the log-likelihood; `expected`, from its expectation,
+                exact for a `mle.regression` and by simulation for a model that has `simulate`
+                (`mle.expected_information` tells its Monte Carlo error, too); `opg`, from the outer product of
+                scores; `sandwich`, which holds where the model is wrong (White 1982); `hac`, which besides allows
+                for scores that are correlated over time, with Bartlett's weights (Newey and West 1987).
+            clusters: for the sandwich, where only clusters of observations are independent: one label an
+                observation, shape `(n_obs,)`, in a batch `(n_sets, n_obs)`; or the name of a column of the data.
+                A list or table of several columns clusters in each of these ways (Cameron, Gelbach and Miller
+                2011).
+            small_sample: a factor for the sandwich and `hac`: `clusters` for $G/(G-1)$ with $G$ clusters, each
+                observation its own if there are none; `regression` for $G/(G-1) \cdot (n-1)/(n-k)$. None by
+                default.
+            lags: for `hac`, at how many steps apart scores may be correlated.
+            key: for `expected` by simulation, a random key.
+            draws: for `expected` by simulation, how many data sets to simulate.
 
         Raises:
-            ValueError: another kind, or clusters of the wrong length, for another kind or for a batch.
-        """
-        _known(kind, information.KINDS)
-        if not self.n_free:
-            k = len(self.parameter_names)
-            return jnp.zeros((*self.status.shape, k, k), self.solution.vector.dtype)
-        value: Any = self.solution.free
-        if clusters is not None:
-            value = (value, self._cluster_numbers(kind, clusters))
-        matrix = self._each(each.covariance(kind, clusters is not None), value)
-        return jnp.where(self.converged[..., None, None], matrix, jnp.nan)
+            ValueError: another kind, an argument that does not go with the kind or lacks, clusters of another
+                shape, or a model without the companion that the kind needs, which is named.
 
-    def standard_errors(self, kind: str = "observed", clusters: Any = None) -> PyTree:
+        Example:
+            Days in which orders come in pairs, so that half of them tell nothing new:
+
+            >>> import jax.numpy as jnp, mlekit as mle
+            >>> density = lambda mean, x: -0.5 * (x - mean) ** 2
+            >>> fit = mle.fit(density, 0.0, jnp.array([1.0, 1.0, 2.0, 2.0, 6.0, 6.0]))
+            >>> print(fit.standard_errors("sandwich").round(3))
+            0.882
+            >>> print(fit.standard_errors("sandwich", clusters=[1, 1, 2, 2, 3, 3]).round(3))
+            1.247
+        """
+        return covariance.covariance(
+            self, kind, clusters, small_sample=small_sample, lags=lags, key=key, draws=draws
+        )
+
+    def standard_errors(self, kind: str = "observed", clusters: Any = None, **options: Any) -> PyTree:
         """The standard errors in natural units, a PyTree like `params`.
 
         Args:
             kind: as in `covariance`.
             clusters: as in `covariance`.
+            options: as in `covariance`.
         """
-        return self.parameters.tree(self._errors(kind, clusters))
+        return self.parameters.tree(self._errors(kind, clusters, **options))
 
-    def intervals(self, level: float = 0.95, method: str = "wald") -> PyTree:
+    def intervals(
+        self,
+        level: float = 0.95,
+        method: str = "wald",
+        *,
+        kind: str = "observed",
+        key: Any = None,
+        replicates: int = 1000,
+        **options: Any,
+    ) -> PyTree:
         """Confidence intervals, a PyTree like `params` of `(lower, upper)`.
 
         Args:
             level: confidence level, between 0 and 1.
-            method: `wald`, symmetric in natural units, or `wald-free`, made on a scale without edges and mapped
-                back, so that it never leaves the constraint.
+            method: `wald`, symmetric in natural units; `wald-free`, made on a scale without edges and mapped
+                back, so that it never leaves the constraint; `profile`, where the profile likelihood has fallen
+                by half a quantile of chi-square; or `bootstrap`, percentiles of refits to resampled data.
+            kind: of the standard errors of the Wald intervals, as in `covariance`.
+            key: random key of the bootstrap.
+            replicates: how many data sets the bootstrap draws.
+            options: further arguments of `covariance`, of `mle.bootstrap` such as `kind="parametric"`.
 
         Raises:
             ValueError: another method, or a level outside (0, 1).
         """
-        lower, upper = self._bounds(level, method)
+        lower, upper = self._bounds(level, method, kind, key=key, replicates=replicates, **options)
         pair = lambda a, b: (a, b)  # noqa: E731
         return jax.tree.map(pair, self.parameters.tree(lower), self.parameters.tree(upper))
 
@@ -330,6 +392,99 @@ class Fit(eqx.Module):
 
         over = eqx.filter_vmap(one) if self.batched else one
         return over(self.solution.vector, matrix, self.parameters)
+
+    def predict(
+        self,
+        fn: Callable[..., Any] | None = None,
+        data: PyTree = None,
+        *,
+        level: float = 0.95,
+        data_axis: int | None = None,
+        kind: str = "observed",
+        **options: Any,
+    ) -> delta.Prediction:
+        r"""A function of the parameters and of observations, old or new, with its uncertainty for each of them.
+
+        $$\widehat{\mathrm{var}}\, g(\hat\theta, x_i) = G_i V G_i^T, \qquad
+        G_i = \partial g(\theta, x_i) / \partial \theta$$
+
+        Args:
+            fn: `fn(params, obs)`, of a model with args `fn(params, obs, args)`: a PyTree of arrays for one
+                observation. By default, for a `mle.regression`, its prediction, a dict by the names of the
+                family's parameters.
+            data: PyTree of arrays with a leading axis of observations, or a table.
+            level: confidence level of the Wald intervals.
+            data_axis: for a batch: `None` if all data sets share these observations, 0 if every leaf has a leading
+                axis of data sets.
+            kind: as in `covariance`.
+            options: as in `covariance`.
+
+        Returns:
+            `Prediction(value, standard_error, lower, upper)`, each with a leading axis of observations.
+
+        Raises:
+            ValueError: no function for a model that is no regression, or leaves of different lengths.
+
+        Example:
+            >>> import jax.numpy as jnp, mlekit as mle
+            >>> line = lambda params, obs: (params["a"] + params["b"] * obs["x"], 1.0)
+            >>> data = {"x": jnp.array([0.0, 1.0, 2.0]), "y": jnp.array([0.0, 1.0, 1.0])}
+            >>> fit = mle.fit(mle.regression(line, mle.families.normal), {"a": 0.0, "b": 0.0}, data)
+            >>> ahead = fit.predict(lambda params, obs: line(params, obs)[0], {"x": jnp.array([1.0, 4.0])})
+            >>> print(ahead.value.round(3), ahead.standard_error.round(3))
+            [0.667 2.167] [0.577 2.198]
+        """
+        if fn is None:
+            if self.model.regression is None:
+                raise ValueError("fn: say what to predict, fn(params, obs); only a mle.regression knows by itself")
+            fn = self.model.regression.named_predictions
+        if data is None:
+            raise ValueError("data: the observations to predict are missing; pass arrays such as those of the fit")
+        if data_axis not in (None, 0):
+            raise ValueError(f"data_axis must be None or 0, got {data_axis!r}")
+        check_level(level)
+        data = as_arrays(data, axes=1 if data_axis is None else 2)
+        matrix = self.covariance(kind, **options)
+
+        def one(
+            vector: Array, spread: Array, parameters: Parameters, data: PyTree, args: PyTree
+        ) -> delta.Prediction:
+            return delta.predict(fn, vector, spread, parameters, data, args, level)
+
+        axes = (0, 0, eqx.if_array(0), data_axis, eqx.if_array(0))
+        over = eqx.filter_vmap(one, in_axes=axes) if self.batched else one
+        return over(self.solution.vector, matrix, self.parameters, data, self.args)
+
+    def influence(self) -> Float[Array, "... n_obs k"]:
+        r"""How the estimates move with the weight of each observation, over `parameter_names`, in natural units.
+
+        $$\frac{\partial \hat\theta}{\partial w_i} = J I^{-1} s_i$$
+
+        exactly, by the implicit function theorem. Leaving observation $i$ out moves the estimates by about
+        minus its weight times this (one step of Newton's method). Zero where a ragged batch is padded; NaN
+        where the fit did not converge.
+
+        Raises:
+            ValueError: a joint model that returns a scalar.
+
+        Example:
+            >>> import jax.numpy as jnp, mlekit as mle
+            >>> fit = mle.fit(lambda mean, x: -0.5 * (x - mean) ** 2, 0.0, jnp.array([1.0, 2.0, 6.0]))
+            >>> print(fit.influence()[:, 0].round(3))
+            [-0.667 -0.333  1.   ]
+
+        Source: Cook 1986, *Assessment of Local Influence*.
+        """
+        found = each.evaluate(self, influence.influence(each.longest(self)), self.solution.free)
+        return jnp.where(self.converged[..., None, None], found, jnp.nan)
+
+    def diagnose(self) -> diagnosis.Diagnosis:
+        """What there is to say of the standard errors: parameters that move together, a model in doubt.
+
+        Returns:
+            `Diagnosis`, which prints as sentences; `summary()` shows those of a single fit, too.
+        """
+        return diagnosis.diagnose(self)
 
     # How it shows.
 
@@ -370,78 +525,33 @@ class Fit(eqx.Module):
     @property
     def objective(self) -> Objective:
         """The objective of a single fit: its likelihood on the free scale."""
-        data, weights = self.data, self.weights
-        if isinstance(data, Held):
-            groups: Groups = data.it
-            data = jax.tree.map(jnp.asarray, groups[int(self.index)])  # type: ignore[arg-type]
-            weights = None if self.weight_column is None else data[self.weight_column]
-        block = block_rows(data, self.parameters.n_free)
-        likelihood = Likelihood(self.model, data, weights, self.args, length=self.lengths, block=block)
-        return Objective(likelihood, self.parameters)
+        return each.objective(self)
 
-    def _need_one_axis(self) -> None:
-        shape = self.status.shape
-        if len(shape) > 1:
-            raise ValueError(f"this batch has axes {shape}; index or reshape it to one axis of data sets first")
-
-    @property
-    def _width(self) -> int:
-        """Rows of the longest data set."""
-        if isinstance(self.data, Held):
-            return int(np.max(self.data.it.lengths[np.asarray(self.index)]))
-        return jnp.shape(jax.tree.leaves(self.data)[0])[1 if self.batched else 0]
-
-    def _each(self, fn: Callable[[Objective, Any], Any], value: Any) -> Any:
-        """`fn(objective, value)` for the data set, or for each of the batch."""
-        if not self.batched:
-            return _apply(fn, self.objective, value)
-        self._need_one_axis()
-        if not self.n_sets:
-            raise ValueError("this batch holds no data sets, so there is nothing to compute from them")
-        own = (self.model, self.args)
-        model, args = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, own)
-        if isinstance(self.data, Held):
-            groups: Groups = self.data.it
-            collection = from_groups(groups, np.asarray(self.index), self.weight_column, args)
-        else:
-            collection = from_arrays(self.data, self.weights, self.lengths, args)
-        return pieces.map_sets(fn, collection, model, self.parameters, value, None if shared(own) else own)
-
-    def _errors(self, kind: str = "observed", clusters: Any = None) -> Float[Array, "... k"]:
-        if kind == "observed" and clusters is None:
+    def _errors(self, kind: str = "observed", clusters: Any = None, **options: Any) -> Float[Array, "... k"]:
+        if kind == "observed" and clusters is None and not options:
             return self.solution.errors
-        return jnp.sqrt(jnp.diagonal(self.covariance(kind, clusters), axis1=-2, axis2=-1))
+        return jnp.sqrt(jnp.diagonal(self.covariance(kind, clusters, **options), axis1=-2, axis2=-1))
 
-    def _bounds(self, level: float, method: str) -> tuple[Array, Array]:
-        _known(method, ("wald", "wald-free"), "method")
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level!r}")
-        vector, errors = self.solution.vector, self._errors()
+    def _bounds(
+        self,
+        level: float,
+        method: str,
+        kind: str = "observed",
+        key: Any = None,
+        replicates: int = 0,
+        **options: Any,
+    ) -> tuple[Array, Array]:
+        known(method, ("wald", "wald-free", "profile", "bootstrap"), "method")
+        check_level(level)
+        if method == "profile":
+            return profile.intervals(self, level)
+        if method == "bootstrap":
+            how = "nonparametric" if kind == "observed" else kind
+            pairs = bootstrap.bootstrap(self, key, replicates, how, **options).ends(level, "percentile")
+            return pairs
+        vector, errors = self.solution.vector, self._errors(kind, **options)
         if method == "wald":
             return intervals.wald(vector, errors, level)
         over = eqx.filter_vmap(Parameters.ranges) if self.batched else Parameters.ranges
         low, high = over(self.parameters, vector)
         return intervals.wald_free(vector, errors, low, high, level)
-
-    def _cluster_numbers(self, kind: str, clusters: Any) -> Array:
-        if kind != "sandwich":
-            raise ValueError(f"clusters go with kind='sandwich', got kind={kind!r}")
-        if self.batched:
-            raise ValueError(
-                "clusters need a single fit; index the batch: fits[i].covariance('sandwich', clusters)"
-            )
-        rows = self.objective.likelihood.rows
-        labels = np.asarray(clusters)
-        if labels.shape != (rows,):
-            raise ValueError(f"clusters must hold one label an observation, shape ({rows},); got {labels.shape}")
-        return jnp.asarray(np.unique(labels, return_inverse=True)[1])
-
-
-@Compiled
-def _apply(fn: Callable[[Objective, Any], Any], objective: Objective, value: Any) -> Any:
-    return fn(objective, value)
-
-
-def _known(kind: str, kinds: tuple[str, ...], name: str = "kind") -> None:
-    if kind not in kinds:
-        raise ValueError(f"{name} must be one of {', '.join(kinds)}; got {kind!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .constraints import Constraint, Fixed, Tied, as_constraint, is_constraint, unconstrained
-from .parameters import Leaf, Parameters, leaf_name
+from .parameters import Leaf, Parameters, leaf_name, place
 
 
 def parameters_like(
@@ -65,7 +64,7 @@ def parameters_like(
             shape = shape[1:]
         leaves.append(_leaf(name, shape, array.dtype, constraint_of[jtu.keystr(path)]))
         arrays.append(array)
-    leaves, n_free = _place(_tie(leaves))
+    leaves, n_free = place(_tie(leaves))
     if check:
         _check_start(leaves, arrays, batched)
 
@@ -170,17 +169,6 @@ def _tie(leaves: list[Leaf]) -> list[Leaf]:
         else dataclasses.replace(leaf, tied_to=twin.name, constraint=twin.constraint, free_shape=twin.free_shape)
         for leaf, twin in zip(leaves, roots)
     ]
-
-
-def _place(leaves: list[Leaf]) -> tuple[list[Leaf], int]:
-    """Give every free leaf its stretch of the free vector, and tied leaves that of their twin."""
-    starts: dict[str, int] = {}
-    total = 0
-    for leaf in leaves:
-        if leaf.tied_to is None and not leaf.is_fixed:
-            starts[leaf.name] = total
-            total += math.prod(leaf.free_shape)
-    return [dataclasses.replace(leaf, start=starts.get(leaf.tied_to or leaf.name, 0)) for leaf in leaves], total
 
 
 def _check_start(leaves: list[Leaf], arrays: list[Array], batched: bool) -> None:

@@ -195,7 +195,7 @@ def test_weights_of_groups_are_a_column() -> None:
 
 def test_a_fit_says_what_it_cannot_give() -> None:
     fit = mle.fit(line, START, DATA, constraints=RULES)
-    with pytest.raises(ValueError, match="observed, opg, sandwich"):
+    with pytest.raises(ValueError, match="observed, expected, opg, sandwich, hac"):
         fit.covariance("robust")
     with pytest.raises(ValueError, match="wald, wald-free"):
         fit.intervals(method="magic")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -15,6 +15,8 @@ from jaxtyping import Array, ArrayLike
 
 class Constraint(eqx.Module):
     """A map between a free array and a parameter in natural units; the base of every constraint."""
+
+    elementwise: ClassVar[bool] = False  #: whether each element has a free number of its own
 
     @abc.abstractmethod
     def forward(self, free: ArrayLike) -> Array:

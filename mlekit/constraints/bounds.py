@@ -22,6 +22,8 @@ class Unconstrained(Constraint):
         -2.5
     """
 
+    elementwise = True
+
     def forward(self, free: ArrayLike) -> Array:
         return jnp.asarray(free)
 
@@ -41,6 +43,7 @@ class GreaterThan(Constraint):
         3.0 must be greater than 0.0; start it at a number such as 1.0
     """
 
+    elementwise = True
     low: float | Array
 
     def __init__(self, low: Any):
@@ -68,6 +71,7 @@ class LessThan(Constraint):
         1.0
     """
 
+    elementwise = True
     high: float | Array
 
     def __init__(self, high: Any):
@@ -99,6 +103,7 @@ class Interval(Constraint):
         1.0
     """
 
+    elementwise = True
     low: float | Array
     high: float | Array
 

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from ..arguments import check_level
 from ..parameters import Parameters
+from .intervals import wald
 
 
 class Estimate(eqx.Module):
@@ -26,6 +28,61 @@ class Estimate(eqx.Module):
     value: PyTree
     standard_error: PyTree
     covariance: Float[Array, "... m m"]
+
+    def interval(self, level: float = 0.95) -> PyTree:
+        """Wald intervals, a PyTree like `value` of `(lower, upper)`.
+
+        Args:
+            level: confidence level, between 0 and 1; a `ValueError` outside.
+        """
+        return _pairs(self.value, self.standard_error, level)
+
+
+class Prediction(eqx.Module):
+    """A function of parameters and observations, for many observations, with its uncertainty.
+
+    The errors are those of the estimates; the noise of an observation comes on top.
+
+    Args:
+        value: what the function returned for each observation, leaves with a leading axis of observations.
+        standard_error: a PyTree like `value`.
+        lower: where the Wald interval begins.
+        upper: where it ends.
+    """
+
+    value: PyTree
+    standard_error: PyTree
+    lower: PyTree
+    upper: PyTree
+
+
+def _pairs(value: PyTree, errors: PyTree, level: float) -> PyTree:
+    check_level(level)
+    return jax.tree.map(lambda v, e: wald(v, e, level), value, errors)
+
+
+def predict(
+    fn: Callable[..., Any],
+    vector: Float[Array, " k"],
+    covariance: Float[Array, "k k"],
+    parameters: Parameters,
+    data: PyTree,
+    args: PyTree,
+    level: float,
+) -> Prediction:
+    r"""$g(\hat\theta, x_i)$ with variance $G_i V G_i^T$ for every row of the data."""
+    extra = () if args is None else (args,)
+
+    def one(obs: PyTree) -> tuple[PyTree, PyTree]:
+        on = lambda v: jax.tree.map(jnp.asarray, fn(parameters.tree(v), obs, *extra))  # noqa: E731
+        value, unravel = ravel_pytree(on(vector))
+        slope = jax.jacfwd(lambda v: ravel_pytree(on(v))[0])(vector)
+        return unravel(value), unravel(jnp.sqrt(jnp.sum((slope @ covariance) * slope, axis=1)))
+
+    value, error = jax.vmap(one)(data)
+    ends = jax.tree.map(lambda v, e: wald(v, e, level), value, error)
+    pick = lambda i: jax.tree.map(lambda v, pair: pair[i], value, ends)  # noqa: E731
+    return Prediction(value, error, pick(0), pick(1))
 
 
 def estimate(

@@ -1,16 +1,168 @@
-"""What is wanted of each data set, as functions that stay the same and so compile once."""
+"""What is wanted of the data set of a fit, or of each data set of a batch, compiled once and bounded in memory."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, PyTree
 
+from .. import pieces
+from ..collection import Collection, from_arrays, from_groups
+from ..compilation import Compiled, Held
+from ..groups import Groups
+from ..likelihood import Likelihood, block_rows
 from ..objective import Objective
-from . import information as information_
+from ..trees import is_array, shared
+
+if TYPE_CHECKING:
+    from ..model import Model
+    from ..result import Fit
+
+
+def objective(fit: Fit) -> Objective:
+    """The objective of a single fit: its likelihood on the free scale."""
+    data, weights = fit.data, fit.weights
+    if isinstance(data, Held):
+        groups: Groups = data.it
+        data = jax.tree.map(jnp.asarray, groups[int(fit.index)])  # type: ignore[arg-type]
+        weights = None if fit.weight_column is None else data[fit.weight_column]
+    block = block_rows(data, fit.n_free)
+    return Objective(
+        Likelihood(fit.model, data, weights, fit.args, length=fit.lengths, block=block), fit.parameters
+    )
+
+
+def evaluate(fit: Fit, fn: Callable[..., Any], value: Any, rows: PyTree = None) -> Any:
+    """`fn(objective, value)` of the data set, or of each data set of a batch with a leading axis.
+
+    Args:
+        fit: the fit, or batch of fits.
+        fn: compiled once for as long as it is the same function.
+        value: what it needs; of a batch arrays with a leading axis of data sets.
+        rows: what else belongs to each row, as `beside_rows` makes it; then it is `fn(objective, value, rows)`.
+    """
+    if not fit.batched:
+        return _apply(fn, objective(fit), value, *(() if rows is None else (rows,)))
+    everything, model, own = collection(fit)
+    if rows is not None:
+        flat = rows if isinstance(fit.data, Held) else jax.tree.map(lambda leaf: leaf.reshape(-1), rows)
+        everything = dataclasses.replace(everything, rows=(everything.rows, flat))
+        fn = _with_rows(fn)
+    return pieces.map_sets(fn, everything, model, fit.parameters, value, own)
+
+
+def evaluate_times(fit: Fit, times: int, fn: Callable[..., Any], value: Any) -> Any:
+    """`fn(objective, value)` so many times for each data set, all of them side by side in lanes.
+
+    Args:
+        fit: the fit, or batch of fits.
+        times: how often.
+        fn: compiled once for as long as it is the same function.
+        value: what it needs, arrays with axes of data sets, if there are several, and of `times`.
+
+    Returns:
+        What it returns, with the same leading axes.
+    """
+    if not fit.batched:
+        one = evaluate_times(in_batch(fit), times, fn, jax.tree.map(lambda leaf: leaf[None], value))
+        return jax.tree.map(lambda leaf: leaf[0], one)
+    everything, model, own = collection(fit)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), value)
+    arrays = lambda leaf: repeat_each(leaf, times) if is_array(leaf) else leaf  # noqa: E731
+    parameters, own = jax.tree.map(arrays, (fit.parameters, own))
+    out = pieces.map_sets(fn, everything.repeated(times), model, parameters, flat, own)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, times, *leaf.shape[1:]), out)
+
+
+def in_batch(fit: Fit) -> Fit:
+    """A single fit as a batch of one."""
+    return jax.tree.map(lambda leaf: leaf[None], fit)
+
+
+def repeat_each(leaf: Any, times: int) -> Any:
+    """Every entry of the leading axis so many times."""
+    xp = np if isinstance(leaf, np.ndarray) else jnp
+    return xp.repeat(leaf, times, axis=0)
+
+
+def collection(fit: Fit) -> tuple[Collection, Model, Any]:
+    """The data sets of a batch, their model, and `(model, args)` with a leading axis where each has its own."""
+    need_one_axis(fit)
+    if not fit.n_sets:
+        raise ValueError("this batch holds no data sets, so there is nothing to compute from them")
+    own = (fit.model, fit.args)
+    model, args = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, own)
+    if isinstance(fit.data, Held):
+        found = from_groups(fit.data.it, np.asarray(fit.index), fit.weight_column, args)
+    else:
+        found = from_arrays(fit.data, fit.weights, fit.lengths, args)
+    return found, model, None if shared(own) else own
+
+
+def beside_rows(fit: Fit, columns: Any, name: str) -> tuple[Any, ...]:
+    """Labels of rows, from arrays or from columns of the data, as whole numbers that tell them apart.
+
+    Args:
+        fit: the fit, or batch of fits.
+        columns: an array of labels of shape `(n_obs,)`, of a batch `(n_sets, n_obs)`; the name of a column of
+            the data; or a list, tuple or table of such.
+        name: what messages call it.
+    """
+    if hasattr(columns, "column_names") or hasattr(columns, "columns"):  # pyarrow; pandas, polars
+        columns = [columns[label] for label in getattr(columns, "column_names", getattr(columns, "columns", ()))]
+    elif not isinstance(columns, list | tuple) or _is_vector(columns):
+        columns = [columns]
+    held = isinstance(fit.data, Held)
+    flat = held and fit.batched  # all groups one behind the other
+    if held:
+        data = fit.data.it.columns if flat else fit.data.it[int(fit.index)]  # type: ignore[arg-type]
+    else:
+        data = fit.data
+    shape = jnp.shape(jax.tree.leaves(data)[0])[: 2 if fit.batched and not held else 1]
+    return tuple(_labels(column, data, shape, flat, name) for column in columns)
+
+
+def _labels(column: Any, data: PyTree, shape: tuple[int, ...], flat: bool, name: str) -> Any:
+    if isinstance(column, str):
+        known = list(map(str, data)) if isinstance(data, dict) else []
+        if column not in known:
+            has = f"which has {', '.join(known)}" if known else "whose columns have no names"
+            raise ValueError(f"{name}: {column!r} is no column of the data, {has}")
+        column = data[column]
+    elif flat:
+        raise ValueError(f"{name} of groups are names of columns, such as {name}='firm'; put them into the table")
+    if not isinstance(column, jax.core.Tracer):
+        column = np.asarray(column)
+        if column.shape == shape and column.dtype.kind not in "biu":
+            column = np.unique(column, return_inverse=True)[1].reshape(shape)
+    if jnp.shape(column) != shape:
+        raise ValueError(f"{name} must hold one label an observation, shape {shape}; got {jnp.shape(column)}")
+    return column if flat else jnp.asarray(column)
+
+
+def index(fit: Fit) -> Array | None:
+    """The number of the data set in its batch, or of each; `None` where there never was a batch."""
+    return jnp.arange(fit.n_sets) if fit.index is None and fit.batched else fit.index
+
+
+def need_one_axis(fit: Fit) -> None:
+    """A `ValueError` where a batch has more than one axis of data sets."""
+    shape = fit.status.shape
+    if len(shape) > 1:
+        raise ValueError(f"this batch has axes {shape}; index or reshape it to one axis of data sets first")
+
+
+def longest(fit: Fit) -> int:
+    """Rows of the longest data set."""
+    if isinstance(fit.data, Held):
+        return int(np.max(fit.data.it.lengths[np.asarray(fit.index)]))
+    return jnp.shape(jax.tree.leaves(fit.data)[0])[1 if fit.batched else 0]
 
 
 @functools.cache
@@ -18,7 +170,7 @@ def contributions(width: int) -> Callable[[Objective, Any], Array]:
     """Log-densities of the rows of a data set at the free vector, shape `(width,)`."""
 
     def at(objective: Objective, free: Array) -> Array:
-        return _to_width(objective.likelihood.contributions(objective.parameters.natural(free)), width)
+        return to_width(objective.likelihood.contributions(objective.parameters.natural(free)), width)
 
     return at
 
@@ -28,26 +180,35 @@ def scores(width: int) -> Callable[[Objective, Any], Array]:
     """Their gradients, shape `(width, n_free)`."""
 
     def at(objective: Objective, free: Array) -> Array:
-        return _to_width(objective.likelihood.scores(free, objective.parameters.natural), width)
+        return to_width(objective.likelihood.scores(free, objective.parameters.natural), width)
 
     return at
 
 
-def _to_width(rows: Array, width: int) -> Array:
+def to_width(rows: Array, width: int) -> Array:
     """Zero rows added, or padding cut off, so that there are `width` rows."""
     missing = max(0, width - rows.shape[0])
     return jnp.pad(rows[:width], [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
 
 
-@functools.cache
-def information(kind: str) -> Callable[[Objective, Any], Array]:
-    """The information about the free vector."""
-    return lambda objective, free: information_.information(objective, free, kind)
+def _is_vector(columns: Any) -> bool:
+    """Whether a list holds labels, one an observation, and no columns."""
+    return bool(columns) and not any(isinstance(one, str) or np.ndim(one) for one in columns)
 
 
 @functools.cache
-def covariance(kind: str, clustered: bool) -> Callable[[Objective, Any], Array]:
-    """The covariance in natural units; `clustered` ones want `(free, clusters)`."""
-    if clustered:
-        return lambda objective, value: information_.covariance(objective, value[0], kind, value[1])
-    return lambda objective, free: information_.covariance(objective, free, kind)
+def _with_rows(fn: Callable[..., Any]) -> Callable[[Objective, Any], Any]:
+    """`fn(objective, value, rows)` where the rows of the collection are pairs of data and the rest."""
+
+    def at(whole: Objective, value: Any) -> Any:
+        data, rest = whole.likelihood.data
+        mine = dataclasses.replace(whole.likelihood, data=rest).aligned()[0]
+        likelihood = dataclasses.replace(whole.likelihood, data=data)
+        return fn(dataclasses.replace(whole, likelihood=likelihood), value, mine)
+
+    return at
+
+
+@Compiled
+def _apply(fn: Callable[..., Any], *args: Any) -> Any:
+    return fn(*args)

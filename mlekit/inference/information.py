@@ -1,76 +1,108 @@
-"""The information, on the free scale, and the covariances that follow from it, in natural units."""
+"""The information about the free vector, and its inverse with every digit that the data hold."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, PyTree
 
-from ..linear_algebra import curvature_scale, spectrum
+from ..linear_algebra import curvature_scale, factorise
 from ..objective import Objective
-
-KINDS = ("observed", "opg", "sandwich")  #: kinds of covariance
+from ..solvers.convergence import singular_below
 
 
 def information(objective: Objective, free: Float[Array, " n_free"], kind: str) -> Float[Array, "n_free n_free"]:
     r"""The information of the whole data set about the free vector.
 
-    $$I_{\text{observed}} = -\nabla^2 \ell, \qquad I_{\text{opg}} = \sum_i w_i\, s_i s_i^T$$
+    $$I_{\text{observed}} = -\nabla^2 \ell, \qquad I_{\text{opg}} = \sum_i w_i\, s_i s_i^T, \qquad
+    I_{\text{expected}} = \sum_i w_i\, J_i^T W_i J_i$$
+
+    with $s_i$ the score, $J_i$ the derivative of the predictions and $W_i$ the family's information.
 
     Args:
         objective: the data set's objective.
         free: the free vector.
-        kind: `observed` or `opg`.
+        kind: `observed`, `opg`, or for a `mle.regression` `expected`.
     """
-    curvature = "hessian" if kind == "observed" else "outer_product"
-    return objective.derivatives(curvature, free)[2] * objective.n_obs
+    if kind == "observed":
+        return objective.derivatives("hessian", free)[2] * objective.n_obs
+    return _squares(objective, free, kind, jnp.eye(free.shape[0], dtype=free.dtype))
 
 
-def covariance(
-    objective: Objective,
-    free: Float[Array, " n_free"],
-    kind: str,
-    clusters: Int[Array, " n_obs"] | None = None,
-) -> Float[Array, "k k"]:
-    r"""The covariance of the estimates in natural units, by the exact delta method.
+@functools.cache
+def of_kind(kind: str) -> Callable[[Objective, Array], Array]:
+    """`information` of one kind."""
+    return lambda objective, free: information(objective, free, kind)
 
-    $$V = J\, V_z J^T, \quad V_z = I^{-1}_{\text{observed}},\; I^{-1}_{\text{opg}} \text{ or }
-    I^{-1} \big(\textstyle\sum_c s_c s_c^T\big) I^{-1}$$
 
-    with $J$ the derivative of the natural parameters with respect to the free vector, and $s_c$ the sum of
-    the weighted scores of a cluster (of one observation, weighted by its root, where there are none).
-    NaN where the information is not positive definite. (White 1982 for the sandwich.)
+def inverse(objective: Objective, free: Float[Array, " n_free"], kind: str) -> Float[Array, "n_free n_free"]:
+    """The inverse of the information; NaN where that is not positive definite.
 
-    Args:
-        objective: the data set's objective.
-        free: the free vector at the maximum.
-        kind: one of `KINDS`.
-        clusters: number of the cluster of each row; only with the sandwich.
+    One that is a sum of squares is summed twice, the second time in the coordinates that make the first sum a
+    unit matrix. So it loses no more digits than an orthogonal factorisation of all rows would: half of what
+    their product loses. (Cholesky QR twice: Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015.)
     """
-    jacobian = objective.parameters.jacobian(free)
-    inverse = _inverse(information(objective, free, "opg" if kind == "opg" else "observed"))
-    if kind == "sandwich":
-        if clusters is None:
-            middle = information(objective, free, "opg")
-        else:
-            sums = jax.ops.segment_sum(weighted_scores(objective, free), clusters, clusters.shape[0])
-            middle = sums.T @ sums
-        inverse = inverse @ middle @ inverse
-    return jacobian @ inverse @ jacobian.T
+    first = root_of_inverse(information(objective, free, kind))
+    if kind == "observed":
+        return first @ first.T
+    safe = jnp.where(jnp.isfinite(first), first, 0.0)
+    both = safe @ root_of_inverse(_squares(objective, free, kind, safe))
+    return jnp.where(jnp.all(jnp.isfinite(first)), both @ both.T, jnp.nan)
 
 
-def weighted_scores(objective: Objective, free: Float[Array, " n_free"]) -> Float[Array, "n_obs n_free"]:
-    """Gradients of the weighted contributions with respect to the free vector."""
-    likelihood = objective.likelihood
-    scores = likelihood.scores(free, objective.parameters.natural)
-    if likelihood.weights is None:
-        return scores
-    return jnp.where(likelihood.weights[:, None] > 0, likelihood.weights[:, None] * scores, 0)
+@functools.cache
+def inverse_of_kind(kind: str) -> Callable[[Objective, Array], Array]:
+    """`inverse` of one kind."""
+    return lambda objective, free: inverse(objective, free, kind)
 
 
-def _inverse(matrix: Float[Array, "k k"]) -> Float[Array, "k k"]:
-    """The inverse of a positive-definite matrix; NaN for any other."""
+def root_of_inverse(matrix: Float[Array, "k k"]) -> Float[Array, "k k"]:
+    r"""$T$ with $T T^T = A^{-1}$ and so $T^T A\, T = 1$; NaN where $A$ is not positive definite."""
+    k = matrix.shape[0]
     known = jnp.all(jnp.isfinite(matrix))
-    safe = jnp.where(known, matrix, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
-    eigen = spectrum(safe, curvature_scale(safe, jnp.zeros(matrix.shape[0], matrix.dtype)))
-    return jnp.where(known & (eigen.values[0] > 0), eigen.inverse(), jnp.nan)
+    safe = jnp.where(known, matrix, jnp.eye(k, dtype=matrix.dtype))
+    scale = curvature_scale(safe, jnp.zeros(k, matrix.dtype))
+    factor = factorise(safe / scale[:, None] / scale[None, :])
+    definite = known & (jnp.min(factor.pivots) > singular_below(k, matrix.dtype))
+    return jnp.where(definite, factor.inverse_root() / scale[:, None], jnp.nan)
+
+
+def _squares(objective: Objective, free: Array, kind: str, basis: Float[Array, "n_free m"]) -> Float[Array, "m m"]:
+    """The `opg` or `expected` information in the coordinates whose axes are the columns of `basis`."""
+    likelihood, parameters = objective.likelihood, objective.parameters
+    regression = likelihood.model.regression
+    extra = () if likelihood.args is None else (likelihood.args,)
+
+    def of_scores(data: PyTree, weights: Array | None) -> Array:
+        _, scores = likelihood.block_scores(free, parameters.natural, data)
+        rows = scores.astype(free.dtype) @ basis
+        return _weighted(rows, weights).T @ rows
+
+    def of_predictions(data: PyTree, weights: Array | None) -> Array:
+        assert regression is not None
+
+        def twice(z: Array, obs: PyTree) -> tuple[Array, Array]:
+            found = regression.predictions(parameters.natural(z), obs, *extra).astype(free.dtype)
+            return found, found
+
+        each = jax.vmap(jax.jacfwd(twice, has_aux=True), in_axes=(None, 0))
+        jacobian, predictions = each(free, data)
+        rows = jacobian @ basis
+        bent = jax.vmap(regression.information)(predictions, data) @ rows
+        return jnp.einsum("ija,ijb->ab", _weighted(bent, weights), rows)
+
+    total = of_predictions if kind == "expected" else of_scores
+    m = basis.shape[1]
+    matrix: Any = likelihood.total(total, jnp.zeros((m, m), free.dtype))
+    return 0.5 * (matrix + matrix.T)
+
+
+def _weighted(rows: Array, weights: Array | None) -> Array:
+    if weights is None:
+        return rows
+    w = weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
+    return jnp.where(w > 0, w * rows, 0)

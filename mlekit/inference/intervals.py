@@ -13,7 +13,7 @@ def wald(
     estimates: Float[Array, "... k"], errors: Float[Array, "... k"], level: float
 ) -> tuple[Float[Array, "... k"], Float[Array, "... k"]]:
     r"""$\hat\theta \pm z_{(1 + \text{level}) / 2}\, \mathrm{se}$."""
-    margin = _quantile(level, errors.dtype) * errors
+    margin = quantile(level, errors.dtype) * errors
     return estimates - margin, estimates + margin
 
 
@@ -38,31 +38,44 @@ def wald_free(
         high: and ends here.
         level: confidence level.
     """
-    z = _quantile(level, errors.dtype)
-    below, above = jnp.isfinite(low), jnp.isfinite(high)
-    from_low = jnp.where(below, estimates - low, 1.0)
-    to_high = jnp.where(above, high - estimates, 1.0)
-    inside = (from_low > 0) & (to_high > 0)
-    from_low, to_high = jnp.where(inside, from_low, 1.0), jnp.where(inside, to_high, 1.0)
-
-    # Every case is a logit, with the missing edges at infinite distance.
-    slope = jnp.where(below, 1 / from_low, 0.0) + jnp.where(above, 1 / to_high, 0.0)
-    free = jnp.log(jnp.where(below, from_low, 1.0)) - jnp.log(jnp.where(above, to_high, 1.0))
-
-    def back(h: Array) -> Array:
-        between = low + (high - low) * (1 / (1 + jnp.exp(-h)))
-        one_edge = jnp.where(below, low + jnp.exp(h), high - jnp.exp(-h))
-        return jnp.where(below & above, between, one_edge)
-
-    margin = z * errors * slope
-    lower, upper = back(free - margin), back(free + margin)
-    plain = wald(estimates, errors, level)
-    edges = below | above
+    z = quantile(level, errors.dtype)
+    inside = (estimates > low) & (estimates < high)
+    safe = jnp.where(
+        inside, estimates, jnp.where(jnp.isfinite(low), low + 1, jnp.where(jnp.isfinite(high), high - 1, 0))
+    )
+    margin = z * errors * line_slope(safe, low, high)
+    middle = to_line(safe, low, high)
     fixed = errors == 0
-    lower = jnp.where(fixed, estimates, jnp.where(edges, lower, plain[0]))
-    upper = jnp.where(fixed, estimates, jnp.where(edges, upper, plain[1]))
-    return jnp.where(inside | fixed, lower, jnp.nan), jnp.where(inside | fixed, upper, jnp.nan)
+    ends = (from_line(middle - margin, low, high), from_line(middle + margin, low, high))
+    lower, upper = (jnp.where(fixed, estimates, jnp.where(inside, end, jnp.nan)) for end in ends)
+    return lower, upper
 
 
-def _quantile(level: float, dtype: Any) -> Array:
+def to_line(value: Array, low: Array, high: Array) -> Array:
+    """The logarithm of the distance to the one edge, the logit between two, the value itself where there is none.
+
+    Every case but the last is a logit, with a missing edge at infinite distance.
+    """
+    below, above = jnp.isfinite(low), jnp.isfinite(high)
+    bounded = jnp.log(jnp.where(below, value - low, 1.0)) - jnp.log(jnp.where(above, high - value, 1.0))
+    return jnp.where(below | above, bounded, value)
+
+
+def line_slope(value: Array, low: Array, high: Array) -> Array:
+    """The derivative of `to_line`."""
+    below, above = jnp.isfinite(low), jnp.isfinite(high)
+    bounded = jnp.where(below, 1 / (value - low), 0.0) + jnp.where(above, 1 / (high - value), 0.0)
+    return jnp.where(below | above, bounded, 1.0)
+
+
+def from_line(h: Array, low: Array, high: Array) -> Array:
+    """The inverse of `to_line`."""
+    below, above = jnp.isfinite(low), jnp.isfinite(high)
+    between = low + (high - low) / (1 + jnp.exp(-h))
+    one_edge = jnp.where(below, low + jnp.exp(h), high - jnp.exp(-h))
+    return jnp.where(below & above, between, jnp.where(below | above, one_edge, h))
+
+
+def quantile(level: float, dtype: Any) -> Array:
+    """The normal quantile that leaves half of `1 - level` above it."""
     return ndtri(jnp.asarray(0.5 * (1 + level), dtype))

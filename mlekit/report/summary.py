@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tabulate import SEPARATING_LINE
 
+from ..arguments import check_level
 from ..status import ADVICE, Status
 from .estimates import Estimates, single, spread
 from .numbers import count, counted, likelihood, number, share
@@ -47,8 +48,7 @@ class Summary:
     """
 
     def __init__(self, fit: Fit, level: float = 0.95) -> None:
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level!r}")
+        check_level(level)
         self.fit = fit
         self.level = level
         self.estimates: Estimates = spread(fit) if fit.batched else single(fit, level)

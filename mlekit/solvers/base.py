@@ -6,6 +6,7 @@ import abc
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..objective import Objective
@@ -21,6 +22,11 @@ class Stop(eqx.Module):
 
     tolerance: Float[Array, ""]
     max_steps: Int[Array, ""]
+
+
+def usual_tolerance(dtype: Any) -> float:
+    """The tolerance on the decrement, in nats, that suits a precision."""
+    return 1e-9 if jnp.finfo(dtype).bits >= 64 else 1e-5
 
 
 class Solver(eqx.Module):

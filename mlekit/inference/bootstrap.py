@@ -1,0 +1,331 @@
+"""The bootstrap: refits to resampled, simulated or reweighted data, all of them through the batch engine."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtr, ndtri
+from jaxtyping import Array, Float, Int, PyTree
+
+from ..arguments import check_level, known
+from ..collection import Collection
+from ..keys import need_key, seeds
+from ..likelihood import n_rows
+from ..loop import Solution
+from ..objective import Objective
+from ..status import Status, StatusArray
+from ..trees import tracing
+from .covariance import sums_of_clusters
+from .each import beside_rows, evaluate, in_batch, index
+from .information import inverse
+from .intervals import quantile
+from .refit import leaves_at, refit, shared_collection, shared_parameters
+from .resample import drawn
+from .simulate import need_simulator
+
+if TYPE_CHECKING:
+    from ..result import Fit
+
+KINDS = ("nonparametric", "parametric", "cluster", "weights")
+METHODS = ("percentile", "basic", "bca", "studentized")
+#: More failed refits than this share are worth a warning: what is left is no longer a fair sample.
+FAILURES = 0.01
+
+
+class Bootstrap(eqx.Module):
+    """Refits to data drawn anew, made by `mle.bootstrap`.
+
+    Args:
+        vector: the estimates of each, in natural units, shape `(replicates, k)`; NaN where a refit failed.
+        errors: their standard errors.
+        status: why each refit ended.
+        acceleration: for BCa intervals, shape `(k,)`; `None` where the model gives no scores.
+        fit: the fit that was resampled.
+        kind: how.
+    """
+
+    vector: Float[Array, "... replicates k"]
+    errors: Float[Array, "... replicates k"]
+    status: StatusArray
+    acceleration: Float[Array, "... k"] | None
+    fit: Fit
+    kind: str = eqx.field(static=True)
+
+    @property
+    def params(self) -> PyTree:
+        """The estimates of all refits, a PyTree like `init` whose leaves have a leading axis of replicates."""
+        return self.fit.parameters.tree(self.vector)
+
+    @property
+    def replicates(self) -> int:
+        """Number of refits."""
+        return self.vector.shape[-2]
+
+    @property
+    def failed(self) -> Int[Array, "..."]:
+        """Number of refits that found no proven maximum; they count in nothing else."""
+        return jnp.sum(self.status.codes != Status.converged, axis=-1)
+
+    @property
+    def bias(self) -> PyTree:
+        """How far the mean of the refits lies above the estimate, a PyTree like `params` of the fit."""
+        return self.fit.parameters.tree(jnp.nanmean(self.vector, axis=-2) - self.fit.solution.vector)
+
+    def covariance(self) -> Float[Array, "... k k"]:
+        """The covariance of the refits over `parameter_names`."""
+        fine = ~jnp.any(jnp.isnan(self.vector), axis=-1, keepdims=True)
+        count = jnp.sum(fine, axis=-2, keepdims=True)
+        mean = jnp.nanmean(self.vector, axis=-2, keepdims=True)
+        off = jnp.where(fine, self.vector - mean, 0.0)
+        return jnp.swapaxes(off, -1, -2) @ off / (count - 1)
+
+    def standard_errors(self) -> PyTree:
+        """The standard deviations of the refits, a PyTree like `params`."""
+        return self.fit.parameters.tree(jnp.nanstd(self.vector, axis=-2, ddof=1))
+
+    def intervals(self, level: float = 0.95, method: str = "percentile") -> PyTree:
+        r"""Confidence intervals, a PyTree like `params` of `(lower, upper)`.
+
+        Args:
+            level: confidence level, between 0 and 1.
+            method: `percentile`, the quantiles of the refits; `basic`, these mirrored at the estimate; `bca`,
+                quantiles corrected for bias and for how the standard error changes, with the acceleration
+                $\sum u_i^3 / 6 (\sum u_i^2)^{3/2}$ from the influence $u_i$ of each observation; or
+                `studentized`, from the refits' own standard errors. (Efron 1987; Davison and Hinkley 1997.)
+
+        Raises:
+            ValueError: another method, a level outside (0, 1), or `bca` for a model without scores.
+        """
+        lower, upper = map(self.fit.parameters.tree, self.ends(level, method))
+        return jax.tree.map(lambda a, b: (a, b), lower, upper)
+
+    def ends(self, level: float, method: str) -> tuple[Float[Array, "... k"], Float[Array, "... k"]]:
+        """Both ends of `intervals` as vectors over `parameter_names`."""
+        known(method, METHODS, "method")
+        check_level(level)
+        if method == "bca" and self.acceleration is None:
+            raise ValueError("method='bca' wants scores, and the joint model returns a scalar, not contributions")
+        fixed = np.array(self.fit.fixed)
+        lower, upper = (self._end(level, method, side) for side in (-1, 1))
+        best = self.fit.solution.vector
+        return jnp.where(fixed, best, lower), jnp.where(fixed, best, upper)
+
+    def _end(self, level: float, method: str, side: int) -> Array:
+        best, z = self.fit.solution.vector, side * quantile(level, self.vector.dtype)
+        share = jnp.broadcast_to(ndtr(z), best.shape)
+        if method == "percentile":
+            return _quantiles(self.vector, share)
+        if method == "basic":
+            return 2 * best - _quantiles(self.vector, 1 - share)
+        if method == "studentized":
+            pivot = (self.vector - best[..., None, :]) / self.errors
+            return best - self.fit.solution.errors * _quantiles(pivot, 1 - share)
+        fine = ~jnp.isnan(self.vector)
+        here = best[..., None, :]
+        below = jnp.sum(fine & (self.vector < here), -2) + 0.5 * jnp.sum(fine & (self.vector == here), -2)
+        shift = ndtri(below / jnp.sum(fine, -2))
+        moved = shift + z
+        assert self.acceleration is not None
+        return _quantiles(self.vector, ndtr(shift + moved / (1 - self.acceleration * moved)))
+
+    def __repr__(self) -> str:
+        if isinstance(self.vector, jax.core.Tracer):
+            return f"Bootstrap(<traced>, kind={self.kind!r})"
+        from ..report.sentences import bootstrap_text
+
+        return bootstrap_text(self)
+
+
+def _quantiles(values: Float[Array, "... replicates k"], share: Float[Array, "... k"]) -> Float[Array, "... k"]:
+    """For each column its own quantile of the numbers that are there."""
+    last = jnp.sort(jnp.moveaxis(values, -2, -1), axis=-1)  # NaN come last
+    count = jnp.sum(~jnp.isnan(last), axis=-1)
+    place = share * (count - 1)
+    low = jnp.clip(jnp.floor(place).astype(int), 0, jnp.maximum(count - 1, 0))
+    high = jnp.minimum(low + 1, jnp.maximum(count - 1, 0))
+    take = lambda i: jnp.take_along_axis(last, i[..., None], axis=-1)[..., 0]  # noqa: E731
+    part = place - low
+    found = take(low) * (1 - part) + jnp.where(part > 0, take(high), 0.0) * part
+    return jnp.where(jnp.isfinite(place), found, jnp.nan)
+
+
+def bootstrap(
+    fit: Fit,
+    key: Any,
+    replicates: int = 1000,
+    kind: str = "nonparametric",
+    *,
+    clusters: Any = None,
+    progress: bool = False,
+) -> Bootstrap:
+    r"""Refits to data drawn anew: the spread of an estimate without any approximation by derivatives.
+
+    All replicates of all data sets go through the batch engine, and each search begins at the estimate. A refit
+    that finds no proven maximum has failed: it is counted, and left out of everything else.
+
+    Args:
+        fit: a fit, or a batch of fits.
+        key: random key, such as `jax.random.key(0)`; what a data set draws depends on the key and on its number
+            in the batch alone.
+        replicates: how often each data set is drawn.
+        kind: `nonparametric`, as many observations drawn from those there are, with replacement; `parametric`,
+            every observation drawn from the model at the estimate, which wants `simulate`; `cluster`, whole
+            clusters drawn with replacement; or `weights`, the observations as they are, with random weights that
+            are exponential and of mean one (the Bayesian bootstrap of Rubin 1981), which suits fits that fail
+            where observations are left out.
+        clusters: for `cluster`, labels or the name of a column, as in `Fit.covariance`.
+        progress: show a bar with finished refits, fits per second and statuses.
+
+    Returns:
+        `Bootstrap`; of a batch with a leading axis of data sets on every array.
+
+    Raises:
+        ValueError: another kind, a model without the companion that the kind needs, a joint model where
+            observations are resampled, or clusters that lack or have no place.
+        TypeError: `key` is no random key.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, mlekit as mle
+        >>> density = lambda mean, x: -0.5 * (x - mean) ** 2
+        >>> fit = mle.fit(density, 0.0, jnp.array([1.0, 2.0, 3.0, 4.0, 10.0]))
+        >>> draws = mle.bootstrap(fit, jax.random.key(0), 2000)
+        >>> print(draws.failed, f"{draws.standard_errors():.2f} {fit.standard_errors('sandwich'):.2f}")
+        0 1.41 1.41
+        >>> lower, upper = draws.intervals(0.9, "bca")
+        >>> print(bool(lower < 4.0 < upper))
+        True
+
+    Source: Efron and Tibshirani 1993, *An Introduction to the Bootstrap*.
+    """
+    known(kind, KINDS)
+    need_key(key, "the bootstrap")
+    if not isinstance(replicates, int | np.integer) or isinstance(replicates, bool) or replicates < 2:
+        raise ValueError(f"replicates must be a whole number of at least 2, got {replicates!r}")
+    if (clusters is None) == (kind == "cluster"):
+        raise ValueError(
+            "kind='cluster' wants clusters=, one label an observation or the name of a column"
+            if clusters is None
+            else f"clusters go with kind='cluster', got kind={kind!r}"
+        )
+    if fit.model.is_joint and kind in ("nonparametric", "cluster"):
+        raise ValueError(
+            f"kind={kind!r} draws observations in any order, and those of a joint model depend on one another; "
+            "use kind='parametric', with a simulator, or kind='weights'"
+        )
+    weighted = fit.weights is not None or fit.weight_column is not None
+    if kind == "parametric":
+        need_simulator(fit.model, "kind='parametric'")
+        if weighted:
+            raise ValueError(
+                "kind='parametric' draws each row once, so it has no use for weights: repeat the rows"
+            )
+    if tracing(fit.solution):
+        raise ValueError("bootstrap: it draws on the host, so it does not run under jit or vmap; pass it a batch")
+    if not fit.batched:
+        many = _bootstrap(in_batch(fit), key, int(replicates), kind, clusters, progress, fit)
+        return jax.tree.map(lambda leaf: leaf[0], many)
+    return _bootstrap(fit, key, int(replicates), kind, clusters, progress, fit)
+
+
+def _bootstrap(
+    fits: Fit, key: Any, replicates: int, kind: str, clusters: Any, progress: bool, asked: Fit
+) -> Bootstrap:
+    """The bootstrap of a batch, perhaps of one."""
+    everything, model = shared_collection(fits)
+    parameters = shared_parameters(fits)
+    labels = None if clusters is None else _flat_labels(asked, everything, clusters)
+    fine = np.flatnonzero(np.asarray(fits.converged))
+    n_sets, k = fits.solution.vector.shape
+    vector = np.full((n_sets, replicates, k), np.nan, fits.solution.vector.dtype)
+    errors = vector.copy()
+    status = np.broadcast_to(np.asarray(fits.solution.status)[:, None], (n_sets, replicates)).copy()
+    words = np.asarray(seeds(key, index(fits)))
+    starts = leaves_at(parameters, fits.solution.free, fits.parameters.values)
+
+    from ..report.progress import batch_bar
+
+    with batch_bar(progress, len(fine) * replicates, ()) as report:
+        for sets, times, resampled in drawn(fits, everything, words, fine, replicates, kind, labels):
+            begin = [np.repeat(np.asarray(leaf)[sets], len(times), axis=0) for leaf in starts]
+            found: Solution = refit(resampled, model, parameters, begin, report)
+            at = np.ix_(sets, times)
+            proven = np.asarray(found.status == Status.converged)[:, None]
+            shape = (len(sets), len(times), k)
+            vector[at] = np.where(proven, found.vector, np.nan).reshape(shape)
+            errors[at] = np.where(proven, found.errors, np.nan).reshape(shape)
+            status[at] = np.asarray(found.status).reshape(shape[:2])
+    failures = int(np.sum(status[fine] != Status.converged))
+    if failures > FAILURES * len(fine) * replicates:
+        counts = StatusArray(status[fine]).counts()
+        reasons = ", ".join(f"{n:,} {name}" for name, n in counts.items() if name != "converged")
+        warnings.warn(
+            f"bootstrap: {failures:,} of {len(fine) * replicates:,} refits failed ({reasons}) and are left out, "
+            "so what is left is no fair sample",
+            stacklevel=3,
+        )
+    scoreless = model.is_joint and _returns_scalar(fits)
+    return Bootstrap(
+        vector=jnp.asarray(vector),
+        errors=jnp.asarray(errors),
+        status=StatusArray(jnp.asarray(status)),
+        acceleration=None if scoreless else _acceleration(asked, clusters),
+        fit=fits,
+        kind=kind,
+    )
+
+
+def _flat_labels(fit: Fit, everything: Collection, clusters: Any) -> np.ndarray:
+    """One label a row of the collection."""
+    columns = beside_rows(fit, clusters, "clusters")
+    if len(columns) > 1:
+        raise ValueError("clusters: the bootstrap draws clusters of one kind; got several columns")
+    labels = np.asarray(columns[0]).ravel()
+    if fit.batched:
+        return labels
+    # A single group lies among the rows of all.
+    whole = np.zeros(n_rows(everything.rows), labels.dtype)
+    whole[int(everything.offsets[0]) :][: len(labels)] = labels
+    return whole
+
+
+def _returns_scalar(fits: Fit) -> bool:
+    """Whether a joint model returns its contributions summed."""
+    try:
+        jax.eval_shape(lambda: fits[0].contributions())
+    except ValueError:
+        return True
+    return False
+
+
+def _acceleration(fit: Fit, clusters: Any) -> Array:
+    labels = None if clusters is None else beside_rows(fit, clusters, "clusters")
+    found = evaluate(fit, _skewness(labels is not None), fit.solution.free, labels)
+    return found if fit.batched else found[None]
+
+
+@functools.cache
+def _skewness(clustered: bool) -> Callable[..., Array]:
+    """A sixth of the skewness of the influence of the observations, or clusters, on each parameter."""
+
+    def at(objective: Objective, free: Array, labels: Any = ()) -> Array:
+        likelihood = objective.likelihood
+        scores = likelihood.scores(free, objective.parameters.natural)
+        _, weights = likelihood.aligned()
+        weights = jnp.ones(scores.shape[0], scores.dtype) if weights is None else weights
+        moves = scores @ (objective.parameters.jacobian(free) @ inverse(objective, free, "observed")).T
+        if clustered:
+            weighted = jnp.where(weights[:, None] > 0, weights[:, None] * moves, 0)
+            moves, _ = sums_of_clusters(weighted, weights > 0, labels)
+            weights = jnp.ones_like(weights)
+        w = weights[:, None]
+        cubes, squares = (jnp.sum(jnp.where(w > 0, w * moves**power, 0), axis=0) for power in (3, 2))
+        return cubes / jnp.where(squares > 0, 6 * squares**1.5, jnp.nan)
+
+    return at

@@ -1,0 +1,146 @@
+"""Several fits of the same data side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..arguments import known
+from ..status import StatusArray
+from .nested import same_data
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ..result import Fit
+
+
+class Comparison(eqx.Module):
+    """Several fits of the same data, made by `mle.compare`; prints as a table, the best first.
+
+    Args:
+        names: of the fits.
+        n_free: number of free parameters of each.
+        log_likelihood: of each, shape `(models,)`, of batches `(n_sets, models)`.
+        aic: Akaike's criterion.
+        aicc: with the correction for small samples.
+        bic: Schwarz's criterion.
+        weight: Akaike weights, from `aicc` where `criterion="aicc"`, from `bic` where `criterion="bic"`.
+        status: why each fit ended; criteria of a fit that did not converge are NaN, and its weight zero.
+        criterion: what the fits are ordered and weighted by.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    n_free: tuple[int, ...] = eqx.field(static=True)
+    log_likelihood: Float[Array, "... models"]
+    aic: Float[Array, "... models"]
+    aicc: Float[Array, "... models"]
+    bic: Float[Array, "... models"]
+    weight: Float[Array, "... models"]
+    status: StatusArray
+    criterion: str = eqx.field(static=True)
+
+    @property
+    def best(self) -> Any:
+        """The name of the fit with the lowest criterion, of batches an array; `None` where none converged."""
+        import numpy as np
+
+        values = np.asarray(getattr(self, self.criterion))
+        names = np.array([*self.names, None], dtype=object)
+        none = np.all(np.isnan(values), axis=-1)
+        place = np.where(none, len(self.names), np.argmin(np.where(np.isnan(values), np.inf, values), axis=-1))
+        return names[place]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a pandas data frame, one row a fit; of batches the index has the data set, too."""
+        import numpy as np
+        import pandas
+
+        columns = ("log_likelihood", "aic", "aicc", "bic", "weight")
+        shape = self.aic.shape
+        table = {name: np.asarray(getattr(self, name)).ravel() for name in columns}
+        table["n_free"] = np.broadcast_to(np.array(self.n_free), shape).ravel()
+        table["status"] = np.ravel(np.array(self.status.names(), dtype=object))
+        if len(shape) == 1:
+            index: Any = pandas.Index(self.names, name="fit")
+        else:
+            index = pandas.MultiIndex.from_product([range(shape[0]), self.names], names=["set", "fit"])
+        frame = pandas.DataFrame(table, index=index)
+        return frame.sort_values(self.criterion) if len(shape) == 1 else frame
+
+    def __repr__(self) -> str:
+        if isinstance(self.aic, jax.core.Tracer):
+            return f"Comparison(<traced>, {', '.join(self.names)})"
+        from ..report.sentences import comparison_text
+
+        return comparison_text(self)
+
+    def _repr_html_(self) -> str:
+        from ..report.sentences import comparison_html
+
+        return comparison_html(self)
+
+
+def compare(fits: Mapping[str, Fit], *, criterion: str = "aic") -> Comparison:
+    r"""Fits of the same data side by side: log-likelihood, parameters, criteria and weights.
+
+    $$w_m = \frac{e^{-\Delta_m / 2}}{\sum_j e^{-\Delta_j / 2}}, \qquad
+    \Delta_m = \text{AIC}_m - \min_j \text{AIC}_j$$
+
+    Args:
+        fits: `{name: fit}`, or `{name: batch}` with the same data sets in each.
+        criterion: `aic`, `aicc` or `bic`: what to order by, and to make weights of.
+
+    Returns:
+        `Comparison`.
+
+    Raises:
+        ValueError: no fits, fits of different numbers of observations or data sets, or another criterion.
+        TypeError: `fits` is no mapping.
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> x = {"y": jnp.array([0.3, 2.0, 0.7, 5.1, 1.2, 0.4, 2.8])}
+        >>> plain = mle.regression(lambda p, obs: p, mle.families.exponential)
+        >>> shaped = mle.regression(lambda p, obs: (p["mean"], p["shape"]), mle.families.gamma)
+        >>> table = mle.compare({
+        ...     "exponential": mle.fit(plain, 1.0, x, constraints=mle.positive),
+        ...     "gamma": mle.fit(shaped, {"mean": 1.0, "shape": 1.0}, x, constraints=mle.positive)})
+        >>> print(table.best, table.weight.round(1))
+        exponential [0.7 0.3]
+
+    Source: Burnham and Anderson 2002, *Model Selection and Multimodel Inference*, for the weights.
+    """
+    if not isinstance(fits, Mapping):
+        raise TypeError(f"fits must be a dict of fits by name, got {type(fits).__name__}")
+    if not fits:
+        raise ValueError("fits: there are none to compare")
+    known(criterion, ("aic", "aicc", "bic"), "criterion")
+    each = list(fits.values())
+    for other in each[1:]:
+        same_data(each[0], other)
+    stack = lambda values: jnp.stack(list(values), axis=-1)  # noqa: E731
+    proven = stack(fit.converged for fit in each)
+    table = {
+        name: jnp.where(proven, stack(getattr(fit, name) for fit in each), jnp.nan)
+        for name in ("aic", "aicc", "bic")
+    }
+    height = jnp.where(jnp.isnan(table[criterion]), jnp.inf, table[criterion])
+    lowest = jnp.min(height, axis=-1, keepdims=True)
+    share = jnp.where(
+        jnp.isfinite(height), jnp.exp(-0.5 * (height - jnp.where(jnp.isfinite(lowest), lowest, 0))), 0.0
+    )
+    return Comparison(
+        names=tuple(map(str, fits)),
+        n_free=tuple(fit.n_free for fit in each),
+        log_likelihood=stack(fit.log_likelihood for fit in each),
+        **table,
+        weight=share / jnp.sum(share, axis=-1, keepdims=True),
+        status=StatusArray(stack(fit.solution.status for fit in each)),
+        criterion=criterion,
+    )

@@ -1,0 +1,105 @@
+"""What there is to say of the standard errors of a fit: parameters that move together, a model in doubt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ..objective import Objective
+from .covariance import in_natural_units
+from .each import evaluate
+from .information import information, root_of_inverse
+
+if TYPE_CHECKING:
+    from ..result import Fit
+
+#: Two informations disagree strongly where they differ in some direction by this factor, and by so many times the
+#: root of the number of observations more: what a sample from the model itself hardly ever shows.
+FACTOR, NOISE = 2.0, 20.0
+#: Share of the least certain direction that a parameter must have to be named.
+SHARE = 0.1
+
+
+class Diagnosis(eqx.Module):
+    """What `Fit.diagnose` found; prints as sentences.
+
+    Args:
+        least: least eigenvalue of the outer product of the scores, measured by the observed information: one, to
+            the precision of the sample, if the model is right.
+        largest: the largest.
+        factor: by what factor the sandwich changes the standard error of each parameter, shape `(k,)`.
+        disagree: whether the two informations disagree strongly, so that the model is in doubt.
+        condition_number: of the scaled information.
+        weak: the least certain direction, one entry a scalar parameter.
+        names: of the parameters.
+    """
+
+    least: Float[Array, "..."]
+    largest: Float[Array, "..."]
+    factor: Float[Array, "... k"]
+    disagree: Bool[Array, "..."]
+    condition_number: Float[Array, "..."]
+    weak: Float[Array, "... k"]
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    @property
+    def weak_parameters(self) -> tuple[str, ...]:
+        """The parameters that make up the least certain direction of a single fit."""
+        weights = np.abs(np.asarray(self.weak))
+        return tuple(name for name, weight in zip(self.names, weights) if weight > SHARE)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """A sentence for everything that is worth one; none where all is well."""
+        from ..report.sentences import diagnosis_remarks
+
+        return diagnosis_remarks(self)
+
+    def __repr__(self) -> str:
+        if isinstance(self.least, jax.core.Tracer):
+            return "Diagnosis(<traced>)"
+        return "\n".join(self.remarks) or "Nothing to remark."
+
+
+def diagnose(fit: Fit) -> Diagnosis:
+    """`Fit.diagnose`."""
+    nothing = jnp.full_like(fit.log_likelihood, jnp.nan)
+    least = largest = nothing
+    factor = jnp.full_like(fit.solution.vector, jnp.nan)
+    if fit.n_free:
+        try:
+            least, largest, factor = evaluate(fit, _agreement, fit.solution.free)
+        except ValueError:
+            if not fit.model.is_joint:
+                raise  # a joint model may return a scalar, which has no scores
+    hide = lambda value: jnp.where(fit.converged, value, jnp.nan)  # noqa: E731
+    least, largest = hide(least), hide(largest)
+    limit = FACTOR + NOISE / jnp.sqrt(fit.n_obs)
+    return Diagnosis(
+        least=least,
+        largest=largest,
+        factor=jnp.where(fit.converged[..., None], factor, jnp.nan),
+        disagree=(largest > limit) | (least < 1 / limit),
+        condition_number=fit.solution.condition_number,
+        weak=fit.solution.weak,
+        names=fit.parameter_names,
+    )
+
+
+def _agreement(objective: Objective, free: Array) -> tuple[Array, Array, Array]:
+    root = root_of_inverse(information(objective, free, "observed"))
+    known = jnp.all(jnp.isfinite(root))
+    root = jnp.where(known, root, 0.0)
+    middle = root.T @ information(objective, free, "opg") @ root
+    values = jnp.linalg.eigvalsh(middle)
+    plain, robust = (
+        jnp.diagonal(in_natural_units(objective, free, root @ m @ root.T)) for m in (jnp.eye(len(free)), middle)
+    )
+    factor = jnp.sqrt(robust / jnp.where(plain > 0, plain, jnp.nan))
+    least, largest, factor = (jnp.where(known, one, jnp.nan) for one in (values[0], values[-1], factor))
+    return least, largest, factor

@@ -1,0 +1,58 @@
+"""What a test of a hypothesis says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import gammaincc
+from jaxtyping import Array, Float
+
+
+class HypothesisTest(eqx.Module):
+    """The result of a test: it prints as a sentence.
+
+    Args:
+        statistic: the test statistic, of a batch shape `(n_sets,)`.
+        degrees_of_freedom: of its distribution under the hypothesis; NaN where that has none.
+        p_value: the chance of a statistic at least as extreme if the hypothesis holds; NaN where the fits did not
+            converge.
+        name: of the test.
+        hypothesis: what is tested, in words.
+        distribution: what the p-value comes from, in words.
+    """
+
+    statistic: Float[Array, "..."]
+    degrees_of_freedom: Float[Array, "..."]
+    p_value: Float[Array, "..."]
+    name: str = eqx.field(static=True)
+    hypothesis: str = eqx.field(static=True)
+    distribution: str = eqx.field(static=True)
+
+    def __repr__(self) -> str:
+        if isinstance(self.statistic, jax.core.Tracer):
+            return f"HypothesisTest(<traced>, {self.name})"
+        from ..report.sentences import test_text
+
+        return test_text(self)
+
+
+def chi_square(
+    statistic: Any, degrees_of_freedom: Any, name: str, hypothesis: str, distribution: str = ""
+) -> HypothesisTest:
+    """A test whose statistic is distributed as chi-square."""
+    statistic = jnp.asarray(statistic)
+    df = jnp.broadcast_to(jnp.asarray(degrees_of_freedom, statistic.dtype), statistic.shape)
+    return HypothesisTest(
+        statistic, df, chi_square_tail(statistic, df), name, hypothesis, distribution or "chi-square"
+    )
+
+
+def chi_square_tail(statistic: Array, df: Array) -> Array:
+    """The chance that chi-square exceeds a statistic; one with no degrees of freedom is zero."""
+    inside = jnp.maximum(statistic, 0.0)
+    tail = gammaincc(jnp.where(df > 0, 0.5 * df, 1.0), 0.5 * inside)
+    tail = jnp.where(df > 0, tail, jnp.where(inside > 0, 0.0, 1.0))
+    return jnp.where(jnp.isnan(statistic), jnp.nan, tail)

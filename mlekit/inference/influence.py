@@ -1,0 +1,27 @@
+"""The influence of each observation on each parameter."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from jaxtyping import Array, Float
+
+from ..objective import Objective
+from .each import to_width
+from .information import inverse
+
+
+@functools.cache
+def influence(width: int) -> Callable[[Objective, Array], Array]:
+    r"""Derivatives of the natural parameters with respect to the weights of the rows, shape `(width, k)`.
+
+    $$\frac{\partial \hat\theta}{\partial w_i} = J I^{-1} s_i$$
+    """
+
+    def at(objective: Objective, free: Array) -> Float[Array, "width k"]:
+        scores = objective.likelihood.scores(free, objective.parameters.natural)
+        moves = objective.parameters.jacobian(free) @ inverse(objective, free, "observed")
+        return to_width(scores @ moves.T, width)
+
+    return at

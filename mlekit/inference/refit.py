@@ -1,0 +1,101 @@
+"""Fits made again: to other data, from other points, or with parameters held."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import pieces
+from ..collection import Collection
+from ..loop import Solution
+from ..model import Model
+from ..parameters import Parameters
+from ..solvers import Stop, choose_solver
+from ..solvers.base import usual_tolerance
+from ..trees import is_array, tracing
+from .each import collection
+
+if TYPE_CHECKING:
+    from ..result import Fit
+
+
+def shared_parameters(fit: Fit) -> Parameters:
+    """The parameters of a batch without fixed values, with constraints that all data sets share."""
+    parameters = fit.parameters.with_values((None,) * len(fit.parameters.leaves))
+
+    def first(leaf: Any) -> Any:
+        if not is_array(leaf):
+            return leaf
+        if not tracing(leaf) and not np.array_equal(
+            np.asarray(leaf), np.broadcast_to(np.asarray(leaf[:1]), leaf.shape)
+        ):
+            raise ValueError(
+                "the fits of this batch have constraints of their own; index it, fits[i], and go one by one"
+            )
+        return leaf[0]
+
+    return jax.tree.map(first, parameters)
+
+
+def shared_collection(fit: Fit) -> tuple[Collection, Model]:
+    """The data sets of a batch, and the model that they share."""
+    everything, model, own = collection(fit)
+    if own is not None:
+        raise ValueError(
+            "the fits of this batch have models or args of their own; index it, fits[i], and go one by one"
+        )
+    return everything, model
+
+
+def leaves_at(parameters: Parameters, free: Float[Array, "n n_free"], values: tuple[Any, ...]) -> list[Array]:
+    """The leaves of `params` of many free vectors.
+
+    Args:
+        parameters: as `shared_parameters` gives them.
+        free: free vectors.
+        values: the fixed leaves, each with a leading axis like `free`.
+    """
+
+    def one(free: Array, values: tuple[Any, ...]) -> list[Array]:
+        mine = parameters.with_values(values)
+        return mine.split(mine.natural(free))
+
+    return eqx.filter_vmap(one)(free, values)
+
+
+def refit(
+    everything: Collection, model: Model, parameters: Parameters, leaves: list[Any], report: Any = None
+) -> Solution:
+    """The maxima of all data sets of a collection, by the solver that suits them.
+
+    Args:
+        everything: the data sets.
+        model: the model.
+        parameters: how its parameters map to the free vector.
+        leaves: of the starting parameters, each with a leading axis of data sets.
+        report: as in `pieces.solve`.
+    """
+    solver = choose_solver(None, parameters.n_free, everything.longest)
+    stop = Stop(
+        jnp.asarray(usual_tolerance(parameters.dtype), parameters.dtype), jnp.asarray(solver.patience, jnp.int32)
+    )
+    return pieces.solve(everything, model, parameters, leaves, solver, stop, report=report)
+
+
+def from_better(fit: Fit, free: Float[Array, "n_sets n_free"]) -> Fit:
+    """The batch refitted from other points, where these led to higher maxima."""
+    everything, model = shared_collection(fit)
+    parameters = shared_parameters(fit)
+    values = fit.parameters.values
+    found = refit(everything, model, parameters, leaves_at(parameters, free, values))
+    higher = (found.status == 0) & (found.log_likelihood > fit.log_likelihood)
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(higher.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+    return eqx.tree_at(lambda fit: fit.solution, fit, jax.tree.map(choose, found, fit.solution))

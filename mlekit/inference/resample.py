@@ -1,0 +1,155 @@
+"""Data sets drawn anew from those of a batch: resampled, reweighted or simulated, on the host."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from ..collection import PIECE_ROWS, Collection, from_arrays
+from ..keys import from_seed
+from ..likelihood import n_rows
+from ..objective import Objective
+from .each import evaluate_times
+from .simulate import simulated
+
+if TYPE_CHECKING:
+    from ..result import Fit
+
+
+def drawn(
+    fits: Fit,
+    everything: Collection,
+    words: np.ndarray,
+    fine: np.ndarray,
+    replicates: int,
+    kind: str,
+    labels: np.ndarray | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, Collection]]:
+    """The resampled data sets, so many at a time that memory holds them: sets, their replicates, and the data."""
+    lengths = everything.row_counts[fine]
+    generators = {int(b): np.random.Generator(np.random.Philox(key=_philox(words[b]))) for b in fine}
+    # Sets of similar length go together.
+    order = fine[np.argsort(lengths, kind="stable")]
+    lengths = np.sort(lengths, kind="stable")
+    first = 0
+    while first < len(order):
+        longest = np.maximum(lengths[first:], 1)
+        room = np.arange(1, len(longest) + 1) * longest * replicates <= PIECE_ROWS
+        count = max(1, int(np.argmin(room)) if not room.all() else len(room))
+        sets = order[first : first + count]
+        share = max(1, min(replicates, PIECE_ROWS // int(longest[count - 1]))) if count == 1 else replicates
+        for begin in range(0, replicates, share):
+            times = np.arange(begin, min(begin + share, replicates))
+            if kind == "parametric":
+                yield sets, times, _simulated_sets(fits, everything, words, sets, times)
+            else:
+                yield (
+                    sets,
+                    times,
+                    _resampled(everything, generators, sets, times, kind, labels, fits.solution.vector.dtype),
+                )
+        first += count
+
+
+def _philox(word: np.ndarray) -> int:
+    return int(word[0]) << 32 | int(word[1])
+
+
+def _resampled(
+    everything: Collection,
+    generators: dict[int, np.random.Generator],
+    sets: np.ndarray,
+    times: np.ndarray,
+    kind: str,
+    labels: np.ndarray | None,
+    dtype: Any,
+) -> Collection:
+    """Data sets with their rows weighted at random; rows without weight are left out."""
+    lengths = everything.row_counts[sets]
+    width = int(lengths.max())
+    weights = np.zeros((len(sets), len(times), width))
+    for i, b in enumerate(sets):
+        begin, length = everything.offsets[b], lengths[i]
+        rows = slice(begin, begin + length)
+        own = None if everything.weights is None else np.asarray(everything.weights)[rows]
+        mine = None if labels is None else labels[rows]
+        weights[i, :, :length] = _weights(generators[int(b)], kind, own, mine, len(times), int(length))
+    flat = weights.reshape(-1, width)
+    offsets = np.repeat(everything.offsets[sets], len(times))
+    kept = _distinct(width) if kind == "nonparametric" and everything.weights is None else width
+    which, where = np.nonzero(flat) if kept < width else (np.zeros(1, int), ())
+    if kept < width and np.bincount(which).max() <= kept:
+        place = np.zeros((len(flat), kept), np.int64)
+        count = np.bincount(which, minlength=len(flat))
+        place[which, np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)] = where
+        flat = np.where(np.arange(kept) < count[:, None], np.take_along_axis(flat, place, axis=1), 0.0)
+    else:
+        place, kept = np.broadcast_to(np.arange(width), flat.shape), width
+    source = np.minimum(offsets[:, None] + place, n_rows(everything.rows) - 1).ravel()
+    return Collection(
+        rows=jax.tree.map(lambda leaf: np.take(np.asarray(leaf), source, axis=0), everything.rows),
+        weights=flat.ravel().astype(dtype),
+        args=everything.args,
+        offsets=np.arange(len(flat)) * kept,
+        lengths=None,
+        longest=kept,
+    )
+
+
+def _distinct(n: int) -> int:
+    """How many of `n` rows are among as many draws at most: their mean and six of its standard deviations."""
+    share = math.exp(-1)
+    return min(n, int(n * (1 - share) + 6 * math.sqrt(n * share * (1 - 2 * share))) + 2)
+
+
+def _weights(
+    generator: np.random.Generator, kind: str, own: Any, labels: Any, times: int, length: int
+) -> Float[np.ndarray, "times length"]:
+    """Random weights of the rows of one data set."""
+    if kind == "weights":
+        drawn = generator.exponential(size=(times, length))
+        drawn = drawn if own is None else drawn * own
+        total = length if own is None else own.sum()
+        return drawn * (total / drawn.sum(axis=1, keepdims=True))
+    if kind == "cluster":
+        _, number = np.unique(labels, return_inverse=True)
+        n = int(number.max()) + 1
+        counts = _counts(generator.integers(0, n, size=(times, n)), n)[:, number]
+        return counts if own is None else counts * own
+    if own is None:
+        return _counts(generator.integers(0, length, size=(times, length)), length)
+    size = round(float(own.sum()))
+    share = np.cumsum(own) / own.sum()
+    found = np.searchsorted(share, generator.random((times, size)), side="right")
+    return _counts(np.minimum(found, length - 1), length)
+
+
+def _counts(drawn: np.ndarray, n: int) -> np.ndarray:
+    """How often each of `n` was drawn, row by row."""
+    times = len(drawn)
+    flat = (drawn + n * np.arange(times)[:, None]).ravel()
+    return np.bincount(flat, minlength=n * times).reshape(times, n).astype(float)
+
+
+def _simulated_sets(
+    fits: Fit, everything: Collection, words: np.ndarray, sets: np.ndarray, times: np.ndarray
+) -> Collection:
+    """Data sets drawn from the model at their estimates."""
+    some = fits[sets]
+    each = lambda array: np.repeat(np.asarray(array)[:, None], len(times), axis=1)  # noqa: E731
+    data = evaluate_times(
+        some, len(times), _simulate, (each(some.solution.free), each(words[sets]), np.tile(times, (len(sets), 1)))
+    )
+    data = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), data)
+    lengths = None if everything.lengths is None else np.repeat(everything.row_counts[sets], len(times))
+    return from_arrays(data, None, lengths, everything.args)
+
+
+def _simulate(objective: Objective, value: Any) -> PyTree:
+    free, seed, number = value
+    return simulated(objective, free, jax.random.fold_in(from_seed(seed), number))

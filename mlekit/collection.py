@@ -111,6 +111,12 @@ class Collection:
         """The same data sets, each of them so many times."""
         return dataclasses.replace(self, repeats=self.repeats * times)
 
+    def some(self, chosen: np.ndarray) -> Collection:
+        """The chosen data sets, repeated ones counted one by one."""
+        sets = chosen // self.repeats
+        lengths = None if self.lengths is None else np.asarray(self.lengths)[sets]
+        return dataclasses.replace(self, offsets=self.offsets[sets], lengths=lengths, repeats=1)
+
     @property
     def row_counts(self) -> np.ndarray:
         """Rows of each set, of repeated ones once; known only outside a trace."""

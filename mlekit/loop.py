@@ -199,12 +199,16 @@ def nothing_to_find(objective: Objective) -> Solution:
     )
 
 
-def maximise(solver: Solver, objective: Objective, free: Float[Array, " n_free"], stop: Stop) -> Solution:
+def maximise(
+    solver: Solver, objective: Objective, free: Float[Array, " n_free"], stop: Stop, warm_up: bool = False
+) -> Solution:
     """The maximum of one data set's likelihood."""
     if not free.size:
         return nothing_to_find(objective)
     drive = lambda solver, state, stop: run(solver, objective, state, stop)  # noqa: E731
     opening = lambda solver, state, stop: large.run(solver, objective, state, stop)  # noqa: E731
     by_sample = isinstance(solver, Stepwise) and large.is_large(objective)
-    state, steps = search(solver, drive, lambda fn: fn, free, stop, opening=opening if by_sample else drive)
+    state, steps = search(
+        solver, drive, lambda fn: fn, free, stop, warm_up, opening if by_sample and not warm_up else drive
+    )
     return solution(objective, state, steps)

@@ -24,7 +24,8 @@ from .loop import Solution, nothing_to_find, search, solution
 from .model import Model
 from .objective import Objective
 from .parameters import Parameters
-from .solvers import Solver, Stop
+from .solvers import Newton, Solver, Stop
+from .status import Status
 from .trees import is_array, numbers_as_arrays, traced, tracing
 
 
@@ -60,6 +61,7 @@ def solve_piece(
     parameters: Parameters,
     stop: Stop,
     n_lanes: int,
+    warm_up: bool,
 ) -> tuple[Solution, Int[Array, ""]]:
     """The maxima of all data sets of a piece, every leaf with a leading axis of sets; and the blocks run over."""
 
@@ -82,8 +84,6 @@ def solve_piece(
             blocks.append(turned)
             return states
 
-        # Where the expected information is dear, the exact one costs hardly more.
-        warm_up = model.regression is not None and model.regression.family.closed_form
         found = search(solver, drive, jax.vmap, free, stop, warm_up)
         settled = for_each(lambda i: solution(objective(i), *pick(found, i)), n_sets, n_lanes)
         return settled, sum(blocks, jnp.zeros((), jnp.int32))
@@ -103,6 +103,8 @@ def solve(
 ) -> Solution:
     """The maxima of all data sets, in their order.
 
+    Those of a regression begin with steps on the expected information, and go without where that proved nothing.
+
     Args:
         collection: the data sets.
         model: the model.
@@ -114,11 +116,41 @@ def solve(
         report: called with the solutions of each finished piece.
     """
     width = n_lanes or collection.lanes(model)
-    rows = collection.block(model) or collection.longest
-
+    warm_up = has_two_ways(solver, model)
     rest = (solver, model, collection.args, parameters, stop, width)
     if collection.traced or tracing(starts):
-        return solve_piece(collection.whole(model), starts, None, *rest)[0]
+        return solve_piece(collection.whole(model), starts, None, *rest, warm_up)[0]
+    found = _solve(collection, starts, rest, warm_up, report)
+    if warm_up and len(failed := np.flatnonzero(unproven(found.status))):
+        begun = jax.tree.map(lambda leaf: np.asarray(leaf)[failed], starts)
+        again = _solve(collection.some(failed), begun, rest, False, None)
+        better = np.asarray(again.status == Status.converged)
+        place = failed[better]
+        found = jax.tree.map(lambda old, new: old.at[place].set(new[better]), found, again)
+    return found
+
+
+def has_two_ways(solver: Solver, model: Model) -> bool:
+    """Whether a search may begin on the expected information: not where that is dear."""
+    return isinstance(solver, Newton) and model.regression is not None and model.regression.family.closed_form
+
+
+def unproven(status: Any) -> np.ndarray:
+    """Whether a search found no maximum where another one might."""
+    codes = np.asarray(status)
+    return (codes != Status.converged) & (codes < Status.nonfinite_start)
+
+
+def _solve(
+    collection: Collection,
+    starts: PyTree,
+    rest: tuple[Any, ...],
+    warm_up: bool,
+    report: Callable[[Solution], None] | None,
+) -> Solution:
+    """`solve` in one way, outside a trace."""
+    _, model, _, parameters, _, width = rest
+    rows = collection.block(model) or collection.longest
     account = _ACCOUNT.get()
 
     def finish(out: tuple[Solution, Any], count: int) -> Solution:
@@ -130,6 +162,7 @@ def solve(
             report(found)
         return found
 
+    rest = (*rest, warm_up)
     return _in_pieces(solve_piece, collection, model, parameters.n_free, width, starts, rest, finish)
 
 

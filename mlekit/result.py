@@ -333,7 +333,7 @@ class Fit(eqx.Module):
             clusters: as in `covariance`.
             options: as in `covariance`.
         """
-        return self.parameters.tree(self._errors(kind, clusters, **options))
+        return self.parameters.tree(self.errors(kind, clusters, **options))
 
     def intervals(
         self,
@@ -488,15 +488,17 @@ class Fit(eqx.Module):
 
     # How it shows.
 
-    def summary(self, level: float = 0.95) -> Summary:
+    def summary(self, level: float = 0.95, kind: str = "observed", **options: Any) -> Summary:
         """A table of the estimates: prints in a terminal, shows in a notebook, turns into LaTeX and pandas.
 
         Args:
             level: confidence level of the Wald intervals.
+            kind: of the standard errors of a single fit, as in `covariance`.
+            options: further arguments of `covariance`.
         """
         from .report.summary import Summary
 
-        return Summary(self, level)
+        return Summary(self, level, kind, **options)
 
     def to_arrow(self) -> pyarrow.Table:
         """One row a data set: keys, estimates, `<name>_se`, `log_likelihood`, `status`, `steps`, `n_obs`."""
@@ -527,7 +529,8 @@ class Fit(eqx.Module):
         """The objective of a single fit: its likelihood on the free scale."""
         return each.objective(self)
 
-    def _errors(self, kind: str = "observed", clusters: Any = None, **options: Any) -> Float[Array, "... k"]:
+    def errors(self, kind: str = "observed", clusters: Any = None, **options: Any) -> Float[Array, "... k"]:
+        """The standard errors as a vector over `parameter_names`; arguments as in `covariance`."""
         if kind == "observed" and clusters is None and not options:
             return self.solution.errors
         return jnp.sqrt(jnp.diagonal(self.covariance(kind, clusters, **options), axis1=-2, axis2=-1))
@@ -549,7 +552,7 @@ class Fit(eqx.Module):
             how = "nonparametric" if kind == "observed" else kind
             pairs = bootstrap.bootstrap(self, key, replicates, how, **options).ends(level, "percentile")
             return pairs
-        vector, errors = self.solution.vector, self._errors(kind, **options)
+        vector, errors = self.solution.vector, self.errors(kind, **options)
         if method == "wald":
             return intervals.wald(vector, errors, level)
         over = eqx.filter_vmap(Parameters.ranges) if self.batched else Parameters.ranges

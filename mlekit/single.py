@@ -18,6 +18,7 @@ from .objective import Objective
 from .parameters import Parameters
 from .report.progress import FitProgress, batch_bar
 from .solvers import Solver, Stop
+from .status import Status
 from .trees import traced, tracing
 
 #: A data set with more rows than this keeps the device busy by itself; lanes would only be in each other's way.
@@ -50,16 +51,22 @@ def solve(problem: Problem, progress: bool = False) -> tuple[loop.Solution, Para
     if progress and not under_trace:
         with FitProgress(problem.solver.name) as bar:
             return _solve_showing(bar, problem)
-    if under_trace or problem.likelihood.rows < THOROUGH_ROWS:
+    if under_trace:
         return _solve(problem)
-    return _solve.ahead(problem, thorough=True)(problem)
+    if problem.likelihood.rows >= THOROUGH_ROWS:
+        return _solve.ahead(problem, thorough=True)(problem)
+    found, parameters = _solve(problem)
+    if pieces.has_two_ways(problem.solver, problem.likelihood.model) and pieces.unproven(found.status):
+        again, _ = _solve(problem, True)
+        found = again if again.status == Status.converged else found
+    return found, parameters
 
 
 @Compiled
-def _solve(problem: Problem) -> tuple[loop.Solution, Parameters]:
+def _solve(problem: Problem, warm_up: bool = False) -> tuple[loop.Solution, Parameters]:
     objective = problem.objective
     begin = objective.parameters.free(problem.start)
-    return loop.maximise(problem.solver, objective, begin, problem.stop), objective.parameters
+    return loop.maximise(problem.solver, objective, begin, problem.stop, warm_up), objective.parameters
 
 
 def _solve_showing(bar: FitProgress, problem: Problem) -> tuple[loop.Solution, Parameters]:

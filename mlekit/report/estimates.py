@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..inference.intervals import wald
 from .numbers import NOTHING, exponent, held_digits, number, probability, uncertain
 
 if TYPE_CHECKING:
@@ -113,10 +114,11 @@ class Estimates:
         return number(value) if column in _ERRORS else uncertain(value, self.error[i])
 
 
-def single(fit: Fit, level: float, limit: int | None = None) -> Estimates:
+def single(fit: Fit, level: float, limit: int | None = None, kind: str = "observed", **options: Any) -> Estimates:
     """The estimates of a single fit, with errors, two-sided tests against zero and Wald intervals."""
-    estimate, error = np.asarray(fit.solution.vector), np.asarray(fit.solution.errors)
-    lower, upper = map(np.asarray, fit._bounds(level, "wald"))
+    errors = fit.errors(kind, **options)
+    lower, upper = wald(fit.solution.vector, errors, level)
+    estimate, error = np.asarray(fit.solution.vector), np.asarray(errors)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(error > 0, estimate / error, np.nan)
     p_value = np.array([math.erfc(abs(one) / math.sqrt(2)) for one in z.tolist()])
@@ -125,8 +127,8 @@ def single(fit: Fit, level: float, limit: int | None = None) -> Estimates:
         "standard_error": error,
         "z": z,
         "p_value": p_value,
-        "lower": lower,
-        "upper": upper,
+        "lower": np.asarray(lower),
+        "upper": np.asarray(upper),
     }
     return _of(fit, columns, limit)
 

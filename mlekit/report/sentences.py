@@ -50,7 +50,7 @@ def test_text(test: HypothesisTest) -> str:
 
 def _equals(p: float) -> str:
     shown = probability(p)
-    return shown if shown.startswith("<") else f"= {shown}"
+    return f"< {shown[1:]}" if shown.startswith("<") else f"= {shown}"
 
 
 def bootstrap_text(draws: Bootstrap) -> str:

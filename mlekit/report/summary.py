@@ -27,12 +27,16 @@ class Summary:
     standard error, z, two-sided normal p-value of zero, and Wald interval. Of a batch: how many data sets
     ended how, then the spread of every parameter's estimates over the data sets that converged.
 
+    Remarks of `Fit.diagnose` stand below the table of a single fit.
+
     Args:
         fit: the fit, or batch of fits.
         level: confidence level of the intervals.
+        kind: of the standard errors of a single fit, as in `Fit.covariance`.
+        options: further arguments of `Fit.covariance`.
 
     Raises:
-        ValueError: a level outside (0, 1).
+        ValueError: a level outside (0, 1), or another kind for a batch.
 
     Example:
         >>> import jax.numpy as jnp, mlekit as mle
@@ -47,11 +51,16 @@ class Summary:
         \begin{tabular}{lrrrrrr}
     """
 
-    def __init__(self, fit: Fit, level: float = 0.95) -> None:
+    def __init__(self, fit: Fit, level: float = 0.95, kind: str = "observed", **options: Any) -> None:
         check_level(level)
         self.fit = fit
         self.level = level
-        self.estimates: Estimates = spread(fit) if fit.batched else single(fit, level)
+        self.kind = kind
+        if fit.batched and kind != "observed":
+            raise ValueError(
+                f"kind={kind!r} is for the summary of a single fit; there is fits.standard_errors({kind!r})"
+            )
+        self.estimates: Estimates = spread(fit) if fit.batched else single(fit, level, kind=kind, **options)
 
     def to_latex(self) -> str:
         """The table in LaTeX, for the package booktabs; status, log-likelihood and counts stand below."""
@@ -116,8 +125,13 @@ class Summary:
         pen.table([a + b for a, b in zip(left, right)], align=("left", "right", "left", "right"))
         rows, headers, align = self.estimates.cells()
         pen.table(rows, self._with_level(headers), align)
+        if self.kind != "observed":
+            pen.paragraph(f"standard errors: {self.kind}")
         if not fit.converged:
             pen.paragraph(fit.message)
+        else:
+            for remark in fit.diagnose().remarks:
+                pen.paragraph(remark)
         return pen.done()
 
     def _with_level(self, headers: list[str]) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.optimize
 from scipy.special import digamma, gammaln
 
 
-def lbfgsb(x: np.ndarray, y: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """SciPy's L-BFGS-B with the analytic gradient, the dispersion by its logarithm."""
+def loss_of(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """The negative mean log-likelihood and its gradient, the dispersion by its logarithm."""
     n = len(y)
     design = np.column_stack([np.ones(n), x])
     constant = gammaln(y + 1).sum()
@@ -25,10 +27,35 @@ def lbfgsb(x: np.ndarray, y: np.ndarray, start: np.ndarray) -> np.ndarray:
         by_size = (digamma(y + size) + (mean - y) * alpha * share - log).sum() - n * digamma(size)
         return -value / n, np.append(-by_mean, by_size * size) / n
 
+    return loss
+
+
+def lbfgsb(x: np.ndarray, y: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """SciPy's L-BFGS-B with the analytic gradient."""
     z = np.append(start[:3], np.log(start[3]))
     options = {"ftol": 1e-14, "gtol": 1e-7, "maxiter": 500}
-    z = scipy.optimize.minimize(loss, z, jac=True, method="L-BFGS-B", options=options).x
+    z = scipy.optimize.minimize(loss_of(x, y), z, jac=True, method="L-BFGS-B", options=options).x
     return np.append(z[:3], np.exp(z[3]))
+
+
+def minos(x: np.ndarray, y: np.ndarray, estimate: np.ndarray) -> np.ndarray:
+    """Both ends of the profile interval of each parameter by iminuit, from the maximum."""
+    from iminuit import Minuit
+
+    if not np.all(np.isfinite(estimate)):
+        return np.full(8, np.nan)
+    loss, n = loss_of(x, y), len(y)
+    search = Minuit(
+        lambda z: n * loss(z)[0], np.append(estimate[:3], np.log(estimate[3])), grad=lambda z: n * loss(z)[1]
+    )
+    search.errordef = Minuit.LIKELIHOOD
+    search.migrad()
+    search.minos(cl=0.95)
+    ends = np.array(
+        [[search.values[i] + end for end in (e.lower, e.upper)] for i, e in enumerate(search.merrors.values())]
+    )
+    ends[3] = np.exp(ends[3])
+    return ends.ravel()
 
 
 def statsmodels(x: np.ndarray, y: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -70,17 +71,25 @@ def log_likelihood(x: np.ndarray, y: np.ndarray, estimates: np.ndarray) -> np.nd
     return (rises + y * np.log(mean / (size + mean)) - size * np.log1p(mean / size)).sum(axis=1)
 
 
+def fit_of(x: np.ndarray, y: np.ndarray) -> tuple[Callable[[], mle.Fit], dict[str, np.ndarray], np.ndarray]:
+    """What fits these data sets, their columns, and where it begins."""
+    n_fits = len(y)
+    data = {"x1": x[:, :, 0].copy(), "x2": x[:, :, 1].copy(), "y": y, "constant": special.gammaln(y + 1)}
+    starts = np.column_stack([np.log(y.mean(axis=1)), np.zeros(n_fits), np.zeros(n_fits), np.full(n_fits, 0.5)])
+    init = dict(zip(NAMES, starts.T))
+
+    def fit() -> mle.Fit:
+        return mle.fit_batch(log_density, init, data, init_axis=0, constraints=CONSTRAINTS)
+
+    return fit, data, starts
+
+
 def workloads(size: str) -> list[Workload]:
     """One workload, in float64."""
     n_fits = N_FITS[size]
     x, y, finite = simulate(n_fits)
-    data = {"x1": x[:, :, 0].copy(), "x2": x[:, :, 1].copy(), "y": y, "constant": special.gammaln(y + 1)}
-    starts = np.column_stack([np.log(y.mean(axis=1)), np.zeros(n_fits), np.zeros(n_fits), np.full(n_fits, 0.5)])
-    init = dict(zip(NAMES, starts.T))
+    fit, data, starts = fit_of(x, y)
     free = np.column_stack([starts[:, :3], np.log(starts[:, 3])])
-
-    def fit() -> mle.Fit:
-        return mle.fit_batch(log_density, init, data, init_axis=0, constraints=CONSTRAINTS)
 
     def by_numba() -> Way:
         from ..numba_loops.negative_binomial import newton

@@ -29,6 +29,9 @@ class Estimate(eqx.Module):
     standard_error: PyTree
     covariance: Float[Array, "... m m"]
 
+    def __repr__(self) -> str:
+        return eqx.tree_pformat(self, short_arrays=False)
+
     def interval(self, level: float = 0.95) -> PyTree:
         """Wald intervals, a PyTree like `value` of `(lower, upper)`.
 
@@ -54,6 +57,9 @@ class Prediction(eqx.Module):
     standard_error: PyTree
     lower: PyTree
     upper: PyTree
+
+    def __repr__(self) -> str:
+        return eqx.tree_pformat(self, short_arrays=False)
 
 
 def _pairs(value: PyTree, errors: PyTree, level: float) -> PyTree:

@@ -21,11 +21,12 @@ from ..objective import Objective
 from ..trees import is_array, shared
 
 if TYPE_CHECKING:
+    from ..fitted import Fitted
     from ..model import Model
     from ..result import Fit
 
 
-def objective(fit: Fit) -> Objective:
+def objective(fit: Fitted) -> Objective:
     """The objective of a single fit: its likelihood on the free scale."""
     data, weights = fit.data, fit.weights
     if isinstance(data, Held):
@@ -151,7 +152,7 @@ def index(fit: Fit) -> Array | None:
     return jnp.arange(fit.n_sets) if fit.index is None and fit.batched else fit.index
 
 
-def need_one_axis(fit: Fit) -> None:
+def need_one_axis(fit: Fitted) -> None:
     """A `ValueError` where a batch has more than one axis of data sets."""
     shape = fit.status.shape
     if len(shape) > 1:

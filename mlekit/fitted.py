@@ -1,0 +1,186 @@
+"""What every fit holds: what was found, from which data, and how a batch is indexed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from .certificate import Certificate
+from .compilation import Held
+from .inference import criteria, each
+from .loop import Solution
+from .model import Model
+from .modes import Modes
+from .objective import Objective
+from .parameters import Parameters
+from .status import ADVICE, Status, StatusArray
+
+
+class Fitted(eqx.Module):
+    """The arrays of a fit, or of a batch of fits, and what they are called; `Fit` adds what follows from them."""
+
+    solution: Solution
+    arrays: PyTree  # those of the parameters and of the model,
+    structure: Held  # and all else that makes them up
+    data: PyTree  # arrays, or groups out of JAX's sight
+    weights: Array | None
+    lengths: Array | None
+    args: PyTree
+    index: Array | None  # which data set of the batch
+    solver: str = eqx.field(static=True)
+    weight_column: str | None = eqx.field(static=True, default=None)
+    optima: Modes | None = None  # without `params`, whose tree may hold what is no array
+
+    @property
+    def parameters(self) -> Parameters:
+        """How the parameters map to the free vector."""
+        return eqx.combine(self.arrays, self.structure.it)[0]
+
+    @property
+    def model(self) -> Model:
+        """The log-density with its companions."""
+        return eqx.combine(self.arrays, self.structure.it)[1]
+
+    # What was found.
+
+    @property
+    def params(self) -> PyTree:
+        """The estimates in natural units, a PyTree like `init`."""
+        return self.parameters.tree(self.solution.vector)
+
+    @property
+    def log_likelihood(self) -> Float[Array, "..."]:
+        """The log-likelihood at the estimates: the sum, in nats."""
+        return self.solution.log_likelihood
+
+    @property
+    def n_obs(self) -> Array:
+        """Number of observations: the sum of the weights."""
+        return self.solution.n_obs
+
+    @property
+    def n_free(self) -> int:
+        """Number of free parameters: fixed and tied ones do not count."""
+        return self.parameters.n_free
+
+    @property
+    def steps(self) -> Array:
+        """Steps that were taken."""
+        return self.solution.steps
+
+    @property
+    def status(self) -> StatusArray:
+        """Why the fit ended: compares with `mle.Status` and prints as a name."""
+        return StatusArray(self.solution.status)
+
+    @property
+    def converged(self) -> Bool[Array, "..."]:
+        """Whether the maximum is proven."""
+        return self.solution.status == Status.converged
+
+    @property
+    def message(self) -> Any:
+        """Why the fit ended and what to try next: a sentence, or an array of them."""
+        if self.batched:
+            each.need_one_axis(self)
+            sentences = {int(status): f"{status.name}: {ADVICE[status]}" for status in Status}
+            return np.array([sentences[int(code)] for code in np.asarray(self.solution.status)], dtype=object)
+        status = Status(int(self.solution.status))
+        text = f"{status.name}: {ADVICE[status]}"
+        if status in (Status.unbounded, Status.not_identified):
+            strong = [n for n, w in self.certificate.weak_direction.items() if abs(float(w)) > 0.1]
+            if strong:
+                text += f" Weak direction: {', '.join(strong)}."
+        return text
+
+    @property
+    def certificate(self) -> Certificate:
+        """The second-order proof."""
+        found = self.solution
+        return Certificate(
+            found.decrement,
+            found.gradient_norm,
+            found.min_eigenvalue,
+            found.condition_number,
+            found.weak,
+            self.parameter_names,
+        )
+
+    @property
+    def modes(self) -> Modes | None:
+        """The maxima that many starts found, and how many found which; `None` without `starts=`."""
+        if self.optima is None:
+            return None
+        return dataclasses.replace(self.optima, params=self.parameters.tree(self.optima.vector))
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """One flat name a scalar parameter, fixed and tied ones included, in the order of the leaves."""
+        return self.parameters.names
+
+    @property
+    def fixed(self) -> tuple[bool, ...]:
+        """For each of `parameter_names`, whether it kept the value it started with."""
+        return tuple(leaf.is_fixed for leaf in self.parameters.leaves for _ in range(leaf.size))
+
+    @property
+    def aic(self) -> Array:
+        """Akaike's information criterion."""
+        return criteria.aic(self.log_likelihood, self.n_free)
+
+    @property
+    def aicc(self) -> Array:
+        """Akaike's information criterion with the correction for small samples."""
+        return criteria.aicc(self.log_likelihood, self.n_free, self.n_obs)
+
+    @property
+    def bic(self) -> Array:
+        """Schwarz's information criterion."""
+        return criteria.bic(self.log_likelihood, self.n_free, self.n_obs)
+
+    # The batch.
+
+    @property
+    def batched(self) -> bool:
+        """Whether this is a batch of fits."""
+        return jnp.ndim(self.solution.status) > 0
+
+    @property
+    def n_sets(self) -> int:
+        """Number of data sets."""
+        return self.solution.status.shape[0] if self.batched else 1
+
+    @property
+    def keys(self) -> Any:
+        """The keys of the data sets, a pyarrow Table of one row each; `None` without `mle.group_by`."""
+        if not isinstance(self.data, Held):
+            return None
+        import pyarrow
+
+        return self.data.it.keys.take(pyarrow.array(np.atleast_1d(np.asarray(self.index))))
+
+    def __len__(self) -> int:
+        if not self.batched:
+            raise TypeError("a single fit has no length; only a batch of fits does")
+        return self.n_sets
+
+    def __getitem__(self, index: Any) -> Self:
+        if not self.batched:
+            raise TypeError("a single fit cannot be indexed; only a batch of fits can")
+        if isinstance(index, int | np.integer) and not -self.n_sets <= index < self.n_sets:
+            raise IndexError(f"data set {index} is out of range: the batch holds {self.n_sets}")
+        if not isinstance(index, int | slice | jax.core.Tracer):
+            index = np.asarray(index)
+            index = index.astype(int) if not index.size else index
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+    @property
+    def objective(self) -> Objective:
+        """The objective of a single fit: its likelihood on the free scale."""
+        return each.objective(self)

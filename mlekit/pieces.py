@@ -100,10 +100,12 @@ def solve(
     stop: Stop,
     n_lanes: int | None = None,
     report: Callable[[Solution], None] | None = None,
+    near: bool = False,
 ) -> Solution:
     """The maxima of all data sets, in their order.
 
-    Those of a regression begin with steps on the expected information, and go without where that proved nothing.
+    Those of a regression begin with steps on the expected information, unless their maxima are near. Where one way
+    proves nothing, the other is tried.
 
     Args:
         collection: the data sets.
@@ -114,16 +116,18 @@ def solve(
         stop: when to stop.
         n_lanes: number of lanes; by default as many as suit the device.
         report: called with the solutions of each finished piece.
+        near: whether the starts are close to the maxima.
     """
     width = n_lanes or collection.lanes(model)
-    warm_up = has_two_ways(solver, model)
+    two_ways = has_two_ways(solver, model)
+    warm_up = two_ways and not near
     rest = (solver, model, collection.args, parameters, stop, width)
     if collection.traced or tracing(starts):
         return solve_piece(collection.whole(model), starts, None, *rest, warm_up)[0]
     found = _solve(collection, starts, rest, warm_up, report)
-    if warm_up and len(failed := np.flatnonzero(unproven(found.status))):
+    if two_ways and len(failed := np.flatnonzero(unproven(found.status))):
         begun = jax.tree.map(lambda leaf: np.asarray(leaf)[failed], starts)
-        again = _solve(collection.some(failed), begun, rest, False, None)
+        again = _solve(collection.some(failed), begun, rest, not warm_up, None)
         better = np.asarray(again.status == Status.converged)
         place = failed[better]
         found = jax.tree.map(lambda old, new: old.at[place].set(new[better]), found, again)

@@ -203,7 +203,7 @@ class Fit(Fitted):
         pair = lambda a, b: (a, b)  # noqa: E731
         return jax.tree.map(pair, self.parameters.tree(lower), self.parameters.tree(upper))
 
-    def estimate(self, fn: Callable[[PyTree], Any], kind: str = "observed") -> delta.Estimate:
+    def estimate(self, fn: Callable[[PyTree], Any], kind: str = "observed", **options: Any) -> delta.Estimate:
         r"""Any function of the parameters, with its uncertainty by the delta method.
 
         $$\widehat{\mathrm{cov}}\, g(\hat\theta) = G V G^T, \qquad G = \partial g / \partial \theta$$
@@ -211,6 +211,7 @@ class Fit(Fitted):
         Args:
             fn: function of `params` that returns a PyTree of arrays.
             kind: as in `covariance`.
+            options: as in `covariance`.
 
         Returns:
             `Estimate(value, standard_error, covariance)`.
@@ -224,7 +225,7 @@ class Fit(Fitted):
             >>> print(f"{mean.value:.3f} ± {mean.standard_error:.3f}")
             1.500 ± 0.750
         """
-        matrix = self.covariance(kind)
+        matrix = self.covariance(kind, **options)
 
         def one(vector: Array, spread: Array, parameters: Parameters) -> delta.Estimate:
             return delta.estimate(fn, vector, spread, parameters)

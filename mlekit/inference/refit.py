@@ -71,7 +71,7 @@ def leaves_at(parameters: Parameters, free: Float[Array, "n n_free"], values: tu
 def refit(
     everything: Collection, model: Model, parameters: Parameters, leaves: list[Any], report: Any = None
 ) -> Solution:
-    """The maxima of all data sets of a collection, by the solver that suits them.
+    """The maxima of all data sets of a collection from starts nearby, by the solver that suits them.
 
     Args:
         everything: the data sets.
@@ -84,7 +84,7 @@ def refit(
     stop = Stop(
         jnp.asarray(usual_tolerance(parameters.dtype), parameters.dtype), jnp.asarray(solver.patience, jnp.int32)
     )
-    return pieces.solve(everything, model, parameters, leaves, solver, stop, report=report)
+    return pieces.solve(everything, model, parameters, leaves, solver, stop, report=report, near=True)
 
 
 def from_better(fit: Fit, free: Float[Array, "n_sets n_free"]) -> Fit:

@@ -249,7 +249,7 @@ def _bootstrap(
     words = np.asarray(seeds(key, index(fits)))
     starts = leaves_at(parameters, fits.solution.free, fits.parameters.values)
 
-    from ..report.progress import batch_bar
+    from ..report.progress import batch_bar  # a room beside this one
 
     with batch_bar(progress, len(fine) * replicates, ()) as report:
         for sets, times, resampled in drawn(fits, everything, words, fine, replicates, kind, labels):

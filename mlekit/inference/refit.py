@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -27,29 +29,25 @@ if TYPE_CHECKING:
 def shared_parameters(fit: Fit) -> Parameters:
     """The parameters of a batch without fixed values, with constraints that all data sets share."""
     parameters = fit.parameters.with_values((None,) * len(fit.parameters.leaves))
-
-    def first(leaf: Any) -> Any:
-        if not is_array(leaf):
-            return leaf
-        if not tracing(leaf) and not np.array_equal(
-            np.asarray(leaf), np.broadcast_to(np.asarray(leaf[:1]), leaf.shape)
-        ):
-            raise ValueError(
-                "the fits of this batch have constraints of their own; index it, fits[i], and go one by one"
-            )
-        return leaf[0]
-
-    return jax.tree.map(first, parameters)
+    return jax.tree.map(functools.partial(_first, "constraints"), parameters)
 
 
 def shared_collection(fit: Fit) -> tuple[Collection, Model]:
     """The data sets of a batch, and the model that they share."""
-    everything, model, own = collection(fit)
-    if own is not None:
-        raise ValueError(
-            "the fits of this batch have models or args of their own; index it, fits[i], and go one by one"
-        )
-    return everything, model
+    everything, _, _ = collection(fit)
+    model, args = jax.tree.map(functools.partial(_first, "models or args"), (fit.model, fit.args))
+    return dataclasses.replace(everything, args=args), model
+
+
+def _first(what: str, leaf: Any) -> Any:
+    """What all data sets have; a `ValueError` where they differ."""
+    if not is_array(leaf):
+        return leaf
+    if not tracing(leaf):
+        known = np.asarray(leaf)
+        if not np.array_equal(known, np.broadcast_to(known[:1], known.shape), equal_nan=known.dtype.kind == "f"):
+            raise ValueError(f"the fits of this batch have {what} of their own; go one by one: fits[i]")
+    return leaf[0]
 
 
 def leaves_at(parameters: Parameters, free: Float[Array, "n n_free"], values: tuple[Any, ...]) -> list[Array]:

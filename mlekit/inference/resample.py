@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from ..collection import PIECE_ROWS, Collection, from_arrays
+from ..collection import PIECE_ROWS, Collection, from_arrays, round_up
 from ..keys import from_seed
 from ..likelihood import n_rows
 from ..objective import Objective
@@ -32,7 +32,6 @@ def drawn(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Collection]]:
     """The resampled data sets, so many at a time that memory holds them: sets, their replicates, and the data."""
     lengths = everything.row_counts[fine]
-    generators = {int(b): np.random.Generator(np.random.Philox(key=_philox(words[b]))) for b in fine}
     # Sets of similar length go together.
     order = fine[np.argsort(lengths, kind="stable")]
     lengths = np.sort(lengths, kind="stable")
@@ -42,17 +41,16 @@ def drawn(
         room = np.arange(1, len(longest) + 1) * longest * replicates <= PIECE_ROWS
         count = max(1, int(np.argmin(room)) if not room.all() else len(room))
         sets = order[first : first + count]
+        generators = [np.random.Generator(np.random.Philox(key=_philox(words[b]))) for b in sets]
         share = max(1, min(replicates, PIECE_ROWS // int(longest[count - 1]))) if count == 1 else replicates
         for begin in range(0, replicates, share):
             times = np.arange(begin, min(begin + share, replicates))
             if kind == "parametric":
-                yield sets, times, _simulated_sets(fits, everything, words, sets, times)
+                data = _simulated_sets(fits, everything, words, sets, times)
             else:
-                yield (
-                    sets,
-                    times,
-                    _resampled(everything, generators, sets, times, kind, labels, fits.solution.vector.dtype),
-                )
+                dtype = fits.solution.vector.dtype
+                data = _resampled(everything, generators, sets, times, kind, labels, dtype)
+            yield sets, times, data
         first += count
 
 
@@ -62,7 +60,7 @@ def _philox(word: np.ndarray) -> int:
 
 def _resampled(
     everything: Collection,
-    generators: dict[int, np.random.Generator],
+    generators: list[np.random.Generator],
     sets: np.ndarray,
     times: np.ndarray,
     kind: str,
@@ -71,14 +69,14 @@ def _resampled(
 ) -> Collection:
     """Data sets with their rows weighted at random; rows without weight are left out."""
     lengths = everything.row_counts[sets]
-    width = int(lengths.max())
+    width = int(lengths.max()) if everything.lengths is None else round_up(int(lengths.max()))
     weights = np.zeros((len(sets), len(times), width))
     for i, b in enumerate(sets):
         begin, length = everything.offsets[b], lengths[i]
         rows = slice(begin, begin + length)
         own = None if everything.weights is None else np.asarray(everything.weights)[rows]
         mine = None if labels is None else labels[rows]
-        weights[i, :, :length] = _weights(generators[int(b)], kind, own, mine, len(times), int(length))
+        weights[i, :, :length] = _weights(generators[i], kind, own, mine, len(times), int(length))
     flat = weights.reshape(-1, width)
     offsets = np.repeat(everything.offsets[sets], len(times))
     kept = _distinct(width) if kind == "nonparametric" and everything.weights is None else width

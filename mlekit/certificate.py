@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array, Float
+
+#: Share of the least certain direction that a parameter must have to be named.
+SHARE = 0.1
 
 
 class Certificate(eqx.Module):
@@ -31,3 +35,14 @@ class Certificate(eqx.Module):
     def weak_direction(self) -> dict[str, Array]:
         """The least certain direction, `{parameter name: weight}`, in each parameter's own units, norm one."""
         return {name: self.weak[..., i] for i, name in enumerate(self.names)}
+
+    @property
+    def weak_parameters(self) -> tuple[str, ...]:
+        """The parameters that make up the least certain direction of a single fit."""
+        return tuple(name for name, weight in zip(self.names, np.abs(np.asarray(self.weak))) if weight > SHARE)
+
+    @property
+    def words(self) -> str:
+        """The least certain direction of a single fit in words: `coef[2] and coef[5] move together`."""
+        *others, last = self.weak_parameters or ("nothing",)
+        return f"{', '.join(others)} and {last} move together" if others else f"{last} is the least certain"

@@ -94,7 +94,7 @@ class Fitted(eqx.Module):
         status = Status(int(self.solution.status))
         text = f"{status.name}: {ADVICE[status]}"
         if status in (Status.unbounded, Status.not_identified):
-            strong = [n for n, w in self.certificate.weak_direction.items() if abs(float(w)) > 0.1]
+            strong = self.certificate.weak_parameters
             if strong:
                 text += f" Weak direction: {', '.join(strong)}."
         return text

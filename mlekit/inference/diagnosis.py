@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from ..certificate import Certificate
 from ..objective import Objective
 from .covariance import in_natural_units
 from .each import evaluate
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 #: Two informations disagree strongly where they differ in some direction by this factor, and by so many times the
 #: root of the number of observations more: what a sample from the model itself hardly ever shows.
 FACTOR, NOISE = 2.0, 20.0
-#: Share of the least certain direction that a parameter must have to be named.
-SHARE = 0.1
 
 
 class Diagnosis(eqx.Module):
@@ -34,24 +32,14 @@ class Diagnosis(eqx.Module):
         largest: the largest.
         factor: by what factor the sandwich changes the standard error of each parameter, shape `(k,)`.
         disagree: whether the two informations disagree strongly, so that the model is in doubt.
-        condition_number: of the scaled information.
-        weak: the least certain direction, one entry a scalar parameter.
-        names: of the parameters.
+        certificate: that of the fit.
     """
 
     least: Float[Array, "..."]
     largest: Float[Array, "..."]
     factor: Float[Array, "... k"]
     disagree: Bool[Array, "..."]
-    condition_number: Float[Array, "..."]
-    weak: Float[Array, "... k"]
-    names: tuple[str, ...] = eqx.field(static=True)
-
-    @property
-    def weak_parameters(self) -> tuple[str, ...]:
-        """The parameters that make up the least certain direction of a single fit."""
-        weights = np.abs(np.asarray(self.weak))
-        return tuple(name for name, weight in zip(self.names, weights) if weight > SHARE)
+    certificate: Certificate
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -85,9 +73,7 @@ def diagnose(fit: Fit) -> Diagnosis:
         largest=largest,
         factor=jnp.where(fit.converged[..., None], factor, jnp.nan),
         disagree=(largest > limit) | (least < 1 / limit),
-        condition_number=fit.solution.condition_number,
-        weak=fit.solution.weak,
-        names=fit.parameter_names,
+        certificate=fit.certificate,
     )
 
 

@@ -171,27 +171,26 @@ def diagnosis_remarks(found: Diagnosis) -> tuple[str, ...]:
     if np.ndim(found.least):
         return _remarks_on_batch(found)
     remarks = []
-    if float(found.condition_number) > WEAK and found.weak_parameters:
-        names = found.weak_parameters
-        text = f"{_and(list(names))} move together" if len(names) > 1 else f"{names[0]} is hardly determined"
+    proof = found.certificate
+    if float(proof.condition_number) > WEAK:
         remarks.append(
-            f"{text}: the data say little of {'this direction' if len(names) > 1 else 'it'} (condition number "
-            f"{number(found.condition_number, 2)})."
+            f"{proof.words}: the data say little of this direction (condition number "
+            f"{number(proof.condition_number, 2)})."
         )
     if bool(found.disagree):
         factor = np.asarray(found.factor)
         off = np.where(np.isnan(factor), 0.0, np.abs(np.log(factor)))
         i = int(np.argmax(off))
+        worst = f"of {proof.names[i]} {number(factor[i], 2)} times as large"
         remarks.append(
             "The observed information and the outer product of the scores disagree strongly, so the model is in "
-            f'doubt: kind="sandwich" makes the standard error of {found.names[i]} {number(factor[i], 2)} times as '
-            "large."
+            f'doubt: kind="sandwich" makes the standard error {worst}.'
         )
     return tuple(remarks)
 
 
 def _remarks_on_batch(found: Diagnosis) -> tuple[str, ...]:
-    doubtful, weak = np.asarray(found.disagree), np.asarray(found.condition_number) > WEAK
+    doubtful, weak = np.asarray(found.disagree), np.asarray(found.certificate.condition_number) > WEAK
     whole, remarks = doubtful.size, []
     if np.any(weak):
         n = int(weak.sum())

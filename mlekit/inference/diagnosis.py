@@ -68,11 +68,14 @@ def diagnose(fit: Fit) -> Diagnosis:
     hide = lambda value: jnp.where(fit.converged, value, jnp.nan)  # noqa: E731
     least, largest = hide(least), hide(largest)
     limit = FACTOR + NOISE / jnp.sqrt(fit.n_obs)
+    # Where parameters are many beside the observations, eigenvalues spread by themselves (Marchenko and Pastur).
+    crowd = jnp.sqrt(fit.n_free / fit.n_obs)
+    above, below = limit * (1 + crowd) ** 2, jnp.maximum(1 - crowd, 0.0) ** 2 / limit
     return Diagnosis(
         least=least,
         largest=largest,
         factor=jnp.where(fit.converged[..., None], factor, jnp.nan),
-        disagree=(largest > limit) | (least < 1 / limit),
+        disagree=(largest > above) | (least < below),
         certificate=fit.certificate,
     )
 

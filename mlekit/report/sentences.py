@@ -179,7 +179,7 @@ def diagnosis_remarks(found: Diagnosis) -> tuple[str, ...]:
         )
     if bool(found.disagree):
         factor = np.asarray(found.factor)
-        off = np.where(np.isnan(factor), 0.0, np.abs(np.log(factor)))
+        off = np.abs(np.log(np.where(factor > 0, factor, 1.0)))
         i = int(np.argmax(off))
         worst = f"of {proof.names[i]} {number(factor[i], 2)} times as large"
         remarks.append(

@@ -149,7 +149,10 @@ class Parameters(eqx.Module):
                     f"{name} shares a constraint with the rest of {leaf.name} and cannot be held by itself; "
                     "its profile intervals are there: fit.intervals(method='profile')"
                 )
-            held.setdefault(leaf.tied_to or leaf.name, set()).add(i)
+            elements = held.setdefault(leaf.tied_to or leaf.name, set())
+            if i in elements:
+                raise ValueError(f"{' and '.join(names)} are tied: they cannot be held at values of their own")
+            elements.add(i)
         leaves = []
         for leaf in self.leaves:
             mine = tuple(sorted(held.get(leaf.tied_to or leaf.name, set()) | set(leaf.held)))

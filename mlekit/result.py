@@ -191,13 +191,14 @@ class Fit(Fitted):
             method: `wald`, symmetric in natural units; `wald-free`, made on a scale without edges and mapped
                 back, so that it never leaves the constraint; `profile`, where the profile likelihood has fallen
                 by half a quantile of chi-square; or `bootstrap`, percentiles of refits to resampled data.
-            kind: of the standard errors of the Wald intervals, as in `covariance`.
-            key: random key of the bootstrap.
+            kind: of the standard errors of the Wald intervals, as in `covariance`; or of the bootstrap, as in
+                `mle.bootstrap`.
+            key: random key of the bootstrap, or of an information by simulation.
             replicates: how many data sets the bootstrap draws.
-            options: further arguments of `covariance`, of `mle.bootstrap` such as `kind="parametric"`.
+            options: further arguments of `covariance` or of `mle.bootstrap`.
 
         Raises:
-            ValueError: another method, or a level outside (0, 1).
+            ValueError: another method, a level outside (0, 1), or arguments that the method has no use for.
         """
         lower, upper = self._bounds(level, method, kind, key=key, replicates=replicates, **options)
         pair = lambda a, b: (a, b)  # noqa: E731
@@ -380,11 +381,14 @@ class Fit(Fitted):
         known(method, ("wald", "wald-free", "profile", "bootstrap"), "method")
         check_level(level)
         if method == "profile":
+            if kind != "observed" or key is not None or options:
+                raise ValueError("method='profile' follows the likelihood alone: leave out kind, key and the rest")
             return profile.intervals(self, level)
         if method == "bootstrap":
             how = "nonparametric" if kind == "observed" else kind
-            pairs = bootstrap.bootstrap(self, key, replicates, how, **options).ends(level, "percentile")
-            return pairs
+            return bootstrap.bootstrap(self, key, replicates, how, **options).ends(level, "percentile")
+        if key is not None:
+            options["key"] = key
         vector, errors = self.solution.vector, self.errors(kind, **options)
         if method == "wald":
             return intervals.wald(vector, errors, level)

@@ -76,7 +76,7 @@ def ends(fit: Fit, level: float) -> tuple[Fit, Ends]:
         those = np.flatnonzero(better)
         if not those.size:
             break
-        again = from_better(fit[those], free[those])
+        again = from_better(fit[those], free[those], np.ones(len(those), bool))
         news = (again.solution, *_ends(again, level))
         known = (fit.solution, found, better, free)
         solution, found, better, free = jax.tree.map(functools.partial(_put, those), known, news)
@@ -117,8 +117,11 @@ def _ends(fit: Fit, level: float) -> tuple[Ends, Array, Array]:
     edge = jnp.where(sign > 0, high[:, which], low[:, which])
     reached = jnp.where(found.status == Status.converged, reached, jnp.nan)
     reached = jnp.where(found.status == Status.unbounded, edge, reached)
-    reached = jnp.where(proven, reached, jnp.nan).reshape(n_sets, -1, 2)
-    own = jnp.where(fit.converged[:, None], found.status, fit.solution.status[:, None]).reshape(n_sets, -1, 2)
+    # An element that never moves, as the diagonal of a correlation, is its own interval.
+    still = (fit.solution.errors == 0)[:, which]
+    reached = jnp.where(still, vector[:, which], jnp.where(proven, reached, jnp.nan)).reshape(n_sets, -1, 2)
+    own = jnp.where(still, Status.converged, found.status)
+    own = jnp.where(fit.converged[:, None], own, fit.solution.status[:, None]).reshape(n_sets, -1, 2)
     # A tied parameter shares the row of its twin.
     twins = [(i, int(np.flatnonzero(moving == j)[0])) for i, j in enumerate(_moving(fit.parameters)) if j >= 0]
     mine, of = (np.array(pair, int) for pair in zip(*twins))
@@ -248,7 +251,7 @@ def profile(fit: Fit, name: str | Sequence[str], values: Any = None, *, points: 
     if points is not None and (not isinstance(points, int | np.integer) or points < 2):
         raise ValueError(f"points must be a whole number of at least 2, got {points!r}")
     if not fit.batched:
-        given = None if values is None else jax.tree.map(lambda v: jnp.asarray(v)[None], values)
+        given = None if values is None else tuple(v[None] for v in _arrays(values, names))
         return jax.tree.map(lambda leaf: leaf[0], profile(in_batch(fit), names, given, points=points))
     parameters = shared_parameters(fit)
     parameters.holding(names)  # says what is wrong with the names
@@ -261,7 +264,7 @@ def profile(fit: Fit, name: str | Sequence[str], values: Any = None, *, points: 
         higher, start = _higher(curve)
         if tracing(higher) or not np.any(higher):
             break
-        fit = from_better(fit, jnp.where(higher[:, None], start, fit.solution.free))
+        fit = from_better(fit, jnp.where(higher[:, None], start, fit.solution.free), higher)
     return dataclasses.replace(curve, better=fit.log_likelihood > begun.log_likelihood)
 
 
@@ -285,13 +288,8 @@ def _grid(fit: Fit, names: tuple[str, ...], values: Any, found: Ends | None, poi
     """For each name the values to hold it at, shape `(n_sets, points)`."""
     vector, dtype = fit.solution.vector, fit.solution.vector.dtype
     if values is not None:
-        pair = (values,) if len(names) == 1 else tuple(values)
-        if len(pair) != len(names):
-            raise ValueError(f"values must hold one array for each of {', '.join(names)}; got {len(pair)}")
-        arrays = [jnp.asarray(v, dtype) for v in pair]
-        if any(v.ndim < 1 for v in arrays):
-            raise ValueError("values must be an array of the values to hold the parameter at, shape (points,)")
-        return tuple(jnp.broadcast_to(v, (fit.n_sets, v.shape[-1])) for v in arrays)
+        arrays = _arrays(values, names)
+        return tuple(jnp.broadcast_to(v.astype(dtype), (fit.n_sets, v.shape[-1])) for v in arrays)
     assert found is not None
     places = np.array([fit.parameter_names.index(one) for one in names])
     low, high = (end[:, places] for end in eqx.filter_vmap(Parameters.ranges)(fit.parameters, vector))
@@ -304,6 +302,17 @@ def _grid(fit: Fit, names: tuple[str, ...], values: Any, found: Ends | None, poi
     line = begin[..., None] + (end - begin)[..., None] * steps
     grid = from_line(line, low[..., None], high[..., None])
     return tuple(grid[:, i] for i in range(len(names)))
+
+
+def _arrays(values: Any, names: tuple[str, ...]) -> tuple[Array, ...]:
+    """For each name the values to hold it at, shape `(points,)`, or with a leading axis of data sets."""
+    pair = (values,) if len(names) == 1 and not isinstance(values, tuple) else tuple(values)
+    if len(pair) != len(names):
+        raise ValueError(f"values must hold one array for each of {', '.join(names)}; got {len(pair)}")
+    arrays = tuple(jnp.asarray(v) for v in pair)
+    if any(v.ndim < 1 for v in arrays):
+        raise ValueError("values must be an array of the values to hold the parameter at, shape (points,)")
+    return arrays
 
 
 def _curve(fit: Fit, names: tuple[str, ...], values: tuple[Array, ...]) -> Profile:

@@ -19,6 +19,7 @@ from ..model import Model
 from ..parameters import Parameters
 from ..solvers import Stop, choose_solver
 from ..solvers.base import usual_tolerance
+from ..status import Status
 from ..trees import is_array, tracing
 from .each import collection
 
@@ -85,13 +86,13 @@ def refit(
     return pieces.solve(everything, model, parameters, leaves, solver, stop, report=report, near=True)
 
 
-def from_better(fit: Fit, free: Float[Array, "n_sets n_free"]) -> Fit:
-    """The batch refitted from other points, where these led to higher maxima."""
+def from_better(fit: Fit, free: Float[Array, "n_sets n_free"], those: Any) -> Fit:
+    """The batch with those data sets refitted from other points, where these led to higher maxima."""
     everything, model = shared_collection(fit)
     parameters = shared_parameters(fit)
     values = fit.parameters.values
     found = refit(everything, model, parameters, leaves_at(parameters, free, values))
-    higher = (found.status == 0) & (found.log_likelihood > fit.log_likelihood)
+    higher = (found.status == Status.converged) & (found.log_likelihood > fit.log_likelihood) & jnp.asarray(those)
 
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(higher.reshape(-1, *(1,) * (new.ndim - 1)), new, old)

@@ -31,7 +31,9 @@ def drawn(
     labels: np.ndarray | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Collection]]:
     """The resampled data sets, so many at a time that memory holds them: sets, their replicates, and the data."""
-    lengths = everything.row_counts[fine]
+    # Simulated sets are as wide as the widest of the batch.
+    wide = kind == "parametric" and everything.lengths is not None
+    lengths = np.full(len(fine), everything.longest) if wide else everything.row_counts[fine]
     # Sets of similar length go together.
     order = fine[np.argsort(lengths, kind="stable")]
     lengths = np.sort(lengths, kind="stable")
@@ -121,10 +123,8 @@ def _weights(
         return counts if own is None else counts * own
     if own is None:
         return _counts(generator.integers(0, length, size=(times, length)), length)
-    size = round(float(own.sum()))
-    share = np.cumsum(own) / own.sum()
-    found = np.searchsorted(share, generator.random((times, size)), side="right")
-    return _counts(np.minimum(found, length - 1), length)
+    size = max(1, round(float(own.sum())))
+    return generator.multinomial(size, own / own.sum(), size=times).astype(float)
 
 
 def _counts(drawn: np.ndarray, n: int) -> np.ndarray:

@@ -1,10 +1,14 @@
 """Tests run in float64 unless they ask for something else."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-import pytest
+# Most of the time goes into compiling, a third of it for speed that tests do not need.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 

@@ -17,6 +17,8 @@ from .trees import is_array, tracing
 THOROUGH_ROWS = 1 << 24
 #: Halve the time a CPU's compiler takes, for code that is up to a third slower; not every JAX knows them.
 QUICK: dict[str, bool | str] = {"xla_cpu_use_fusion_emitters": False}
+#: Kernels that run on several threads and wait for them, as they are called in a program.
+WAITING = ("@lapack", "stablehlo.fft")
 
 
 @jax.tree_util.register_static
@@ -61,7 +63,7 @@ class Compiled:
         out, others = (self._thorough if tracing(arrays) else self._quick)(arrays, Held(rest))
         return eqx.combine(out, others.it)
 
-    def ahead(self, *args: Any, thorough: bool = False) -> Callable[..., Any]:
+    def ahead(self, *args: Any, thorough: bool = False) -> Program:
         """The function compiled for arguments like these, to be called with such from any thread.
 
         Args:
@@ -69,14 +71,26 @@ class Compiled:
             thorough: whether the result will run for so long that a longer compilation pays.
         """
         arrays, rest = eqx.partition(args, is_array)
-        jitted = self._thorough if thorough else self._quick
-        program = jitted.lower(arrays, Held(rest)).compile()
+        lowered = (self._thorough if thorough else self._quick).lower(arrays, Held(rest))
+        return Program(lowered, Held(rest))
 
-        def call(*others: Any) -> Any:
-            out, known = program(eqx.filter(others, is_array), Held(rest))
-            return eqx.combine(out, known.it)
 
-        return call
+class Program:
+    """What `Compiled.ahead` gives.
+
+    On a CPU, library kernels such as LAPACK's may wait for threads of the pool that they themselves run on. One
+    program always leaves a thread free, several at a time may not, and then all wait for ever.
+    """
+
+    def __init__(self, lowered: Any, rest: Held) -> None:
+        self._program, self._rest = lowered.compile(), rest
+        #: whether it must have the processor to itself
+        self.alone = devices.on_cpu() and any(kernel in lowered.as_text() for kernel in WAITING)
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's value."""
+        out, known = self._program(eqx.filter(args, is_array), self._rest)
+        return eqx.combine(out, known.it)
 
 
 @functools.cache

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Bool, Float
 
 #: Up to this size factorisations are written out, one scalar operation after the other, each of which runs across
 #: all lanes; LAPACK goes matrix by matrix. Beyond, its cost is small beside that of the derivatives.
 WRITTEN_OUT = 10
+#: Sweeps of Jacobi's rotations: convergence is quadratic, and the last one finds nothing left to do.
+SWEEPS = 7
 #: Trial shifts of a trust-region step at most: most need one or two, an indefinite matrix a few more.
 SHIFTS = 5
 
@@ -88,6 +93,25 @@ class Scalars(Factor):
         return jnp.stack([jnp.stack(row) for row in rows]) / jnp.sqrt(self.pivots)
 
 
+@sequential_vmap
+def cholesky(matrix: Float[Array, "k k"]) -> Float[Array, "k k"]:
+    """Cholesky's lower triangle; only that of the matrix is read.
+
+    LAPACK goes matrix by matrix: given a stack of them, a CPU's threads may end up waiting for one another.
+    """
+    return jnp.linalg.cholesky(matrix, symmetrize_input=False)
+
+
+@sequential_vmap
+def _triangular_solve(root: Float[Array, "k k"], right: Float[Array, "k m"]) -> Float[Array, "k m"]:
+    return jax.scipy.linalg.solve_triangular(root, right, lower=True)
+
+
+@sequential_vmap
+def _eigh(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
+    return tuple(jnp.linalg.eigh(matrix))
+
+
 class Triangle(Factor):
     """For many parameters: Cholesky's triangle from LAPACK; NaN where the matrix is not positive definite."""
 
@@ -100,7 +124,9 @@ class Triangle(Factor):
 
     def solve(self, vector: Float[Array, " k"]) -> Float[Array, " k"]:
         """Forward and backward substitution."""
-        return jax.scipy.linalg.cho_solve((self.root, True), vector)
+        half = _triangular_solve(self.root, vector[:, None])
+        # From the last row to the first, the transpose is a lower triangle again.
+        return _triangular_solve(self.root.T[::-1, ::-1], half[::-1])[::-1, 0]
 
     def inverse_diagonal(self) -> Float[Array, " k"]:
         """Column norms of the inverse triangle."""
@@ -109,14 +135,14 @@ class Triangle(Factor):
     def inverse_root(self) -> Float[Array, "k k"]:
         """The inverse triangle, transposed."""
         eye = jnp.eye(self.root.shape[0], dtype=self.root.dtype)
-        return jax.scipy.linalg.solve_triangular(self.root, eye, lower=True).T
+        return _triangular_solve(self.root, eye).T
 
 
 def factorise(matrix: Float[Array, "k k"]) -> Factor:
     """What solves with a symmetric matrix; only its lower triangle is read, and nothing is pivoted."""
     k = matrix.shape[0]
     if k > WRITTEN_OUT:
-        return Triangle(jnp.linalg.cholesky(matrix, symmetrize_input=False))
+        return Triangle(cholesky(matrix))
     lower: list[list[Array]] = [[] for _ in range(k)]
     diagonal: list[Array] = []
     for i in range(k):
@@ -158,8 +184,60 @@ class Spectrum(eqx.Module):
 
 def spectrum(matrix: Float[Array, "k k"], scale: Float[Array, " k"]) -> Spectrum:
     """The eigenvalues of `matrix` after scaling by `scale`; NaN entries give NaN."""
-    values, vectors = jnp.linalg.eigh(matrix / scale[:, None] / scale[None, :])
-    return Spectrum(scale, values, vectors)
+    scaled = matrix / scale[:, None] / scale[None, :]
+    return Spectrum(scale, *eigh(scaled))
+
+
+def eigh(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
+    """Eigenvalues of a symmetric matrix in ascending order, and its eigenvectors in columns."""
+    return _jacobi(matrix) if len(matrix) <= WRITTEN_OUT else _eigh(matrix)
+
+
+def _jacobi(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
+    """Eigenvalues in ascending order and eigenvectors of a small symmetric matrix, by Jacobi's rotations.
+
+    In each round all parameters are paired and every pair is rotated so that its entry vanishes; after as many
+    rounds as there are partners everybody has met everybody. (Brent and Luk 1985 for the order of the rounds.)
+    """
+    k = matrix.shape[0]
+
+    def meet(partner: np.ndarray, a: Array, vectors: Array) -> tuple[Array, Array]:
+        first = np.where(np.arange(k) < partner, 1.0, -1.0).astype(matrix.dtype)
+        here = jnp.diagonal(a)
+        off = jnp.where(partner == np.arange(k), 0.0, a[np.arange(k), partner])
+        apart = here[partner] - here
+        sign = jnp.where(apart == 0, first, jnp.sign(apart)) * jnp.where(off < 0, -1.0, 1.0)
+        # The tangent of the smaller angle; written so that nothing is divided by a vanishing entry.
+        tangent = sign * 2 * jnp.abs(off) / jnp.where(off == 0, 1.0, jnp.abs(apart) + jnp.hypot(apart, 2 * off))
+        cosine = 1 / jnp.sqrt(1 + tangent**2)
+        sine = -tangent * cosine
+        a = cosine[:, None] * a + sine[:, None] * a[partner]
+        a = a * cosine + a[:, partner] * sine
+        return a, vectors * cosine + vectors[:, partner] * sine
+
+    def sweep(_: Any, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        for partner in _rounds(k):
+            pair = meet(partner, *pair)
+        return pair
+
+    a, vectors = jax.lax.fori_loop(0, SWEEPS, sweep, (matrix, jnp.eye(k, dtype=matrix.dtype)))
+    order = jnp.argsort(jnp.diagonal(a))
+    return jnp.diagonal(a)[order], vectors[:, order]
+
+
+def _rounds(k: int) -> list[np.ndarray]:
+    """Of each round the partner of each of `k`: of itself where there is none, as in a tournament."""
+    even = k + k % 2
+    ring = list(range(even))
+    out = []
+    for _ in range(even - 1):
+        partner = np.arange(k)
+        for i, j in zip(ring[: even // 2], reversed(ring[even // 2 :])):
+            if max(i, j) < k:
+                partner[i], partner[j] = j, i
+        out.append(partner)
+        ring = [ring[0], ring[-1], *ring[1:-1]]
+    return out
 
 
 def curvature_scale(hessian: Float[Array, "k k"], gradient: Float[Array, " k"]) -> Float[Array, " k"]:

@@ -261,7 +261,7 @@ def _in_pieces(
             sent = devices.together([sets for _, sets in pieces], mesh), devices.together(own, mesh)
             program = fn.ahead(*sent, mesh, *rest, thorough=thorough)
             under_way.append(([chosen for chosen, _ in pieces], pool.submit(work, program, *sent)))
-            if len(under_way) > devices.at_once(mesh):
+            if program.alone or len(under_way) > devices.at_once(mesh):
                 collect()
         while under_way:
             collect()

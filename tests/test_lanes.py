@@ -493,3 +493,23 @@ def test_pieces_in_threads_keep_the_precision_of_their_caller(monkeypatch: pytes
 def test_powers_of_two() -> None:
     assert [power_of_two(n) for n in (0, 1, 2, 3, 4, 5, 1023, 1024, 1025)] == [1, 1, 2, 4, 4, 8, 1024, 1024, 2048]
     assert [round_up(n) for n in (1, 5, 8, 200, 300, 1000, 1025)] == [1, 8, 8, 256, 320, 1024, 1152]
+
+
+@pytest.mark.parametrize("k", [6, 20])
+def test_linear_algebra_of_many_parameters_never_waits_for_itself(k: int) -> None:
+    """Stacks of matrices, dealt out by LAPACK to the threads it runs on, once kept all of them waiting."""
+    script = f"""
+import jax; jax.config.update("jax_enable_x64", True)
+import numpy as np, mlekit as mle
+from jax.scipy.stats import norm
+rng = np.random.default_rng(0)
+x = rng.normal(size=(600, 40, {k})); y = x.sum(-1) + rng.normal(size=(600, 40))
+density = lambda params, obs: norm.logpdf(obs["y"], obs["x"] @ params["coef"], params["scale"])
+fits = mle.fit_batch(density, {{"coef": np.ones({k}), "scale": 1.0}}, {{"x": x, "y": y}},
+                     constraints={{"scale": mle.positive}})
+print(fits.status.counts())
+"""
+    # A process of its own, as a thread that waits for ever cannot be stopped.
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "{'converged': 600}"

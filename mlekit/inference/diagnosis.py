@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..certificate import Certificate
+from ..linear_algebra import eigh
 from ..objective import Objective
 from .covariance import in_natural_units
 from .each import evaluate
@@ -85,7 +86,7 @@ def _agreement(objective: Objective, free: Array) -> tuple[Array, Array, Array]:
     known = jnp.all(jnp.isfinite(root))
     root = jnp.where(known, root, 0.0)
     middle = root.T @ information(objective, free, "opg") @ root
-    values = jnp.linalg.eigvalsh(middle)
+    values, _ = eigh(middle)
     plain, robust = (
         jnp.diagonal(in_natural_units(objective, free, root @ m @ root.T)) for m in (jnp.eye(len(free)), middle)
     )

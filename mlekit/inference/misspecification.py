@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..likelihood import Likelihood
+from ..linear_algebra import eigh
 from ..objective import Objective
 from .each import evaluate
 from .hypothesis import HypothesisTest, chi_square
@@ -82,7 +83,7 @@ def _white(objective: Objective, free: Array) -> tuple[Array, Array]:
     middle = jnp.sum(jnp.where(w > 0, w * indicators, 0), axis=0) / n_obs
     scale = jnp.sqrt(jnp.diagonal(of(indicators)))
     scale = jnp.where(scale > 0, scale, 1.0)
-    values, vectors = jnp.linalg.eigh(of(left) / scale[:, None] / scale)
+    values, vectors = eigh(of(left) / scale[:, None] / scale)
     there = values > LEFT_OVER
     along = vectors.T @ (middle / scale)
     return n_obs * jnp.sum(jnp.where(there, along**2 / jnp.where(there, values, 1.0), 0.0)), jnp.sum(there)

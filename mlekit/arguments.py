@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
+
+import equinox
+
+#: Where frames are not the user's.
+INSIDE = tuple(str(Path(module).parent) for module in (__file__, equinox.__file__))
+
 
 def known(given: str, names: tuple[str, ...], argument: str = "kind") -> None:
     """A `ValueError` unless an argument is one of the names it may have."""
@@ -13,3 +22,11 @@ def check_level(level: float) -> None:
     """A `ValueError` unless a confidence level lies between 0 and 1."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level!r}")
+
+
+def warn(message: str) -> None:
+    """A warning that points at the user's own line, however deep it was found."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(INSIDE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

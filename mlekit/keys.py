@@ -31,6 +31,8 @@ def seeds(key: PRNGKeyArray, index: Int[Array, " n"] | None) -> UInt32[Array, "n
     one = lambda key: jax.random.bits(key, (2,), jnp.uint32)  # noqa: E731
     if index is None:
         return one(key)
+    if jnp.ndim(index) == 0:
+        return one(jax.random.fold_in(key, index))
     return jax.vmap(lambda i: one(jax.random.fold_in(key, i)))(index)
 
 

@@ -283,8 +283,15 @@ class Fit(Fitted):
             raise ValueError("data: the observations to predict are missing; pass arrays such as those of the fit")
         if data_axis not in (None, 0):
             raise ValueError(f"data_axis must be None or 0, got {data_axis!r}")
+        if data_axis == 0 and not self.batched:
+            raise ValueError("data_axis=0 is for a batch of fits; this is a single one")
         check_level(level)
         data = as_arrays(data, axes=1 if data_axis is None else 2)
+        n_sets = jnp.shape(jax.tree.leaves(data)[0])[0]
+        if data_axis == 0 and n_sets != self.n_sets:
+            raise ValueError(
+                f"data: with data_axis=0 leaves have an axis of {self.n_sets} data sets first, not {n_sets}"
+            )
         matrix = self.covariance(kind, **options)
 
         def one(

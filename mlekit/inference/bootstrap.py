@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..arguments import check_level, known
+from ..arguments import check_level, known, warn
 from ..collection import Collection
 from ..keys import need_key, seeds
 from ..likelihood import n_rows
@@ -265,10 +264,9 @@ def _bootstrap(
     if failures > FAILURES * len(fine) * replicates:
         counts = StatusArray(status[fine]).counts()
         reasons = ", ".join(f"{n:,} {name}" for name, n in counts.items() if name != "converged")
-        warnings.warn(
+        warn(
             f"bootstrap: {failures:,} of {len(fine) * replicates:,} refits failed ({reasons}) and are left out, "
-            "so what is left is no fair sample",
-            stacklevel=3,
+            "so what is left is no fair sample"
         )
     scoreless = model.is_joint and _returns_scalar(fits)
     return Bootstrap(

@@ -140,7 +140,7 @@ def compare(fits: Mapping[str, Fit], *, criterion: str = "aic") -> Comparison:
         n_free=tuple(fit.n_free for fit in each),
         log_likelihood=stack(fit.log_likelihood for fit in each),
         **table,
-        weight=share / jnp.sum(share, axis=-1, keepdims=True),
+        weight=share / jnp.where(jnp.isfinite(lowest), jnp.sum(share, axis=-1, keepdims=True), 1.0),
         status=StatusArray(stack(fit.solution.status for fit in each)),
         criterion=criterion,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..arguments import known
+from ..arguments import known, warn
 from ..objective import Objective
 from ..trees import tracing
 from . import expected
@@ -188,4 +187,4 @@ def _say_what_is_missing(fit: Fit, matrix: Array, kind: str, clustered: bool) ->
         "hac": "the sum over lags is not finite",
     }[kind]
     who = f"{int(missing.sum()):,} of {missing.size:,} data sets" if fit.batched else "this fit"
-    warnings.warn(f"kind={kind!r} gives {who} no standard errors (NaN): {why}", stacklevel=4)
+    warn(f"kind={kind!r} gives {who} no standard errors (NaN): {why}")

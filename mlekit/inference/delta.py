@@ -67,6 +67,11 @@ def _pairs(value: PyTree, errors: PyTree, level: float) -> PyTree:
     return jax.tree.map(lambda v, e: wald(v, e, level), value, errors)
 
 
+def _floats(tree: PyTree) -> PyTree:
+    """The tree with whole numbers, which have no derivative, as floating-point ones."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf, 0.0)), tree)
+
+
 def predict(
     fn: Callable[..., Any],
     vector: Float[Array, " k"],
@@ -80,7 +85,7 @@ def predict(
     extra = () if args is None else (args,)
 
     def one(obs: PyTree) -> tuple[PyTree, PyTree]:
-        on = lambda v: jax.tree.map(jnp.asarray, fn(parameters.tree(v), obs, *extra))  # noqa: E731
+        on = lambda v: _floats(fn(parameters.tree(v), obs, *extra))  # noqa: E731
         value, unravel = ravel_pytree(on(vector))
         slope = jax.jacfwd(lambda v: ravel_pytree(on(v))[0])(vector)
         return unravel(value), unravel(jnp.sqrt(jnp.sum((slope @ covariance) * slope, axis=1)))
@@ -98,8 +103,8 @@ def estimate(
     parameters: Parameters,
 ) -> Estimate:
     r"""$g(\hat\theta)$ with covariance $G V G^T$, $G = \partial g / \partial \theta$, exactly differentiated."""
-    value = jax.tree.map(jnp.asarray, fn(parameters.tree(vector)))
+    value = _floats(fn(parameters.tree(vector)))
     _, unravel = ravel_pytree(value)
-    jacobian = jax.jacfwd(lambda v: ravel_pytree(fn(parameters.tree(v)))[0])(vector)
+    jacobian = jax.jacfwd(lambda v: ravel_pytree(_floats(fn(parameters.tree(v))))[0])(vector)
     spread = jacobian @ covariance @ jacobian.T
     return Estimate(value, unravel(jnp.sqrt(jnp.diagonal(spread))), spread)

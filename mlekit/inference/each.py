@@ -119,6 +119,8 @@ def beside_rows(fit: Fit, columns: Any, name: str) -> tuple[Any, ...]:
         columns = [columns[label] for label in getattr(columns, "column_names", getattr(columns, "columns", ()))]
     elif not isinstance(columns, list | tuple) or _is_vector(columns):
         columns = [columns]
+    if not len(columns):
+        raise ValueError(f"{name}: there are no columns in it; pass labels, or the name of a column")
     held = isinstance(fit.data, Held)
     flat = held and fit.batched  # all groups one behind the other
     if held:
@@ -134,17 +136,26 @@ def _labels(column: Any, data: PyTree, shape: tuple[int, ...], flat: bool, name:
         known = list(map(str, data)) if isinstance(data, dict) else []
         if column not in known:
             has = f"which has {', '.join(known)}" if known else "whose columns have no names"
-            raise ValueError(f"{name}: {column!r} is no column of the data, {has}")
+            raise ValueError(f"{name}: {column!r} is no column of the data, {has}; labels go into an array")
         column = data[column]
     elif flat:
         raise ValueError(f"{name} of groups are names of columns, such as {name}='firm'; put them into the table")
     if not isinstance(column, jax.core.Tracer):
         column = np.asarray(column)
-        if column.shape == shape and column.dtype.kind not in "biu":
-            column = np.unique(column, return_inverse=True)[1].reshape(shape)
+        if column.shape == shape:
+            column = _numbered(column)
     if jnp.shape(column) != shape:
         raise ValueError(f"{name} must hold one label an observation, shape {shape}; got {jnp.shape(column)}")
     return column if flat else jnp.asarray(column)
+
+
+def _numbered(labels: np.ndarray) -> np.ndarray:
+    """Labels of any kind as whole numbers; missing ones are labels like any other."""
+    if labels.dtype.kind != "O":
+        return np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+    numbers: dict[Any, int] = {}
+    flat = [numbers.setdefault(label, len(numbers)) for label in labels.ravel().tolist()]
+    return np.array(flat, np.int64).reshape(labels.shape)
 
 
 def index(fit: Fit) -> Array | None:

@@ -111,8 +111,10 @@ def _simulated(draws: int) -> Callable[[Objective, Any], tuple[Array, ...]]:
                 total = jax.grad(lambda z: likelihood.block_sum(parameters.natural(z), data, weights))(free)
                 return jnp.outer(total, total)
             _, scores = likelihood.block_scores(free, parameters.natural, data)
-            rows = scores if weights is None else jnp.where(weights[:, None] > 0, weights[:, None] * scores, 0)
-            return rows.T @ scores
+            if weights is None:
+                return scores.T @ scores
+            known = jnp.where(weights[:, None] > 0, scores, 0)
+            return (weights[:, None] * known).T @ known
 
         terms = jax.lax.map(one, jax.random.split(from_seed(seed), draws))
         mean = jnp.mean(terms, axis=0)

@@ -71,6 +71,8 @@ def goodness_of_fit_test(
     """
     need_simulator(fit.model, "goodness_of_fit_test")
     need_key(key, "goodness_of_fit_test")
+    if not isinstance(replicates, int | np.integer) or isinstance(replicates, bool) or replicates < 1:
+        raise ValueError(f"replicates must be a positive whole number, got {replicates!r}")
     if isinstance(statistic, str):
         known(statistic, STATISTICS, "statistic")
         if fit.model.log_cdf is None:

@@ -51,7 +51,13 @@ def inverse(objective: Objective, free: Float[Array, " n_free"], kind: str) -> F
         return first @ first.T
     safe = jnp.where(jnp.isfinite(first), first, 0.0)
     both = safe @ root_of_inverse(_squares(objective, free, kind, safe))
-    return jnp.where(jnp.all(jnp.isfinite(first)), both @ both.T, jnp.nan)
+    known = jnp.all(jnp.isfinite(first))
+    if kind == "opg":
+        # Scores that are nothing but rounding look like any others, unless they are measured by the curvature.
+        unit = root_of_inverse(information(objective, free, "observed"))
+        pivots = factorise(unit.T @ information(objective, free, kind) @ unit).pivots
+        known &= ~(jnp.min(pivots) <= singular_below(free.shape[0], free.dtype))
+    return jnp.where(known, both @ both.T, jnp.nan)
 
 
 @functools.cache

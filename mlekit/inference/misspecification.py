@@ -31,7 +31,8 @@ def information_matrix_test(fit: Fit) -> HypothesisTest:
 
     They do so if the model is right; otherwise the usual standard errors are wrong, and `sandwich` serves. The
     derivative $\nabla \bar d$ holds third derivatives of the log-density, which are exact here. Indicators that
-    are combinations of the scores say nothing and are left out of the degrees of freedom $q$.
+    are combinations of the scores say nothing and are left out of the degrees of freedom $q$. The statistic
+    depends on the scale of the parameters, and is that of the free scale.
 
     Args:
         fit: a fit, or a batch of fits, of a model with contributions.

@@ -12,11 +12,13 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
+from ..arguments import known
 from ..linear_algebra import curvature_scale, factorise
 from ..objective import Objective
 from ..parameters import Parameters
 from ..solvers.convergence import singular_below
 from ..start import parameters_like
+from ..status import Status
 from ..trees import is_array, tracing
 from .each import evaluate
 from .hypothesis import HypothesisTest, chi_square, chi_square_tail
@@ -24,6 +26,10 @@ from .information import information
 
 if TYPE_CHECKING:
     from ..result import Fit
+
+
+#: Nats by which a search that runs towards an edge may stop short of what is there.
+SHORT = 1e-2
 
 
 def likelihood_ratio_test(restricted: Fit, full: Fit, *, boundary: bool = False) -> HypothesisTest:
@@ -70,7 +76,11 @@ def likelihood_ratio_test(restricted: Fit, full: Fit, *, boundary: bool = False)
     eps = jnp.finfo(gain.dtype).eps
     rounding = 1e-6 + 100 * eps * jnp.abs(full.log_likelihood)
     found = restricted.converged & full.converged & (gain > -rounding)
-    statistic = jnp.where(found, jnp.maximum(2 * gain, 0.0), jnp.nan)
+    if boundary:
+        # A full model whose likelihood rises all the way to the hypothesis has its maximum there, and stopped short.
+        at_edge = (full.status == Status.unbounded) & (gain <= rounding) & (gain > -SHORT)
+        found |= restricted.converged & at_edge
+    statistic = jnp.where(found, jnp.where(gain > rounding, 2 * gain, 0.0), jnp.nan)
     name, hypothesis = "Likelihood-ratio test", "the restriction holds"
     if not boundary:
         return chi_square(statistic, df, name, hypothesis)
@@ -113,6 +123,8 @@ def wald_test(
     hypothesis = "the restriction holds"
     if not callable(restriction):
         names = (restriction,) if isinstance(restriction, str) else tuple(restriction)
+        if not names:
+            raise ValueError("restriction: there is nothing to test; name a parameter, or pass a function")
         for one in names:
             if one not in fit.parameter_names:
                 raise ValueError(f"there is no parameter {one!r}; there are {', '.join(fit.parameter_names)}")
@@ -133,7 +145,7 @@ def wald_test(
     return chi_square(jnp.where(fit.converged, statistic, jnp.nan), df, "Wald test", hypothesis)
 
 
-def score_test(restricted: Fit, constraints: PyTree = None, *, kind: str = "observed") -> HypothesisTest:
+def score_test(restricted: Fit, constraints: PyTree = None, *, kind: str | None = None) -> HypothesisTest:
     r"""Whether freeing what a fit held fixed, or tied, would raise its likelihood: without fitting the full model.
 
     $$S = s^T I^{-1} s \sim \chi^2_d, \qquad s = \nabla \ell(\hat\theta_{\text{restricted}})$$
@@ -144,7 +156,8 @@ def score_test(restricted: Fit, constraints: PyTree = None, *, kind: str = "obse
         restricted: a fit of the full model's log-density with some parameters `mle.fixed` or `mle.tied`.
         constraints: those of the full model; by default none at all, which serves where no parameter lies at an
             edge.
-        kind: of the information: `observed`, `expected` for a `mle.regression`, or `opg`.
+        kind: of the information: `expected`, the default for a `mle.regression`; `opg`, the default for others; or
+            `observed`, which far from the hypothesis need not be positive definite.
 
     Returns:
         `HypothesisTest`; NaN where the information is not positive definite.
@@ -166,8 +179,9 @@ def score_test(restricted: Fit, constraints: PyTree = None, *, kind: str = "obse
 
     Source: Rao 1948.
     """
-    if kind not in ("observed", "expected", "opg"):
-        raise ValueError(f"kind must be one of observed, expected, opg; got {kind!r}")
+    if kind is None:
+        kind = "opg" if restricted.model.regression is None else "expected"
+    known(kind, ("observed", "expected", "opg"))
     if kind == "expected" and restricted.model.regression is None:
         raise ValueError("kind='expected' is exact for a mle.regression only; use kind='observed' or 'opg'")
     params = restricted.params

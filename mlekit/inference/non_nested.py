@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from jaxtyping import Array
 
 from ..arguments import known
 from ..objective import Objective
-from .each import evaluate
+from .each import evaluate, longest, to_width
 from .hypothesis import HypothesisTest
 from .nested import same_data
 
@@ -58,7 +60,9 @@ def vuong_test(a: Fit, b: Fit, *, correction: str | None = None) -> HypothesisTe
     difference = a.n_free - b.n_free
     less = 0.0 if correction is None else difference * (1.0 if correction == "aic" else 0.5 * jnp.log(n))
     spread = jnp.sqrt(jnp.maximum(square / n - (total / n) ** 2, 0.0))
-    fine = a.converged & b.converged & (spread > 0)
+    # A spread that is rounding means that both models say the same.
+    rounding = 1e3 * jnp.finfo(spread.dtype).eps * jnp.abs(a.log_likelihood) / n
+    fine = a.converged & b.converged & (spread > rounding)
     statistic = jnp.where(fine, (total - less) / (jnp.sqrt(n) * jnp.where(fine, spread, 1.0)), jnp.nan)
     p_value = 2 * ndtr(-jnp.abs(statistic))
     nothing = jnp.full_like(statistic, jnp.nan)
@@ -68,7 +72,7 @@ def vuong_test(a: Fit, b: Fit, *, correction: str | None = None) -> HypothesisTe
 
 def _moments(a: Fit, b: Fit) -> tuple[Array, Array, Array]:
     """The weighted sum of the differences, that of their squares, and the sum of the weights."""
-    one, other = (evaluate(fit, _contributions, fit.solution.free) for fit in (a, b))
+    one, other = (evaluate(fit, _contributions(longest(fit)), fit.solution.free) for fit in (a, b))
     (first, weights), (second, _) = one, other
     width = min(first.shape[-1], second.shape[-1])
     difference = first[..., :width] - second[..., :width]
@@ -78,8 +82,14 @@ def _moments(a: Fit, b: Fit) -> tuple[Array, Array, Array]:
     return total, square, jnp.sum(w, axis=-1)
 
 
-def _contributions(objective: Objective, free: Array) -> tuple[Array, Array]:
+@functools.cache
+def _contributions(width: int) -> Callable[[Objective, Array], tuple[Array, Array]]:
     """Log-densities of the rows and their weights, zero for padding."""
-    values = objective.likelihood.contributions(objective.parameters.natural(free))
-    _, weights = objective.likelihood.aligned()
-    return values, jnp.ones_like(values) if weights is None else weights.astype(values.dtype)
+
+    def at(objective: Objective, free: Array) -> tuple[Array, Array]:
+        values = objective.likelihood.contributions(objective.parameters.natural(free))
+        _, weights = objective.likelihood.aligned()
+        weights = jnp.ones_like(values) if weights is None else weights.astype(values.dtype)
+        return to_width(values, width), to_width(weights, width)
+
+    return at

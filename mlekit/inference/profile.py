@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from ..arguments import warn
 from ..compilation import Compiled
 from ..objective import Objective
 from ..parameters import Parameters
@@ -165,10 +165,9 @@ def intervals(fit: Fit, level: float) -> tuple[Array, Array]:
         refitted = np.asarray(again.log_likelihood != fit.log_likelihood) & np.asarray(fit.converged)
         if np.any(refitted):
             who = f"of {int(refitted.sum()):,} of {fit.n_sets:,} data sets " if fit.batched else ""
-            warnings.warn(
+            warn(
                 f"profiles {who}met higher maxima than their fit had found: the intervals are those of the "
-                "refitted maxima, which mle.profile(fit, name).fit holds; fit with starts=",
-                stacklevel=4,
+                "refitted maxima, which mle.profile(fit, name).fit holds; fit with starts="
             )
     return found.lower, found.upper
 

@@ -77,7 +77,7 @@ def likelihood_ratio_test(restricted: Fit, full: Fit, *, boundary: bool = False)
     rounding = 1e-6 + 100 * eps * jnp.abs(full.log_likelihood)
     found = restricted.converged & full.converged & (gain > -rounding)
     if boundary:
-        # A full model whose likelihood rises all the way to the hypothesis has its maximum there, and stopped short.
+        # A full model whose likelihood rises all the way to the hypothesis has its maximum there.
         at_edge = (full.status == Status.unbounded) & (gain <= rounding) & (gain > -SHORT)
         found |= restricted.converged & at_edge
     statistic = jnp.where(found, jnp.where(gain > rounding, 2 * gain, 0.0), jnp.nan)

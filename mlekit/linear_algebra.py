@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float
 #: Up to this size factorisations are written out, one scalar operation after the other, each of which runs across
 #: all lanes; LAPACK goes matrix by matrix. Beyond, its cost is small beside that of the derivatives.
 WRITTEN_OUT = 10
+#: Beyond so many parameters, slices take the compiler too long.
+SLICES = 6
 #: Sweeps of Jacobi's rotations: convergence is quadratic, and the last one finds nothing left to do.
 SWEEPS = 7
 #: Trial shifts of a trust-region step at most: most need one or two, an indefinite matrix a few more.
@@ -200,20 +202,23 @@ def _jacobi(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Arra
     rounds as there are partners everybody has met everybody. (Brent and Luk 1985 for the order of the rounds.)
     """
     k = matrix.shape[0]
+    every = np.arange(k)
 
     def meet(partner: np.ndarray, a: Array, vectors: Array) -> tuple[Array, Array]:
-        first = np.where(np.arange(k) < partner, 1.0, -1.0).astype(matrix.dtype)
-        here = jnp.diagonal(a)
-        off = jnp.where(partner == np.arange(k), 0.0, a[np.arange(k), partner])
-        apart = here[partner] - here
+        first = np.where(every < partner, 1.0, -1.0).astype(matrix.dtype)
+        here = _entries(a, every, every)
+        # Both of a pair must see the same number, or rounding makes their turn no rotation.
+        mean = 0.5 * (_entries(a, every, partner) + _entries(a, partner, every))
+        off = jnp.where(partner == every, 0.0, mean)
+        apart = _reordered(here, partner, 0) - here
         sign = jnp.where(apart == 0, first, jnp.sign(apart)) * jnp.where(off < 0, -1.0, 1.0)
         # The tangent of the smaller angle; written so that nothing is divided by a vanishing entry.
         tangent = sign * 2 * jnp.abs(off) / jnp.where(off == 0, 1.0, jnp.abs(apart) + jnp.hypot(apart, 2 * off))
         cosine = 1 / jnp.sqrt(1 + tangent**2)
         sine = -tangent * cosine
-        a = cosine[:, None] * a + sine[:, None] * a[partner]
-        a = a * cosine + a[:, partner] * sine
-        return a, vectors * cosine + vectors[:, partner] * sine
+        a = cosine[:, None] * a + sine[:, None] * _reordered(a, partner, 0)
+        a = a * cosine + _reordered(a, partner, 1) * sine
+        return a, vectors * cosine + _reordered(vectors, partner, 1) * sine
 
     def sweep(_: Any, pair: tuple[Array, Array]) -> tuple[Array, Array]:
         for partner in _rounds(k):
@@ -223,6 +228,20 @@ def _jacobi(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Arra
     a, vectors = jax.lax.fori_loop(0, SWEEPS, sweep, (matrix, jnp.eye(k, dtype=matrix.dtype)))
     order = jnp.argsort(jnp.diagonal(a))
     return jnp.diagonal(a)[order], vectors[:, order]
+
+
+def _entries(matrix: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
+    """Some entries of a matrix."""
+    if len(rows) > SLICES:
+        return matrix[rows, columns]
+    return jnp.stack([matrix[i, j] for i, j in zip(rows.tolist(), columns.tolist())])
+
+
+def _reordered(array: Array, order: np.ndarray, axis: int) -> Array:
+    """The entries along an axis in another order: few from slices, which fuse with what they are for."""
+    if len(order) > SLICES:
+        return jnp.take(array, order, axis)
+    return jnp.stack([jax.lax.index_in_dim(array, int(i), axis, keepdims=False) for i in order], axis)
 
 
 def _rounds(k: int) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ import pytest
 import mlekit as mle
 from mlekit import curvature
 from mlekit.likelihood import Likelihood
+from mlekit.linear_algebra import eigh
 from mlekit.model import as_model
 from mlekit.objective import Objective
 from mlekit.start import parameters_like
@@ -86,3 +87,20 @@ def test_fixed_and_tied_numbers() -> None:
     held = mle.fit(density(rate_of_numbers), NUMBERS, DATA, constraints={"a": mle.fixed, "c": mle.fixed})
     assert np.isfinite(held.standard_errors()["b"])
     np.testing.assert_allclose(held.params["a"], 1.3)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 6, 7, 10, 12])
+def test_small_eigenvalue_problems_against_numpy(k: int) -> None:
+    """Definite, indefinite, with equal eigenvalues, and singular ones; 12 go to LAPACK."""
+    rng = np.random.default_rng(k)
+    a = rng.normal(size=(40, k, k))
+    a = a @ a.transpose(0, 2, 1)
+    a[:10] -= k * np.eye(k)
+    a[10:20] = np.eye(k)
+    a[20:30] = a[20:30, :, :1] @ a[20:30, :, :1].transpose(0, 2, 1)
+    values, vectors = jax.jit(jax.vmap(eigh))(a)
+    size = np.max(np.abs(a), axis=(1, 2), keepdims=True) * k
+    np.testing.assert_allclose(values / size[:, 0], np.linalg.eigvalsh(a) / size[:, 0], rtol=0, atol=1e-14)
+    again = vectors * values[:, None] @ vectors.transpose(0, 2, 1)
+    np.testing.assert_allclose(again / size, a / size, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(vectors.transpose(0, 2, 1) @ vectors, np.tile(np.eye(k), (40, 1, 1)), atol=1e-13)

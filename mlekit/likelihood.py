@@ -84,6 +84,11 @@ class Likelihood(eqx.Module):
 
         return self.total(count, jnp.asarray(0)) == 0
 
+    def has_contributions(self, params: PyTree) -> bool:
+        """Whether the model gives one log-density a row; a joint one may give their sum alone."""
+        data, _ = self.aligned()
+        return not self.model.is_joint or jax.eval_shape(self._values, params, data).ndim > 0
+
     def contributions(self, params: PyTree) -> Float[Array, " rows"]:
         """Log-densities of the rows at `params`, unweighted; zero for the rows of padding."""
         data, _ = self.aligned()
@@ -324,6 +329,14 @@ def weighted_sum(values: Array, weights: Array | None) -> Array:
     if weights is None or values.ndim == 0:
         return jnp.sum(values)
     return jnp.sum(jnp.where(weights > 0, weights.astype(values.dtype) * values, 0))
+
+
+def weighted_rows(rows: Array, weights: Array | None) -> Array:
+    """Rows times their weights, where a weight of zero silences any row."""
+    if weights is None:
+        return rows
+    w = weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
+    return jnp.where(w > 0, w * rows, 0)
 
 
 def _count(data: PyTree, weights: Array | None) -> Array:

@@ -456,3 +456,16 @@ def test_inside_jit(fit: mle.Fit) -> None:
     )
     for one, other in zip(every(DATA), wanted):
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+def test_identifiability_of_a_joint_model_with_args(scalar: bool) -> None:
+    def contributions(params: Any, data: Any, args: Any) -> Any:
+        values = -0.5 * (data - (params["a"] + params["b"]) * args) ** 2
+        return jnp.sum(values) if scalar else values
+
+    found = mle.identifiability(
+        mle.joint(contributions), {"a": 0.0, "b": 1.0}, jnp.arange(5.0), args=jnp.asarray(2.0)
+    )
+    assert not found.identified
+    assert found.rank == 1

@@ -16,13 +16,13 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..arguments import check_level, known, warn
 from ..collection import Collection
 from ..keys import need_key, seeds
-from ..likelihood import n_rows
+from ..likelihood import n_rows, weighted_rows
 from ..loop import Solution
 from ..objective import Objective
 from ..status import Status, StatusArray
 from ..trees import tracing
 from .covariance import sums_of_clusters
-from .each import beside_rows, evaluate, in_batch, index
+from .each import beside_rows, evaluate, has_contributions, in_batch, index
 from .information import inverse
 from .intervals import quantile
 from .refit import leaves_at, refit, shared_collection, shared_parameters
@@ -268,12 +268,11 @@ def _bootstrap(
             f"bootstrap: {failures:,} of {len(fine) * replicates:,} refits failed ({reasons}) and are left out, "
             "so what is left is no fair sample"
         )
-    scoreless = model.is_joint and _returns_scalar(fits)
     return Bootstrap(
         vector=jnp.asarray(vector),
         errors=jnp.asarray(errors),
         status=StatusArray(jnp.asarray(status)),
-        acceleration=None if scoreless else _acceleration(asked, clusters),
+        acceleration=_acceleration(asked, clusters) if has_contributions(asked) else None,
         fit=fits,
         kind=kind,
     )
@@ -293,15 +292,6 @@ def _flat_labels(fit: Fit, everything: Collection, clusters: Any) -> np.ndarray:
     return whole
 
 
-def _returns_scalar(fits: Fit) -> bool:
-    """Whether a joint model returns its contributions summed."""
-    try:
-        jax.eval_shape(lambda: fits[0].contributions())
-    except ValueError:
-        return True
-    return False
-
-
 def _acceleration(fit: Fit, clusters: Any) -> Array:
     labels = None if clusters is None else beside_rows(fit, clusters, "clusters")
     found = evaluate(fit, _skewness(labels is not None), fit.solution.free, labels)
@@ -319,11 +309,9 @@ def _skewness(clustered: bool) -> Callable[..., Array]:
         weights = jnp.ones(scores.shape[0], scores.dtype) if weights is None else weights
         moves = scores @ (objective.parameters.jacobian(free) @ inverse(objective, free, "observed")).T
         if clustered:
-            weighted = jnp.where(weights[:, None] > 0, weights[:, None] * moves, 0)
-            moves, _ = sums_of_clusters(weighted, weights > 0, labels)
+            moves, _ = sums_of_clusters(weighted_rows(moves, weights), weights > 0, labels)
             weights = jnp.ones_like(weights)
-        w = weights[:, None]
-        cubes, squares = (jnp.sum(jnp.where(w > 0, w * moves**power, 0), axis=0) for power in (3, 2))
+        cubes, squares = (jnp.sum(weighted_rows(moves**power, weights), axis=0) for power in (3, 2))
         return cubes / jnp.where(squares > 0, 6 * squares**1.5, jnp.nan)
 
     return at

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..arguments import known, warn
+from ..likelihood import weighted_rows
 from ..objective import Objective
 from ..trees import tracing
 from . import expected
@@ -142,7 +143,7 @@ def _weighted_scores(
     _, weights = likelihood.aligned()
     if weights is None:
         return scores, jnp.ones(scores.shape[0], bool)
-    return jnp.where(weights[:, None] > 0, weights[:, None] * scores, 0), weights > 0
+    return weighted_rows(scores, weights), weights > 0
 
 
 def sums_of_clusters(

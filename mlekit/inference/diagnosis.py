@@ -13,7 +13,7 @@ from ..certificate import Certificate
 from ..linear_algebra import eigh
 from ..objective import Objective
 from .covariance import in_natural_units
-from .each import evaluate
+from .each import evaluate, has_contributions
 from .information import information, root_of_inverse
 
 if TYPE_CHECKING:
@@ -60,12 +60,8 @@ def diagnose(fit: Fit) -> Diagnosis:
     nothing = jnp.full_like(fit.log_likelihood, jnp.nan)
     least = largest = nothing
     factor = jnp.full_like(fit.solution.vector, jnp.nan)
-    if fit.n_free:
-        try:
-            least, largest, factor = evaluate(fit, _agreement, fit.solution.free)
-        except ValueError:
-            if not fit.model.is_joint:
-                raise  # a joint model may return a scalar, which has no scores
+    if fit.n_free and has_contributions(fit):
+        least, largest, factor = evaluate(fit, _agreement, fit.solution.free)
     hide = lambda value: jnp.where(fit.converged, value, jnp.nan)  # noqa: E731
     least, largest = hide(least), hide(largest)
     limit = FACTOR + NOISE / jnp.sqrt(fit.n_obs)

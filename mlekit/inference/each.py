@@ -39,6 +39,14 @@ def objective(fit: Fitted) -> Objective:
     )
 
 
+def has_contributions(fit: Fit) -> bool:
+    """Whether the model gives one log-density a row, and so scores."""
+    if not fit.model.is_joint:
+        return True
+    one = fit[0] if fit.batched else fit
+    return objective(one).likelihood.has_contributions(one.params)
+
+
 def evaluate(fit: Fit, fn: Callable[..., Any], value: Any, rows: PyTree = None) -> Any:
     """`fn(objective, value)` of the data set, or of each data set of a batch with a leading axis.
 

@@ -107,7 +107,7 @@ def identifiability(
     free = objective.parameters.free(start)
     moves = jax.random.normal(jax.random.key(0), (POINTS, *free.shape), free.dtype)
     points = jnp.concatenate([free[None], free + SPREAD * jnp.maximum(1.0, jnp.abs(free)) * moves])
-    matrices, jacobians = _informations(objective, points, model.is_joint)
+    matrices, jacobians = _informations(objective, points)
     values, vectors, scales = (np.asarray(part) for part in _spectra(matrices))
     if not np.all(np.isfinite(np.asarray(matrices)[0])):
         raise ValueError(
@@ -135,17 +135,12 @@ def _named(direction: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
 
 
 @Compiled
-def _informations(objective: Objective, points: Float[Array, "points n_free"], joint: bool) -> tuple[Array, Array]:
+def _informations(objective: Objective, points: Float[Array, "points n_free"]) -> tuple[Array, Array]:
     """The information at each point, and how the natural parameters move with the free vector."""
 
     def one(free: Array) -> tuple[Array, Array]:
-        kind = "outer_product"
-        if joint:
-            data, _ = objective.likelihood.aligned()
-            shape = jax.eval_shape(
-                lambda: objective.likelihood.model(objective.parameters.natural(free), data)
-            ).shape
-            kind = "hessian" if shape == () else kind
+        each = objective.likelihood.has_contributions(objective.parameters.natural(free))
+        kind = "outer_product" if each else "hessian"
         return objective.derivatives(kind, free)[2], objective.parameters.jacobian(free)
 
     return jax.lax.map(one, points)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ..likelihood import weighted_rows
 from ..linear_algebra import curvature_scale, factorise
 from ..objective import Objective
 from ..solvers.convergence import singular_below
@@ -86,7 +87,7 @@ def _squares(objective: Objective, free: Array, kind: str, basis: Float[Array, "
     def of_scores(data: PyTree, weights: Array | None) -> Array:
         _, scores = likelihood.block_scores(free, parameters.natural, data)
         rows = scores.astype(free.dtype) @ basis
-        return _weighted(rows, weights).T @ rows
+        return weighted_rows(rows, weights).T @ rows
 
     def of_predictions(data: PyTree, weights: Array | None) -> Array:
         assert regression is not None
@@ -99,16 +100,9 @@ def _squares(objective: Objective, free: Array, kind: str, basis: Float[Array, "
         jacobian, predictions = each(free, data)
         rows = jacobian @ basis
         bent = jax.vmap(regression.information)(predictions, data) @ rows
-        return jnp.einsum("ija,ijb->ab", _weighted(bent, weights), rows)
+        return jnp.einsum("ija,ijb->ab", weighted_rows(bent, weights), rows)
 
     total = of_predictions if kind == "expected" else of_scores
     m = basis.shape[1]
     matrix: Any = likelihood.total(total, jnp.zeros((m, m), free.dtype))
     return 0.5 * (matrix + matrix.T)
-
-
-def _weighted(rows: Array, weights: Array | None) -> Array:
-    if weights is None:
-        return rows
-    w = weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
-    return jnp.where(w > 0, w * rows, 0)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..likelihood import Likelihood
+from ..likelihood import Likelihood, weighted_rows
 from ..linear_algebra import eigh
 from ..objective import Objective
 from .each import evaluate
@@ -72,16 +72,14 @@ def _white(objective: Objective, free: Array) -> tuple[Array, Array]:
 
     def mean(z: Array) -> tuple[Array, tuple[Array, Array]]:
         scores, indicators = derivatives(z)
-        shown = jnp.where(counts[:, None] > 0, counts[:, None] * indicators, 0)
-        return jnp.sum(shown, axis=0) / n_obs, (scores, indicators)
+        return jnp.sum(weighted_rows(indicators, counts), axis=0) / n_obs, (scores, indicators)
 
     slope, (scores, indicators) = jax.jacfwd(mean, has_aux=True)(free)
     root = root_of_inverse(information(objective, free, "observed"))
     # The mean Hessian is minus the information over n.
     left = indicators + n_obs * scores @ (root @ root.T) @ slope.T
-    w = counts[:, None]
-    of = lambda rows: jnp.where(w > 0, w * rows, 0).T @ jnp.where(w > 0, rows, 0) / n_obs  # noqa: E731
-    middle = jnp.sum(jnp.where(w > 0, w * indicators, 0), axis=0) / n_obs
+    of = lambda rows: weighted_rows(rows, counts).T @ jnp.where(counts[:, None] > 0, rows, 0) / n_obs  # noqa: E731
+    middle = jnp.sum(weighted_rows(indicators, counts), axis=0) / n_obs
     scale = jnp.sqrt(jnp.diagonal(of(indicators)))
     scale = jnp.where(scale > 0, scale, 1.0)
     values, vectors = eigh(of(left) / scale[:, None] / scale)

@@ -13,16 +13,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from ..arguments import known
-from ..linear_algebra import curvature_scale, factorise
 from ..objective import Objective
 from ..parameters import Parameters
-from ..solvers.convergence import singular_below
 from ..start import parameters_like
 from ..status import Status
 from ..trees import is_array, tracing
 from .each import evaluate
 from .hypothesis import HypothesisTest, chi_square, chi_square_tail
-from .information import information
+from .information import information, root_of_inverse
 
 if TYPE_CHECKING:
     from ..result import Fit
@@ -223,14 +221,7 @@ class _ScoreStatistic(eqx.Module):
 
 def quadratic(vector: Array, matrix: Array) -> Array:
     """The quadratic form of the inverse matrix; NaN unless that is positive definite."""
-    k = vector.shape[0]
-    known = jnp.all(jnp.isfinite(matrix))
-    safe = jnp.where(known, matrix, jnp.eye(k, dtype=matrix.dtype))
-    scale = curvature_scale(safe, jnp.zeros(k, matrix.dtype))
-    factor = factorise(safe / scale[:, None] / scale)
-    definite = known & (jnp.min(factor.pivots) > singular_below(k, matrix.dtype))
-    scaled = vector / scale
-    return jnp.where(definite, jnp.sum(scaled * factor.solve(scaled)), jnp.nan)
+    return jnp.sum((root_of_inverse(matrix).T @ vector) ** 2)
 
 
 def _flat(value: Any) -> Array:

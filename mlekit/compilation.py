@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import equinox as eqx
@@ -19,6 +19,8 @@ THOROUGH_ROWS = 1 << 24
 QUICK: dict[str, bool | str] = {"xla_cpu_use_fusion_emitters": False}
 #: Kernels that run on several threads and wait for them, as they are called in a program.
 WAITING = ("@lapack", "stablehlo.fft")
+#: Programs whose kernels are remembered; reading a program takes longer than many a fit.
+REMEMBERED = 256
 
 
 @jax.tree_util.register_static
@@ -52,6 +54,7 @@ class Compiled:
 
         self._thorough = jax.jit(run)
         self._run = run
+        self._waits: dict[Hashable, bool] = {}
 
     @functools.cached_property
     def _quick(self) -> Any:
@@ -70,9 +73,23 @@ class Compiled:
             args: arguments, none of them traced; what is no array is kept from these.
             thorough: whether the result will run for so long that a longer compilation pays.
         """
-        arrays, rest = eqx.partition(args, is_array)
-        lowered = (self._thorough if thorough else self._quick).lower(arrays, Held(rest))
-        return Program(lowered, Held(rest))
+        arrays, others = eqx.partition(args, is_array)
+        rest = Held(others)
+        lowered = (self._thorough if thorough else self._quick).lower(arrays, rest)
+        return Program(lowered.compile(), rest, self._alone(lowered, arrays, rest))
+
+    def _alone(self, lowered: Any, arrays: PyTree, rest: Held) -> bool:
+        """Whether the program calls a kernel that waits for threads."""
+        if not devices.on_cpu():
+            return False
+        leaves, treedef = jax.tree.flatten(arrays)
+        key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves), rest)
+        if key not in self._waits:
+            if len(self._waits) == REMEMBERED:
+                self._waits.clear()
+            text = lowered.as_text()
+            self._waits[key] = any(kernel in text for kernel in WAITING)
+        return self._waits[key]
 
 
 class Program:
@@ -80,12 +97,15 @@ class Program:
 
     On a CPU, library kernels such as LAPACK's may wait for threads of the pool that they themselves run on. One
     program always leaves a thread free, several at a time may not, and then all wait for ever.
+
+    Args:
+        program: what JAX compiled.
+        rest: the arguments that are no arrays.
+        alone: whether it must have the processor to itself.
     """
 
-    def __init__(self, lowered: Any, rest: Held) -> None:
-        self._program, self._rest = lowered.compile(), rest
-        #: whether it must have the processor to itself
-        self.alone = devices.on_cpu() and any(kernel in lowered.as_text() for kernel in WAITING)
+    def __init__(self, program: Any, rest: Held, alone: bool) -> None:
+        self._program, self._rest, self.alone = program, rest, alone
 
     def __call__(self, *args: Any) -> Any:
         """The function's value."""

@@ -85,13 +85,14 @@ class Collection:
     """All data sets of a batch, wherever they are: flat rows, and where each set lies in them.
 
     Args:
-        rows: PyTree of arrays, leading axis of all rows.
-        weights: shape `(rows,)`, or `None`.
+        rows: PyTree of arrays with a leading axis.
+        weights: of all rows of the data sets, or `None`.
         args: third argument of the model.
         offsets: first row of each set.
         lengths: number of its rows; `None` where every set has `longest`.
         longest: rows of the longest set.
         repeats: how often each set comes, one after the other: sets that share their rows.
+        drawn: where in `rows` each row of the data sets lies, if not one behind the other; known outside a trace.
     """
 
     rows: PyTree
@@ -101,6 +102,7 @@ class Collection:
     lengths: Any
     longest: int
     repeats: int = 1
+    drawn: np.ndarray | None = None
 
     @property
     def n_sets(self) -> int:
@@ -221,22 +223,17 @@ class Collection:
         ends = np.cumsum(lengths)
         offset[: len(chosen)], length[: len(chosen)] = (ends - lengths)[which], lengths[which]
         total = int(ends[-1])
-        # Row j of the piece is row source[j] of the collection.
+        # Row j of the piece is row source[j] of the data sets.
         source = np.zeros(n_rows, np.int64)
         source[:total] = np.arange(total) + np.repeat(self.offsets[sets] - (ends - lengths), lengths)
-        take = lambda leaf: _rows_of(leaf, source)  # noqa: E731
-        weights = None if self.weights is None else take(self.weights)
-        anchor = None
-        if weights is not None:
-            counting = np.flatnonzero(np.asarray(weights) > 0)
-            place = np.searchsorted(counting, offset)
-            first = counting[np.minimum(place, max(len(counting) - 1, 0))] if len(counting) else offset
-            anchor = np.where((first >= offset) & (first < offset + length), first - offset, 0)
+        weights = None if self.weights is None else _rows_of(self.weights, source)
+        anchor = None if weights is None else _anchors(np.asarray(weights), offset, length)
         longest = self._longest
         if model.is_joint and self.lengths is not None:
             longest = power_of_two(int(lengths[0]))
+        place = source if self.drawn is None else self.drawn[source]
         return Sets(
-            rows=jax.tree.map(take, self.rows),
+            rows=jax.tree.map(lambda leaf: _rows_of(leaf, place), self.rows),
             weights=weights,
             offset=offset,
             length=None if self.lengths is None else length,
@@ -245,6 +242,15 @@ class Collection:
             longest=longest,
             block=self.block(model),
         )
+
+
+def _anchors(weights: np.ndarray, offset: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Where in each set the first row with a positive weight lies; zero where there is none."""
+    if np.all(weights[offset] > 0):
+        return np.zeros_like(offset)
+    counting = np.append(np.flatnonzero(weights > 0), len(weights))
+    first = counting[np.searchsorted(counting, offset)]
+    return np.where(first < offset + length, first - offset, 0)
 
 
 def _rows_of(leaf: Any, source: np.ndarray) -> Any:

@@ -350,3 +350,20 @@ def test_what_is_refused(fit: mle.Fit, draws: mle.Bootstrap) -> None:
         mle.bootstrap(mle.fit(MODEL, 0.0, {"x": X}, weights=np.ones(30)), KEY, 50, "parametric")
     with pytest.raises(ValueError, match="does not run under jit"):
         jax.jit(lambda fit: mle.bootstrap(fit, KEY, 50).vector)(fit)
+
+
+def test_searches_that_cannot_begin_where_the_influence_leads() -> None:
+    """A precision moves by half of itself with one more outlier, and so below zero with two."""
+    x = jnp.append(jnp.linspace(0.5, 1.5, 11), 10.0)
+    fit = mle.fit(lambda precision, x: 0.5 * jnp.log(precision) - 0.5 * precision * x**2, 0.1, x)
+    draws = mle.bootstrap(fit, KEY, 500)
+    assert np.any(np.asarray(draws.vector) < 0.4 * float(fit.params))  # starts at 2 - 1 / 0.4 estimates and below
+    assert draws.failed == 0
+    np.testing.assert_allclose(
+        1 / np.asarray(draws.vector)[:, 0], mle.bootstrap(fit_variance(x), KEY, 500).vector[:, 0], rtol=1e-9
+    )
+
+
+def fit_variance(x: Any) -> mle.Fit:
+    """The same model by its variance, where the influence leads right to the maximum."""
+    return mle.fit(lambda variance, x: -0.5 * jnp.log(variance) - 0.5 * x**2 / variance, 8.0, x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ import numpy as np
 from scipy import special
 
 import mlekit as mle
+from mlekit.special import gammaln_difference
 
 from .. import peers
 from ..harness import Way, Workload
@@ -20,7 +23,7 @@ from . import negative_binomial
 SIZES = {"quick": (100, 50, 2_000), "full": (1_000, 1_000, 100_000), "gpu": (100_000, 10_000, 1_000_000)}
 ROWS = 500
 SLOPES = np.array([0.3, 0.5, -0.2, 0.1, 0.4])
-STATSMODELS, MINOS = "statsmodels Logit in a loop, from the estimate", "iminuit MINOS, NumPy"
+MINOS = "iminuit MINOS, NumPy"
 FITS = "mlekit's own fits"
 
 
@@ -41,41 +44,92 @@ def finite(estimates: np.ndarray) -> np.ndarray:
     return np.where(np.all(np.isfinite(estimates), axis=1), 0.0, -np.inf)
 
 
+def counts(params: Any, obs: Any) -> Any:
+    """The log-density of one overdispersed count, but for a constant."""
+    log_mean, alpha, y = obs["x"] @ params["coef"], params["alpha"], obs["y"]
+    rises = gammaln_difference(1 / alpha, y)
+    return rises + y * (jnp.log(alpha) + log_mean) - (y + 1 / alpha) * jnp.log1p(alpha * jnp.exp(log_mean))
+
+
 def workloads(size: str) -> list[Workload]:
-    """Three workloads, in float64."""
+    """Four workloads, in float64."""
     replicates, profiles, fits = SIZES[size]
-    return [bootstrap(replicates), profile(profiles), covariance(fits)]
+    return [
+        bootstrap_logistic(replicates),
+        bootstrap_counts(replicates),
+        profile(profiles),
+        covariance(fits),
+    ]
 
 
-def bootstrap(replicates: int) -> Workload:
-    """A regression of 500 observations and 5 parameters, drawn anew many times."""
+def bootstrap_logistic(replicates: int) -> Workload:
+    """A regression of 500 yes and no with 5 parameters, drawn anew many times."""
     rng = np.random.default_rng(20260110)
-    x = np.column_stack([np.ones(ROWS), rng.normal(size=(ROWS, len(SLOPES) - 1))])
+    x = covariates(rng, len(SLOPES))
     y = (rng.uniform(size=ROWS) < special.expit(x @ SLOPES)).astype(float)
     fit = mle.fit(logistic, np.zeros(len(SLOPES)), {"x": x, "y": y})
+    start = np.asarray(fit.params)
+
+    def one(rows: np.ndarray) -> np.ndarray:
+        from statsmodels.discrete.discrete_model import Logit
+
+        return Logit(y[rows], x[rows]).fit(start_params=start, disp=0).params
+
+    return bootstrap("bootstrap, logistic", "logistic", fit, replicates, "Logit", one)
+
+
+def bootstrap_counts(replicates: int) -> Workload:
+    """A regression of 500 counts with 5 parameters, drawn anew many times."""
+    rng = np.random.default_rng(20260112)
+    x = covariates(rng, 4)
+    y = rng.poisson(np.exp(x @ np.array([1.0, 0.3, -0.2, 0.1])) * rng.gamma(2, 0.5, ROWS)).astype(float)
+    init = {"coef": np.zeros(4), "alpha": 1.0}
+    fit = mle.fit(counts, init, {"x": x, "y": y}, constraints={"alpha": mle.positive})
+    start = np.append(fit.params["coef"], fit.params["alpha"])
+
+    def one(rows: np.ndarray) -> np.ndarray:
+        from statsmodels.discrete.discrete_model import NegativeBinomial
+
+        model = NegativeBinomial(y[rows], x[rows])
+        return model.fit(start_params=start, disp=0, skip_hessian=True).params
+
+    return bootstrap("bootstrap, counts", "negative-binomial", fit, replicates, "NegativeBinomial, BFGS", one)
+
+
+def covariates(rng: np.random.Generator, k: int) -> np.ndarray:
+    """A constant and normal ones, shape `(500, k)`."""
+    return np.column_stack([np.ones(ROWS), rng.normal(size=(ROWS, k - 1))])
+
+
+def bootstrap(
+    name: str, model: str, fit: mle.Fit, replicates: int, peer: str, one: Callable[[np.ndarray], np.ndarray]
+) -> Workload:
+    """Bootstrap replicates by mlekit, and `one(rows)` of statsmodels after the other, both from the estimate."""
     seeds = iter(range(1_000_000))
+    loop = f"statsmodels {peer}, in a loop"
 
     def own() -> Any:
         return mle.bootstrap(fit, jax.random.key(next(seeds)), replicates).vector
 
     def by_statsmodels() -> Way:
-        from statsmodels.discrete.discrete_model import Logit
+        needs("statsmodels")
 
         def run() -> np.ndarray:
-            draws, start = np.random.default_rng(next(seeds)), np.asarray(fit.params)
-            rows = (draws.integers(0, ROWS, ROWS) for _ in range(replicates))
-            return np.stack([Logit(y[i], x[i]).fit(start_params=start, disp=0).params for i in rows])
+            draws = np.random.default_rng(next(seeds))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return np.stack([one(draws.integers(0, ROWS, ROWS)) for _ in range(replicates)])
 
-        return Way(STATSMODELS, run)
+        return Way(loop, run)
 
-    others, missing = peers.available({STATSMODELS: by_statsmodels})
+    others, missing = peers.available({loop: by_statsmodels})
     return Workload(
-        name="bootstrap",
-        title=f"{replicates:,} bootstrap replicates of a logistic regression, 500 observations, 5 parameters",
+        name=name,
+        title=f"{replicates:,} bootstrap replicates of a {model} regression, 500 observations, 5 parameters",
         n_fits=replicates,
         ways=(Way("mlekit", own), *others),
         log_likelihood=finite,
-        reach={STATSMODELS: 20},
+        reach={loop: 20},
         missing=missing,
     )
 

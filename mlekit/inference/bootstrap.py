@@ -17,16 +17,16 @@ from ..arguments import check_level, known, warn
 from ..collection import Collection
 from ..keys import need_key, seeds
 from ..likelihood import n_rows, weighted_rows
-from ..loop import Solution
 from ..objective import Objective
 from ..status import Status, StatusArray
 from ..trees import tracing
 from .covariance import sums_of_clusters
-from .each import beside_rows, evaluate, has_contributions, in_batch, index
+from .each import beside_rows, evaluate, has_contributions, in_batch, index, longest
+from .influence import influence
 from .information import inverse
 from .intervals import quantile
 from .refit import leaves_at, refit, shared_collection, shared_parameters
-from .resample import drawn
+from .resample import again, drawn
 from .simulate import need_simulator
 
 if TYPE_CHECKING:
@@ -166,8 +166,9 @@ def bootstrap(
 ) -> Bootstrap:
     r"""Refits to data drawn anew: the spread of an estimate without any approximation by derivatives.
 
-    All replicates of all data sets go through the batch engine, and each search begins at the estimate. A refit
-    that finds no proven maximum has failed: it is counted, and left out of everything else.
+    All replicates of all data sets go through the batch engine, and each search begins where the influence of the
+    rows that were drawn leads from the estimate. A refit that finds no proven maximum has failed: it is counted,
+    and left out of everything else.
 
     Args:
         fit: a fit, or a batch of fits.
@@ -246,14 +247,26 @@ def _bootstrap(
     errors = vector.copy()
     status = np.broadcast_to(np.asarray(fits.solution.status)[:, None], (n_sets, replicates)).copy()
     words = np.asarray(seeds(key, index(fits)))
-    starts = leaves_at(parameters, fits.solution.free, fits.parameters.values)
+    scored = has_contributions(asked)
+    influence_of = None
+    if scored and kind != "parametric":
+        moves_of = evaluate(asked, influence(longest(asked), natural=False), asked.solution.free)
+        influence_of = np.asarray(moves_of if asked.batched else moves_of[None])
 
     from ..report.progress import batch_bar  # a room beside this one
 
     with batch_bar(progress, len(fine) * replicates, ()) as report:
-        for sets, times, resampled in drawn(fits, everything, words, fine, replicates, kind, labels):
-            begin = [np.repeat(np.asarray(leaf)[sets], len(times), axis=0) for leaf in starts]
-            found: Solution = refit(resampled, model, parameters, begin, report)
+        for sets, times, resampled, moves in drawn(
+            fits, everything, words, fine, replicates, kind, labels, influence_of
+        ):
+            free, values = again((fits.solution.free, fits.parameters.values), sets, len(times))
+            moved = free + moves.reshape(free.shape)
+            found = refit(resampled, model, parameters, leaves_at(parameters, moved, values), report)
+            beyond = np.flatnonzero(found.status == Status.nonfinite_start)
+            if len(beyond):  # the estimate itself is a start that can never fail
+                begin = again(leaves_at(parameters, free, values), beyond, 1)
+                once_more = refit(resampled.some(beyond), model, parameters, begin)
+                found = jax.tree.map(lambda old, new: old.at[beyond].set(new), found, once_more)  # noqa: B023
             at = np.ix_(sets, times)
             proven = np.asarray(found.status == Status.converged)[:, None]
             shape = (len(sets), len(times), k)
@@ -272,7 +285,7 @@ def _bootstrap(
         vector=jnp.asarray(vector),
         errors=jnp.asarray(errors),
         status=StatusArray(jnp.asarray(status)),
-        acceleration=_acceleration(asked, clusters) if has_contributions(asked) else None,
+        acceleration=_acceleration(asked, clusters) if scored else None,
         fit=fits,
         kind=kind,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,11 @@ from ..arguments import known
 from ..keys import need_key, seeds
 from ..objective import Objective
 from ..status import Status
-from ..trees import is_array, tracing
+from ..trees import tracing
 from .each import evaluate, in_batch, index
 from .hypothesis import HypothesisTest
 from .refit import leaves_at, refit, shared_collection, shared_parameters
-from .resample import drawn
+from .resample import again, drawn
 from .simulate import need_simulator
 
 if TYPE_CHECKING:
@@ -109,10 +108,9 @@ def _p_value(fits: Fit, key: Any, replicates: int, measure: Any, observed: np.nd
     starts = leaves_at(parameters, fits.solution.free, fits.parameters.values)
     fine = np.flatnonzero(np.asarray(fits.converged))
     above, count = np.zeros(fits.n_sets), np.zeros(fits.n_sets)
-    for sets, times, resampled in drawn(fits, everything, words, fine, replicates, "parametric", None):
-        again = functools.partial(_again, sets, len(times))
-        found = refit(resampled, model, parameters, [again(leaf) for leaf in starts])
-        each = jax.tree.map(again, fits.parameters)
+    for sets, times, resampled, _ in drawn(fits, everything, words, fine, replicates, "parametric", None):
+        found = refit(resampled, model, parameters, again(starts, sets, len(times)))
+        each = again(fits.parameters, sets, len(times))
         value = pieces.map_sets(measure, resampled, model, each, found.free)
         shape = (len(sets), len(times))
         proven = np.asarray(found.status == Status.converged).reshape(shape)
@@ -121,11 +119,6 @@ def _p_value(fits: Fit, key: Any, replicates: int, measure: Any, observed: np.nd
         count[sets] += np.sum(proven, axis=1)
     p = jnp.asarray((1 + above) / (1 + count), fits.solution.vector.dtype)
     return jnp.where(fits.converged & (jnp.asarray(count) > 0), p, jnp.nan)
-
-
-def _again(sets: np.ndarray, times: int, leaf: Any) -> Any:
-    """The entries of these data sets, each so many times."""
-    return np.repeat(np.asarray(leaf)[sets], times, axis=0) if is_array(leaf) else leaf
 
 
 def _is_ragged(fit: Fit) -> bool:

@@ -13,15 +13,21 @@ from .information import inverse
 
 
 @functools.cache
-def influence(width: int) -> Callable[[Objective, Array], Array]:
-    r"""Derivatives of the natural parameters with respect to the weights of the rows, shape `(width, k)`.
+def influence(width: int, natural: bool = True) -> Callable[[Objective, Array], Array]:
+    r"""Derivatives of the parameters with respect to the weights of the rows, shape `(width, k)`.
 
     $$\frac{\partial \hat\theta}{\partial w_i} = J I^{-1} s_i$$
+
+    Args:
+        width: number of rows.
+        natural: of the natural parameters, or else of the free vector, where $J$ is one.
     """
 
     def at(objective: Objective, free: Array) -> Float[Array, "width k"]:
         scores = objective.likelihood.scores(free, objective.parameters.natural)
-        moves = objective.parameters.jacobian(free) @ inverse(objective, free, "observed")
+        moves = inverse(objective, free, "observed")
+        if natural:
+            moves = objective.parameters.jacobian(free) @ moves
         return to_width(scores @ moves.T, width)
 
     return at

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
@@ -14,6 +15,7 @@ from ..collection import PIECE_ROWS, Collection, from_arrays, round_up
 from ..keys import from_seed
 from ..likelihood import n_rows
 from ..objective import Objective
+from ..trees import is_array
 from .each import evaluate_times
 from .simulate import simulated
 
@@ -29,8 +31,13 @@ def drawn(
     replicates: int,
     kind: str,
     labels: np.ndarray | None,
-) -> Iterator[tuple[np.ndarray, np.ndarray, Collection]]:
-    """The resampled data sets, so many at a time that memory holds them: sets, their replicates, and the data."""
+    influence: Float[np.ndarray, "n_sets rows n_free"] | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, Collection, np.ndarray]]:
+    """The resampled data sets, so many at a time that memory holds them.
+
+    Yields the numbers of data sets, those of their replicates, the data, and about how far the free vector of each
+    will move: the sum of the influence of its rows, zero where that is not known.
+    """
     # Simulated sets are as wide as the widest of the batch.
     wide = kind == "parametric" and everything.lengths is not None
     lengths = np.full(len(fine), everything.longest) if wide else everything.row_counts[fine]
@@ -48,28 +55,39 @@ def drawn(
         for begin in range(0, replicates, share):
             times = np.arange(begin, min(begin + share, replicates))
             if kind == "parametric":
-                data = _simulated_sets(fits, everything, words, sets, times)
+                data, weights = _simulated_sets(fits, everything, words, sets, times), None
             else:
-                dtype = fits.solution.vector.dtype
-                data = _resampled(everything, generators, sets, times, kind, labels, dtype)
-            yield sets, times, data
+                weights = _drawn_weights(everything, generators, sets, times, kind, labels)
+                data = _weighted_sets(everything, sets, weights, kind, fits.solution.vector.dtype)
+            moves = np.zeros((len(sets), len(times), fits.n_free))
+            if weights is not None and influence is not None:
+                rows = min(weights.shape[2], influence.shape[1])
+                # Not by NumPy, whose threads go on turning for a while after a product of matrices.
+                moves = np.asarray(jnp.matmul(weights[:, :, :rows], influence[sets, :rows]))
+            yield sets, times, data, np.where(np.isfinite(moves).all(axis=2, keepdims=True), moves, 0.0)
         first += count
+
+
+def again(tree: PyTree, sets: np.ndarray, times: int) -> PyTree:
+    """Of all arrays the entries of these data sets, each so many times."""
+    return jax.tree.map(
+        lambda leaf: np.repeat(np.asarray(leaf)[sets], times, axis=0) if is_array(leaf) else leaf, tree
+    )
 
 
 def _philox(word: np.ndarray) -> int:
     return int(word[0]) << 32 | int(word[1])
 
 
-def _resampled(
+def _drawn_weights(
     everything: Collection,
     generators: list[np.random.Generator],
     sets: np.ndarray,
     times: np.ndarray,
     kind: str,
     labels: np.ndarray | None,
-    dtype: Any,
-) -> Collection:
-    """Data sets with their rows weighted at random; rows without weight are left out."""
+) -> Float[np.ndarray, "n_sets times width"]:
+    """Random weights of the rows of data sets; zero for padding."""
     lengths = everything.row_counts[sets]
     width = int(lengths.max()) if everything.lengths is None else round_up(int(lengths.max()))
     weights = np.zeros((len(sets), len(times), width))
@@ -79,8 +97,20 @@ def _resampled(
         own = None if everything.weights is None else np.asarray(everything.weights)[rows]
         mine = None if labels is None else labels[rows]
         weights[i, :, :length] = _weights(generators[i], kind, own, mine, len(times), int(length))
+    return weights
+
+
+def _weighted_sets(
+    everything: Collection,
+    sets: np.ndarray,
+    weights: Float[np.ndarray, "n_sets times width"],
+    kind: str,
+    dtype: Any,
+) -> Collection:
+    """Data sets with such weights; where many are zero, their rows are left out."""
+    _, times, width = weights.shape
     flat = weights.reshape(-1, width)
-    offsets = np.repeat(everything.offsets[sets], len(times))
+    offsets = np.repeat(everything.offsets[sets], times)
     kept = _distinct(width) if kind == "nonparametric" and everything.weights is None else width
     which, where = np.nonzero(flat) if kept < width else (np.zeros(1, int), ())
     if kept < width and np.bincount(which).max() <= kept:
@@ -92,12 +122,13 @@ def _resampled(
         place, kept = np.broadcast_to(np.arange(width), flat.shape), width
     source = np.minimum(offsets[:, None] + place, n_rows(everything.rows) - 1).ravel()
     return Collection(
-        rows=jax.tree.map(lambda leaf: np.take(np.asarray(leaf), source, axis=0), everything.rows),
+        rows=jax.tree.map(np.asarray, everything.rows),
         weights=flat.ravel().astype(dtype),
         args=everything.args,
         offsets=np.arange(len(flat)) * kept,
         lengths=None,
         longest=kept,
+        drawn=source,
     )
 
 

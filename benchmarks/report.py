@@ -218,7 +218,7 @@ def picture(path: Path, machine: str, results: Sequence[Measured]) -> None:
     wanted = [row.reach for measured in results for row in measured.rows[1:] if row.reach is not None]
     axes.set_xscale("log")
     # Room for the labels at both ends.
-    axes.set_xlim(min([1, *figures, *wanted]) / 20, max([1, *figures, *wanted]) * 5)
+    axes.set_xlim(min([1, *figures, *wanted]) / 60, max([1, *figures, *wanted]) * 5)
     axes.xaxis.set_major_formatter(lambda number, _: f"{number:,g}")
     axes.set_ylim(y - 0.8, -1)
     axes.set_yticks(ticks, names, fontsize=8)

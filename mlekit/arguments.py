@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import equinox
+import numpy as np
 
 #: Where frames are not the user's.
 INSIDE = tuple(str(Path(module).parent) for module in (__file__, equinox.__file__))
@@ -16,6 +18,13 @@ def known(given: str, names: tuple[str, ...], argument: str = "kind") -> None:
     """A `ValueError` unless an argument is one of the names it may have."""
     if given not in names:
         raise ValueError(f"{argument} must be one of {', '.join(names)}; got {given!r}")
+
+
+def check_count(count: Any, argument: str, least: int = 1) -> None:
+    """A `ValueError` unless an argument is a whole number, and not below the least that makes sense."""
+    if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
+        wanted = "positive whole number" if least == 1 else f"whole number of at least {least}"
+        raise ValueError(f"{argument} must be a {wanted}, got {count!r}")
 
 
 def check_level(level: float) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from . import devices, loop, modes, pieces, single
+from .arguments import check_count
 from .collection import Collection, from_arrays, from_groups
 from .compilation import Compiled, Held
 from .data import as_arrays, as_lengths, as_weights
@@ -254,8 +255,8 @@ def fit_batch(
         lengths = as_lengths(lengths, *shape)
         weights = as_weights(weights, shape, default_float(data))
         collection = from_arrays(data, weights, lengths, args)
-    if lanes is not None and (not isinstance(lanes, int) or lanes < 1):
-        raise ValueError(f"lanes must be a positive whole number, got {lanes!r}")
+    if lanes is not None:
+        check_count(lanes, "lanes")
     start, drawn = _batch_start(init, init_axis, collection), None
     if isinstance(init, modes.Draws):
         start, drawn = modes.first(start, axis=1)

@@ -8,17 +8,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Bool, Float
 
 #: Up to this size factorisations are written out, one scalar operation after the other, each of which runs across
 #: all lanes; LAPACK goes matrix by matrix. Beyond, its cost is small beside that of the derivatives.
 WRITTEN_OUT = 10
-#: Beyond so many parameters, slices take the compiler too long.
-SLICES = 6
-#: Sweeps of Jacobi's rotations: convergence is quadratic, and the last one finds nothing left to do.
-SWEEPS = 7
+#: Sweeps of Jacobi's rotations, and of up to four parameters: convergence is quadratic, and the last one finds
+#: nothing left to do.
+SWEEPS, SWEEPS_OF_FOUR = 7, 5
 #: Trial shifts of a trust-region step at most: most need one or two, an indefinite matrix a few more.
 SHIFTS = 5
 
@@ -198,65 +196,48 @@ def eigh(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Array, 
 def _jacobi(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
     """Eigenvalues in ascending order and eigenvectors of a small symmetric matrix, by Jacobi's rotations.
 
-    In each round all parameters are paired and every pair is rotated so that its entry vanishes; after as many
-    rounds as there are partners everybody has met everybody. (Brent and Luk 1985 for the order of the rounds.)
+    Rows in the upper half are paired with those in the lower half, and each pair is rotated so that its entry
+    vanishes. Then all rows but the first move on by one place, as players do in a tournament: after `k - 1`
+    rounds everybody has met everybody and is back in place. Angles are carried from one round to the next, or
+    the compiler would compute them again for every entry. (Brent and Luk 1985.)
     """
-    k = matrix.shape[0]
-    every = np.arange(k)
+    k = len(matrix)
+    even = k + k % 2  # a row of zeros makes the number even: nothing rotates with it
 
-    def meet(partner: np.ndarray, a: Array, vectors: Array) -> tuple[Array, Array]:
-        first = np.where(every < partner, 1.0, -1.0).astype(matrix.dtype)
-        here = _entries(a, every, every)
+    def angles(a: Array) -> tuple[Array, Array]:
+        """Cosines and sines of the rotations to come."""
+        upper, lower = jnp.split(jnp.diagonal(a), 2)
+        half = even // 2
         # Both of a pair must see the same number, or rounding makes their turn no rotation.
-        mean = 0.5 * (_entries(a, every, partner) + _entries(a, partner, every))
-        off = jnp.where(partner == every, 0.0, mean)
-        apart = _reordered(here, partner, 0) - here
-        sign = jnp.where(apart == 0, first, jnp.sign(apart)) * jnp.where(off < 0, -1.0, 1.0)
+        off = 0.5 * (jnp.diagonal(a[:half, half:]) + jnp.diagonal(a[half:, :half]))
+        apart = lower - upper
+        sign = jnp.where((apart < 0) == (off < 0), 1.0, -1.0).astype(a.dtype)
         # The tangent of the smaller angle; written so that nothing is divided by a vanishing entry.
         tangent = sign * 2 * jnp.abs(off) / jnp.where(off == 0, 1.0, jnp.abs(apart) + jnp.hypot(apart, 2 * off))
         cosine = 1 / jnp.sqrt(1 + tangent**2)
-        sine = -tangent * cosine
-        a = cosine[:, None] * a + sine[:, None] * _reordered(a, partner, 0)
-        a = a * cosine + _reordered(a, partner, 1) * sine
-        return a, vectors * cosine + _reordered(vectors, partner, 1) * sine
+        return cosine, tangent * cosine
 
-    def sweep(_: Any, pair: tuple[Array, Array]) -> tuple[Array, Array]:
-        for partner in _rounds(k):
-            pair = meet(partner, *pair)
-        return pair
+    def turn(rows: Array, cosine: Array, sine: Array) -> Array:
+        """The rows after their rotations, in their next places."""
+        upper, lower = jnp.split(rows, 2)
+        c, s = cosine[:, None], sine[:, None]
+        upper, lower = c * upper - s * lower, s * upper + c * lower
+        if even == 2:
+            return jnp.concatenate([upper, lower])
+        return jnp.concatenate([upper[:1], lower[:1], upper[1:-1], lower[1:], upper[-1:]])
 
-    a, vectors = jax.lax.fori_loop(0, SWEEPS, sweep, (matrix, jnp.eye(k, dtype=matrix.dtype)))
-    order = jnp.argsort(jnp.diagonal(a))
-    return jnp.diagonal(a)[order], vectors[:, order]
+    def round_(_: Any, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        a, rows, *rotations = carry
+        a = turn(turn(a, *rotations).T, *rotations)
+        return a, turn(rows, *rotations), *angles(a)
 
-
-def _entries(matrix: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
-    """Some entries of a matrix."""
-    if len(rows) > SLICES:
-        return matrix[rows, columns]
-    return jnp.stack([matrix[i, j] for i, j in zip(rows.tolist(), columns.tolist())])
-
-
-def _reordered(array: Array, order: np.ndarray, axis: int) -> Array:
-    """The entries along an axis in another order: few from slices, which fuse with what they are for."""
-    if len(order) > SLICES:
-        return jnp.take(array, order, axis)
-    return jnp.stack([jax.lax.index_in_dim(array, int(i), axis, keepdims=False) for i in order], axis)
-
-
-def _rounds(k: int) -> list[np.ndarray]:
-    """Of each round the partner of each of `k`: of itself where there is none, as in a tournament."""
-    even = k + k % 2
-    ring = list(range(even))
-    out = []
-    for _ in range(even - 1):
-        partner = np.arange(k)
-        for i, j in zip(ring[: even // 2], reversed(ring[even // 2 :])):
-            if max(i, j) < k:
-                partner[i], partner[j] = j, i
-        out.append(partner)
-        ring = [ring[0], ring[-1], *ring[1:-1]]
-    return out
+    a = jnp.pad(matrix, (0, even - k))
+    sweeps = SWEEPS_OF_FOUR if even <= 4 else SWEEPS
+    begin = (a, jnp.eye(even, dtype=matrix.dtype), *angles(a))
+    a, rows, *_ = jax.lax.fori_loop(0, sweeps * (even - 1), round_, begin)
+    values = jnp.diagonal(a)[:k]
+    order = jnp.argsort(values)
+    return values[order], rows[:k, :k][order].T
 
 
 def curvature_scale(hessian: Float[Array, "k k"], gradient: Float[Array, " k"]) -> Float[Array, " k"]:

@@ -9,10 +9,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from . import lanes, pieces
+from .arguments import check_count
 from .collection import Collection
 from .compilation import Compiled
 from .keys import is_key
@@ -128,8 +128,7 @@ def asked(starts: Any, key: Any, init: Any) -> tuple[Array | None, Any]:
                 "such as starts=20, key=jax.random.key(0)"
             )
         return None, init
-    if not isinstance(starts, int | np.integer) or isinstance(starts, bool) or starts < 1:
-        raise ValueError(f"starts must be a positive whole number, such as 20; got {starts!r}")
+    check_count(starts, "starts")
     if key is None:
         if starts > 1 or takes_key(init):
             raise ValueError(f"starts={starts} are drawn at random, so they need a key: key=jax.random.key(0)")

@@ -199,7 +199,7 @@ def test_groups_draw_as_padded_sets_do(ragged: mle.Fit) -> None:
         mle.bootstrap(fits, KEY, 50, "cluster", clusters=np.arange(32))
 
 
-@pytest.mark.parametrize("kind", ["nonparametric", "parametric"])
+@pytest.mark.parametrize("kind", ["nonparametric", pytest.param("parametric", marks=pytest.mark.slow)])
 def test_memory_is_bounded_by_the_piece(ragged: mle.Fit, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers in pieces of few rows, which split the replicates of one data set."""
     whole = mle.bootstrap(ragged, KEY, 50, kind)

@@ -208,7 +208,7 @@ def test_stragglers_finish_in_few_lanes(solver: Any, monkeypatch: pytest.MonkeyP
         assert account.rows < 30 * 32 * steps.max()
 
 
-@pytest.mark.parametrize("n_devices", [1, 3])
+@pytest.mark.parametrize("n_devices", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_all_local_devices_work(n_devices: int) -> None:
     """Pieces go to every device, and one compiled program serves them all."""
     script = """

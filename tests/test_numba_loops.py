@@ -11,6 +11,8 @@ import scipy.optimize
 from benchmarks.peers import poisson_log_likelihood
 from benchmarks.workloads import decays, negative_binomial, spots
 
+pytestmark = pytest.mark.slow  # numba takes long to compile
+
 FEW = 3
 
 

@@ -405,6 +405,7 @@ def test_a_variance_that_may_be_none() -> None:
     assert found.lower[0, 0] == 0 < found.lower[2, 0]
 
 
+@pytest.mark.slow
 def test_degrees_of_freedom_up_to_infinity() -> None:
     """Where normal noise fits nearly as well the upper end is infinite; else far out in a flat tail."""
     y = np.random.default_rng(1).standard_t(4, size=(12, 60))[[0, 3, 4, 5, 7]]

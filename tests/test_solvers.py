@@ -39,7 +39,10 @@ def test_finds_the_closed_form(name: str) -> None:
     assert float(fit.certificate.min_eigenvalue) > 0
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("newton", "bfgs") else pytest.param(name, marks=pytest.mark.slow) for name in SOLVERS],
+)
 def test_jit_and_vmap_change_nothing(name: str) -> None:
     sets = line_data(n_sets=3, seed=5)
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..arguments import check_level, known, warn
+from ..arguments import check_count, check_level, known, warn
 from ..collection import Collection
 from ..keys import need_key, seeds
 from ..likelihood import n_rows, weighted_rows
@@ -206,8 +206,7 @@ def bootstrap(
     """
     known(kind, KINDS)
     need_key(key, "the bootstrap")
-    if not isinstance(replicates, int | np.integer) or isinstance(replicates, bool) or replicates < 2:
-        raise ValueError(f"replicates must be a whole number of at least 2, got {replicates!r}")
+    check_count(replicates, "replicates", least=2)
     if (clusters is None) == (kind == "cluster"):
         raise ValueError(
             "kind='cluster' wants clusters=, one label an observation or the name of a column"

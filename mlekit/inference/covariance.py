@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..arguments import known, warn
+from ..arguments import check_count, known, warn
 from ..likelihood import weighted_rows
 from ..objective import Objective
 from ..trees import tracing
@@ -57,8 +57,7 @@ def covariance(
     if kind == "hac":
         if fit.weights is not None or fit.weight_column is not None:
             raise ValueError("kind='hac' wants a series of single observations; it has no meaning with weights")
-        if not isinstance(lags, int | np.integer) or isinstance(lags, bool) or lags < 0:
-            raise ValueError(f"lags must be a whole number of at least 0, got {lags!r}")
+        check_count(lags, "lags", least=0)
     k = len(fit.parameter_names)
     if not fit.n_free:
         return jnp.zeros((*fit.status.shape, k, k), fit.solution.vector.dtype)

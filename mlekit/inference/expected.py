@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import check_count
 from ..keys import from_seed, need_key, seeds
 from ..objective import Objective
 from .each import evaluate, index
@@ -90,8 +91,7 @@ def by_simulation(fit: Fit, key: Any, draws: int = DRAWS) -> ExpectedInformation
         [[2.5]] [[0.02]]
     """
     need_simulator(fit.model, "the expected information")
-    if not isinstance(draws, int | np.integer) or isinstance(draws, bool) or draws < 2:
-        raise ValueError(f"draws must be a whole number of at least 2, got {draws!r}")
+    check_count(draws, "draws", least=2)
     need_key(key, "the expected information of a model that simulates")
     found = evaluate(fit, _simulated(int(draws)), (fit.solution.free, seeds(key, index(fit))))
     found = jax.tree.map(lambda leaf: jnp.where(fit.converged[..., None, None], leaf, jnp.nan), found)

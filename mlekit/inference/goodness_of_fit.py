@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import pieces
-from ..arguments import known
+from ..arguments import check_count, known
 from ..keys import need_key, seeds
 from ..objective import Objective
 from ..status import Status
@@ -70,8 +70,7 @@ def goodness_of_fit_test(
     """
     need_simulator(fit.model, "goodness_of_fit_test")
     need_key(key, "goodness_of_fit_test")
-    if not isinstance(replicates, int | np.integer) or isinstance(replicates, bool) or replicates < 1:
-        raise ValueError(f"replicates must be a positive whole number, got {replicates!r}")
+    check_count(replicates, "replicates")
     if isinstance(statistic, str):
         known(statistic, STATISTICS, "statistic")
         if fit.model.log_cdf is None:

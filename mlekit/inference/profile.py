@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..arguments import warn
+from ..arguments import check_count, warn
 from ..compilation import Compiled
 from ..objective import Objective
 from ..parameters import Parameters
@@ -247,8 +247,8 @@ def profile(fit: Fit, name: str | Sequence[str], values: Any = None, *, points: 
     names = (name,) if isinstance(name, str) else tuple(name)
     if len(names) not in (1, 2) or len(set(names)) < len(names):
         raise ValueError(f"name must be one parameter or two different ones, got {name!r}")
-    if points is not None and (not isinstance(points, int | np.integer) or points < 2):
-        raise ValueError(f"points must be a whole number of at least 2, got {points!r}")
+    if points is not None:
+        check_count(points, "points", least=2)
     if not fit.batched:
         given = None if values is None else tuple(v[None] for v in _arrays(values, names))
         return jax.tree.map(lambda leaf: leaf[0], profile(in_batch(fit), names, given, points=points))

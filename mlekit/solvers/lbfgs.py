@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..arguments import check_count
 from .line_search import QuasiNewton
 
 
@@ -37,8 +38,7 @@ class LBFGS(QuasiNewton):
     memory: int = eqx.field(static=True, default=10)
 
     def __check_init__(self) -> None:
-        if not isinstance(self.memory, int) or self.memory < 1:
-            raise ValueError(f"LBFGS: memory must be a positive whole number, got {self.memory!r}")
+        check_count(self.memory, "LBFGS: memory")
 
     def blank(self, free: Float[Array, " n_free"]) -> Pairs:
         """No pairs."""

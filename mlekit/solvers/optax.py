@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..arguments import check_count
 from ..objective import Objective
 from ..status import RUNNING, Status
 from .base import Solver, Stop
@@ -99,8 +100,8 @@ class Optax(Solver):
         if not isinstance(optimizer, optax.GradientTransformation):
             raise TypeError(f"optimizer must be an optax.GradientTransformation, got {type(optimizer).__name__}")
         for name, count in (("batch_size", batch_size), ("steps", steps)):
-            if count is not None and (not isinstance(count, int) or count < 1):
-                raise ValueError(f"Optax: {name} must be a positive whole number, got {count!r}")
+            if count is not None:
+                check_count(count, f"Optax: {name}")
         if batch_size is not None and key is None:
             raise ValueError("Optax: batch_size draws observations at random and needs key=jax.random.key(...)")
         self.transformation = Transformation(optimizer)

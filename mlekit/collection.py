@@ -246,7 +246,7 @@ class Collection:
 
 def _anchors(weights: np.ndarray, offset: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Where in each set the first row with a positive weight lies; zero where there is none."""
-    if np.all(weights[offset] > 0):
+    if np.all(np.take(weights, offset, mode="clip") > 0):  # an empty set may begin where the arrays end
         return np.zeros_like(offset)
     counting = np.append(np.flatnonzero(weights > 0), len(weights))
     first = counting[np.searchsorted(counting, offset)]

@@ -160,7 +160,15 @@ def ragged() -> mle.Fit:
     return mle.fit_batch(MODEL, 0.0, {"x": PADDED}, lengths=LENGTHS)
 
 
-@pytest.mark.parametrize("kind", ["nonparametric", "weights", "cluster", "parametric"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "nonparametric",
+        pytest.param("weights", marks=pytest.mark.slow),
+        pytest.param("cluster", marks=pytest.mark.slow),
+        "parametric",
+    ],
+)
 def test_draws_depend_on_key_and_number_alone(ragged: mle.Fit, kind: str) -> None:
     labels = np.arange(12) // 2
     clusters = np.tile(labels, (4, 1)) if kind == "cluster" else None
@@ -183,6 +191,7 @@ def test_draws_depend_on_key_and_number_alone(ragged: mle.Fit, kind: str) -> Non
         assert np.all(np.min(np.abs(counts[:, None] - choices), axis=1) < 1e-9)
 
 
+@pytest.mark.slow
 def test_groups_draw_as_padded_sets_do(ragged: mle.Fit) -> None:
     inside = np.arange(12) < LENGTHS[:, None]
     key, place = np.repeat(np.arange(4), LENGTHS), np.concatenate([np.arange(n) // 2 for n in LENGTHS])
@@ -367,3 +376,18 @@ def test_searches_that_cannot_begin_where_the_influence_leads() -> None:
 def fit_variance(x: Any) -> mle.Fit:
     """The same model by its variance, where the influence leads right to the maximum."""
     return mle.fit(lambda variance, x: -0.5 * jnp.log(variance) - 0.5 * x**2 / variance, 8.0, x)
+
+
+def test_nothing_to_refit_where_every_parameter_is_fixed() -> None:
+    fit = mle.fit(location, 3.0, {"x": X}, constraints=mle.fixed)
+    draws = mle.bootstrap(fit, KEY, 20)
+    np.testing.assert_array_equal(draws.vector, np.full((20, 1), 3.0))
+    np.testing.assert_array_equal(fit.influence(), np.zeros((30, 1)))
+    assert draws.standard_errors() == 0
+    assert draws.failed == 0
+
+
+def test_float32_stays_float32() -> None:
+    draws = mle.bootstrap(mle.fit(location, jnp.float32(0), {"x": X.astype(np.float32)}), KEY, 50)
+    assert draws.vector.dtype == np.float32
+    assert draws.failed == 0

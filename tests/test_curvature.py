@@ -39,7 +39,9 @@ def density(rate: Any) -> Any:
     return lambda params, obs: obs["y"] * jnp.log(rate(params, obs)) - rate(params, obs)
 
 
-@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+@pytest.mark.parametrize(
+    "weights", [pytest.param(None, marks=pytest.mark.slow), WEIGHTS], ids=["plain", "weighted"]
+)
 @pytest.mark.parametrize(
     ("model", "start", "few"),
     [

@@ -239,6 +239,7 @@ def test_vuong_with_weights_is_that_of_repeated_rows() -> None:
     np.testing.assert_allclose(mle.vuong_test(a, b).statistic, vuong(a, b, FIRST["y"], weights), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_vuong_of_series_of_unequal_length() -> None:
     lengths = [5, 6, 60]
     noise = np.random.default_rng(1).normal(size=sum(lengths))
@@ -357,6 +358,7 @@ def test_statistics_of_fit(statistic: str, theirs: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_p_values_of_fit() -> None:
     """Uniform where the model holds, small where it does not; of one fit as in the batch."""
     draws = np.random.default_rng(6).exponential(2.0, (200, 20))

@@ -185,7 +185,9 @@ def test_the_lanes_account_for_what_they_do() -> None:
     assert account.rows == 2 * 25 * max(free_at)
 
 
-@pytest.mark.parametrize("solver", [mle.Newton(), mle.BFGS()], ids=["newton", "bfgs"])
+@pytest.mark.parametrize(
+    "solver", [mle.Newton(), pytest.param(mle.BFGS(), marks=pytest.mark.slow)], ids=["newton", "bfgs"]
+)
 def test_stragglers_finish_in_few_lanes(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With many lanes, sets that take long move over to few: the same numbers, in the same order."""
     monkeypatch.setattr(lanes_, "MANY_LANES", 16)
@@ -277,6 +279,14 @@ def test_init_of_each_set() -> None:
     statuses = mle.fit_batch(line, guess, bad, constraints=RULES).status.names()
     assert statuses[1] == "nonfinite_start"
     assert set(statuses[:1] + statuses[2:]) == {"converged"}
+
+
+def test_an_empty_set_with_weights_at_the_end() -> None:
+    """Its rows would begin where the arrays of its piece end."""
+    x, weights = np.arange(24.0).reshape(3, 8), np.ones((3, 8))
+    fits = mle.fit_batch(lambda mean, x: -0.5 * (x - mean) ** 2, 0.0, x, weights=weights, lengths=[8, 8, 0])
+    assert [str(status) for status in fits.status] == ["converged", "converged", "too_few_observations"]
+    np.testing.assert_allclose(fits.params[:2], [3.5, 11.5], rtol=1e-12)
 
 
 def test_weights_repeat_rows() -> None:
@@ -453,6 +463,7 @@ def test_rows_outside_the_sample_may_forbid_its_maximum() -> None:
     np.testing.assert_allclose(fit.params, best.x, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_regression_keeps_the_precision_of_its_start() -> None:
     """float64 data, weights and blocks beside float32 parameters."""
     rng = np.random.default_rng(8)
@@ -495,7 +506,7 @@ def test_powers_of_two() -> None:
     assert [round_up(n) for n in (1, 5, 8, 200, 300, 1000, 1025)] == [1, 8, 8, 256, 320, 1024, 1152]
 
 
-@pytest.mark.parametrize("k", [6, 20])
+@pytest.mark.parametrize("k", [pytest.param(6, marks=pytest.mark.slow), 20])
 def test_linear_algebra_of_many_parameters_never_waits_for_itself(k: int) -> None:
     """Stacks of matrices, dealt out by LAPACK to the threads it runs on, once kept all of them waiting."""
     script = f"""

@@ -222,6 +222,7 @@ def test_a_function_draws_the_starts(many: mle.Fit, batch: mle.Fit) -> None:
     np.testing.assert_allclose(given.params, mle.fit(cauchy, -40.0, PLACES).params, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_groups_with_weights_args_fixed_and_tied_parameters() -> None:
     """Also in other units: where starts lie and what they find is the same."""
 

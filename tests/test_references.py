@@ -576,7 +576,7 @@ def test_batch_equals_single_fits(form):
     same_fits(batch, singles)
 
 
-@pytest.mark.parametrize("form", ["groups", "rectangle"])
+@pytest.mark.parametrize("form", ["groups", pytest.param("rectangle", marks=pytest.mark.slow)])
 def test_weighted_batch_equals_weighted_single_fits(form):
     groups, _ = classes()
     groups = groups.take(weighted_sets())

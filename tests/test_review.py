@@ -69,7 +69,7 @@ def test_networks_in_a_batch() -> None:
         assert fits.covariance().shape == (3, 2, 2)
 
 
-@pytest.mark.parametrize("n_sets", [1, 3, 5])
+@pytest.mark.parametrize("n_sets", [1, 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_scalar_joint_models_in_a_batch(n_sets: int) -> None:
     whole = mle.joint(lambda params, x: jnp.sum(norm.logpdf(x, params["mu"], params["s"])))
     fits = mle.fit_batch(whole, PLAIN, Y[:n_sets], constraints=POSITIVE)

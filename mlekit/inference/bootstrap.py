@@ -259,7 +259,7 @@ def _bootstrap(
             fits, everything, words, fine, replicates, kind, labels, influence_of
         ):
             free, values = again((fits.solution.free, fits.parameters.values), sets, len(times))
-            moved = free + moves.reshape(free.shape)
+            moved = free + moves.reshape(free.shape).astype(free.dtype)
             found = refit(resampled, model, parameters, leaves_at(parameters, moved, values), report)
             beyond = np.flatnonzero(found.status == Status.nonfinite_start)
             if len(beyond):  # the estimate itself is a start that can never fail

@@ -47,6 +47,8 @@ def inverse(objective: Objective, free: Float[Array, " n_free"], kind: str) -> F
     unit matrix. So it loses no more digits than an orthogonal factorisation of all rows would: half of what
     their product loses. (Cholesky QR twice: Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015.)
     """
+    if not free.size:  # every parameter is fixed
+        return jnp.zeros((0, 0), free.dtype)
     first = root_of_inverse(information(objective, free, kind))
     if kind == "observed":
         return first @ first.T

@@ -54,6 +54,8 @@ def covariance(
         )
     if key is not None and kind != "expected":
         raise ValueError(f"key goes with kind='expected' of a model that simulates, got kind={kind!r}")
+    if draws != expected.DRAWS and key is None:
+        raise ValueError(f"draws go with a key and kind='expected' of a model that simulates, got kind={kind!r}")
     if kind == "hac":
         if fit.weights is not None or fit.weight_column is not None:
             raise ValueError("kind='hac' wants a series of single observations; it has no meaning with weights")

@@ -339,6 +339,12 @@ def weighted_rows(rows: Array, weights: Array | None) -> Array:
     return jnp.where(w > 0, w * rows, 0)
 
 
+def weighted_squares(rows: Array, weights: Array | None) -> Array:
+    r"""$\sum_i w_i r_i r_i^T$, where a weight of zero silences any row."""
+    known = rows if weights is None else where_rows(weights > 0, rows, 0)
+    return weighted_rows(known, weights).T @ known
+
+
 def _count(data: PyTree, weights: Array | None) -> Array:
     """Rows of a block that count."""
     return jnp.asarray(n_rows(data)) if weights is None else jnp.sum(weights > 0)

@@ -20,6 +20,7 @@ from .inference import (
     delta,
     diagnosis,
     each,
+    expected,
     influence,
     information,
     intervals,
@@ -118,7 +119,7 @@ class Fit(Fitted):
         small_sample: str | None = None,
         lags: int | None = None,
         key: Any = None,
-        draws: int = 100,
+        draws: int = expected.DRAWS,
     ) -> Float[Array, "... k k"]:
         r"""The covariance of the estimates over `parameter_names`, in natural units.
 

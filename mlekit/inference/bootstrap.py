@@ -23,7 +23,6 @@ from ..trees import tracing
 from .covariance import sums_of_clusters
 from .each import beside_rows, evaluate, has_contributions, in_batch, index, longest
 from .influence import influence
-from .information import inverse
 from .intervals import quantile
 from .refit import leaves_at, refit, shared_collection, shared_parameters
 from .resample import again, drawn
@@ -249,8 +248,7 @@ def _bootstrap(
     scored = has_contributions(asked)
     influence_of = None
     if scored and kind != "parametric":
-        moves_of = evaluate(asked, influence(longest(asked), natural=False), asked.solution.free)
-        influence_of = np.asarray(moves_of if asked.batched else moves_of[None])
+        influence_of = np.asarray(_of_each(asked, influence(longest(asked), natural=False)))
 
     from ..report.progress import batch_bar  # a room beside this one
 
@@ -306,7 +304,12 @@ def _flat_labels(fit: Fit, everything: Collection, clusters: Any) -> np.ndarray:
 
 def _acceleration(fit: Fit, clusters: Any) -> Array:
     labels = None if clusters is None else beside_rows(fit, clusters, "clusters")
-    found = evaluate(fit, _skewness(labels is not None), fit.solution.free, labels)
+    return _of_each(fit, _skewness(labels is not None), labels)
+
+
+def _of_each(fit: Fit, fn: Callable[..., Array], rows: Any = None) -> Array:
+    """`evaluate` at the estimates, with a leading axis of data sets even where there is one."""
+    found = evaluate(fit, fn, fit.solution.free, rows)
     return found if fit.batched else found[None]
 
 
@@ -316,10 +319,9 @@ def _skewness(clustered: bool) -> Callable[..., Array]:
 
     def at(objective: Objective, free: Array, labels: Any = ()) -> Array:
         likelihood = objective.likelihood
-        scores = likelihood.scores(free, objective.parameters.natural)
+        moves = influence(likelihood.rows)(objective, free)
         _, weights = likelihood.aligned()
-        weights = jnp.ones(scores.shape[0], scores.dtype) if weights is None else weights
-        moves = scores @ (objective.parameters.jacobian(free) @ inverse(objective, free, "observed")).T
+        weights = jnp.ones(len(moves), moves.dtype) if weights is None else weights
         if clustered:
             moves, _ = sums_of_clusters(weighted_rows(moves, weights), weights > 0, labels)
             weights = jnp.ones_like(weights)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from ..arguments import check_count
 from ..keys import from_seed, need_key, seeds
+from ..likelihood import weighted_squares
 from ..objective import Objective
 from .each import evaluate, index
 from .information import root_of_inverse
@@ -111,10 +112,7 @@ def _simulated(draws: int) -> Callable[[Objective, Any], tuple[Array, ...]]:
                 total = jax.grad(lambda z: likelihood.block_sum(parameters.natural(z), data, weights))(free)
                 return jnp.outer(total, total)
             _, scores = likelihood.block_scores(free, parameters.natural, data)
-            if weights is None:
-                return scores.T @ scores
-            known = jnp.where(weights[:, None] > 0, scores, 0)
-            return (weights[:, None] * known).T @ known
+            return weighted_squares(scores, weights)
 
         terms = jax.lax.map(one, jax.random.split(from_seed(seed), draws))
         mean = jnp.mean(terms, axis=0)

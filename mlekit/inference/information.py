@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..likelihood import weighted_rows
+from ..likelihood import weighted_rows, weighted_squares
 from ..linear_algebra import curvature_scale, factorise
 from ..objective import Objective
 from ..solvers.convergence import singular_below
@@ -88,8 +88,7 @@ def _squares(objective: Objective, free: Array, kind: str, basis: Float[Array, "
 
     def of_scores(data: PyTree, weights: Array | None) -> Array:
         _, scores = likelihood.block_scores(free, parameters.natural, data)
-        rows = scores.astype(free.dtype) @ basis
-        return weighted_rows(rows, weights).T @ rows
+        return weighted_squares(scores.astype(free.dtype) @ basis, weights)
 
     def of_predictions(data: PyTree, weights: Array | None) -> Array:
         assert regression is not None

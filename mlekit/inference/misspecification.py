@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..likelihood import Likelihood, weighted_rows
+from ..likelihood import Likelihood, weighted_rows, weighted_squares
 from ..linear_algebra import eigh
 from ..objective import Objective
 from .each import evaluate
@@ -78,7 +78,7 @@ def _white(objective: Objective, free: Array) -> tuple[Array, Array]:
     root = root_of_inverse(information(objective, free, "observed"))
     # The mean Hessian is minus the information over n.
     left = indicators + n_obs * scores @ (root @ root.T) @ slope.T
-    of = lambda rows: weighted_rows(rows, counts).T @ jnp.where(counts[:, None] > 0, rows, 0) / n_obs  # noqa: E731
+    of = lambda rows: weighted_squares(rows, counts) / n_obs  # noqa: E731
     middle = jnp.sum(weighted_rows(indicators, counts), axis=0) / n_obs
     scale = jnp.sqrt(jnp.diagonal(of(indicators)))
     scale = jnp.where(scale > 0, scale, 1.0)

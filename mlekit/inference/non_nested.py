@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from ..arguments import known
 from ..objective import Objective
-from .each import evaluate, longest, to_width
+from .each import contributions, evaluate, longest, to_width
 from .hypothesis import HypothesisTest
 from .nested import same_data
 
@@ -87,9 +87,9 @@ def _contributions(width: int) -> Callable[[Objective, Array], tuple[Array, Arra
     """Log-densities of the rows and their weights, zero for padding."""
 
     def at(objective: Objective, free: Array) -> tuple[Array, Array]:
-        values = objective.likelihood.contributions(objective.parameters.natural(free))
         _, weights = objective.likelihood.aligned()
-        weights = jnp.ones_like(values) if weights is None else weights.astype(values.dtype)
-        return to_width(values, width), to_width(weights, width)
+        values = contributions(width)(objective, free)
+        weights = jnp.ones(objective.likelihood.rows) if weights is None else weights
+        return values, to_width(weights.astype(values.dtype), width)
 
     return at

@@ -63,14 +63,20 @@ class Sets(eqx.Module):
     def likelihood(self, model: Model, args: PyTree, i: Int[Array, ""]) -> Likelihood:
         """The likelihood of data set `i`."""
         pick = lambda array: None if array is None else array[i]  # noqa: E731
+        return self.at(model, args, self.offset[i], pick(self.length), pick(self.anchor))
+
+    def at(
+        self, model: Model, args: PyTree, offset: Array, length: Array | None, anchor: Array | None
+    ) -> Likelihood:
+        """The likelihood of the data set that lies there."""
         return Likelihood(
             model=model,
             data=self.rows,
             weights=self.weights,
             args=args,
-            offset=self.offset[i],
-            length=pick(self.length),
-            anchor=pick(self.anchor),
+            offset=offset,
+            length=length,
+            anchor=anchor,
             longest=self.longest,
             block=self.block,
         )
@@ -93,6 +99,7 @@ class Collection:
         longest: rows of the longest set.
         repeats: how often each set comes, one after the other: sets that share their rows.
         drawn: where in `rows` each row of the data sets lies, if not one behind the other; known outside a trace.
+        together: whether all sets must make one piece.
     """
 
     rows: PyTree
@@ -103,6 +110,7 @@ class Collection:
     longest: int
     repeats: int = 1
     drawn: np.ndarray | None = None
+    together: bool = False
 
     @property
     def n_sets(self) -> int:
@@ -126,8 +134,8 @@ class Collection:
 
     @property
     def traced(self) -> bool:
-        """Whether any of its arrays is known only to a trace."""
-        return traced((self.rows, self.weights, self.args, self.lengths))
+        """Whether any of its arrays is known only to a trace, or it must be handled as if it were."""
+        return self.together or traced((self.rows, self.weights, self.args, self.lengths))
 
     def block(self, model: Model) -> int:
         """Rows that a lane evaluates at once: few where sets differ in length, all where they do not."""

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .likelihood import Likelihood, weighted_sum
+from .likelihood import Likelihood, weighted_rows, weighted_sum
 from .linear_algebra import WRITTEN_OUT
 from .parameters import Parameters
 
@@ -86,9 +86,7 @@ def information(
         values, slopes = jax.vmap(jax.value_and_grad(one))(predictions, data)
         curvature = jax.vmap(jax.hessian(one) if observed else regression.information)(predictions, data)
         if weights is not None:
-            w = weights.astype(free.dtype)[:, None]
-            slopes = jnp.where(w > 0, w * slopes, 0)
-            curvature = jnp.where(w[..., None] > 0, w[..., None] * curvature, 0)
+            slopes, curvature = (weighted_rows(rows, weights.astype(free.dtype)) for rows in (slopes, curvature))
         return weighted_sum(values, weights), slopes, -curvature if observed else curvature
 
     whole = lambda z: jax.vmap(predict, in_axes=(None, 0))(z, data)  # noqa: E731

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from . import devices, loop, modes, pieces, single
+from . import batch, devices, implicit, modes, pieces, single
 from .arguments import check_count
-from .collection import Collection, from_arrays, from_groups
-from .compilation import Compiled, Held
+from .batch import Batch, collection_of
+from .closure import opened, seen_by
+from .collection import Collection
+from .compilation import Held
 from .data import as_arrays, as_lengths, as_weights
 from .groups import Groups
-from .implicit import attach_derivative
 from .likelihood import Likelihood, block_rows, default_float, is_inexact, n_rows
+from .loop import Solution
 from .model import as_model
 from .parameters import leaf_name
 from .report.progress import batch_bar
@@ -26,7 +28,6 @@ from .result import Fit, make_fit
 from .solvers import Solver, Stop, choose_solver
 from .solvers.base import usual_tolerance
 from .start import parameters_like
-from .status import Status
 from .trees import is_array, repeat
 
 #: A decrement beyond this is no convergence: the estimates are off by a seventh of their standard errors.
@@ -110,13 +111,16 @@ def fit(
     keys, init = modes.asked(starts, key, init)
     problem, drawn = _problem(log_density, init, data, args, constraints, weights, solver, max_steps, tolerance)
     likelihood = problem.likelihood
-    found, parameters = single.solve(problem, progress)
-    optima = None
-    if keys is not None:
-        found, optima = single.best_of(keys, drawn, found, problem, progress)
+
+    def search(problem: single.Problem, others: Any) -> tuple[Solution, modes.Modes | None]:
+        keys, drawn = others
+        found = single.solve(problem, progress)
+        return (found, None) if keys is None else single.best_of(keys, drawn, found, problem, progress)
+
+    found, optima = implicit.maximum(problem, (keys, drawn), search, single.over)
     return make_fit(
         found,
-        parameters,
+        problem.objective.parameters,
         likelihood.model,
         data=likelihood.data,
         weights=likelihood.weights,
@@ -174,8 +178,17 @@ def argmax(
         >>> print(jax.grad(lambda x: mle.argmax(density, 0.0, x))(x).round(4))
         [0.3333 0.3333 0.3333]
     """
-    problem, _ = _problem(log_density, init, data, args, constraints, weights, solver, max_steps, tolerance)
-    return _argmax(problem)
+    return fit(
+        log_density,
+        init,
+        data,
+        args=args,
+        constraints=constraints,
+        weights=weights,
+        solver=solver,
+        max_steps=max_steps,
+        tolerance=tolerance,
+    ).params
 
 
 def fit_batch(
@@ -241,20 +254,18 @@ def fit_batch(
     model = as_model(log_density)
     column = None
     if isinstance(data, Groups):
-        column = _weight_column(data, weights)
+        column, weights = _weight_column(data, weights), None
         if lengths is not None:
             raise ValueError("lengths: groups know their own lengths; leave it out")
         if not len(data):
             raise ValueError("data: there are no groups to fit")
-        index = np.arange(len(data))
-        collection = from_groups(data, index, column, args)
+        axes, data = 1, Held(data)
     else:
-        data = as_arrays(data, axes=2)
+        axes, data = 2, as_arrays(data, axes=2)
         shape = jnp.shape(jax.tree.leaves(data)[0])[:2]
-        index = np.arange(shape[0])
         lengths = as_lengths(lengths, *shape)
         weights = as_weights(weights, shape, default_float(data))
-        collection = from_arrays(data, weights, lengths, args)
+    collection = collection_of(data, weights, lengths, args, column)
     if lanes is not None:
         check_count(lanes, "lanes")
     start, drawn = _batch_start(init, init_axis, collection), None
@@ -264,30 +275,33 @@ def fit_batch(
     parameters, start = parameters_like(start, constraints, dtype=kind, batched=True, check=not callable(init))
     chosen = choose_solver(solver, parameters.n_free, collection.longest)
     stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
-    leaves, optima = parameters.split(start), None
+    leaves, others = parameters.split(start), None if drawn is None else parameters.split(drawn)
+
+    def example() -> tuple[PyTree, PyTree, PyTree]:
+        rows = collection.rows if axes == 1 else data
+        one = parameters.join([leaf[0] for leaf in leaves])
+        return one, seen_by(model, rows, axes, collection.longest), args
+
+    model = opened(model, example)
+    everything = Batch(model, data, weights, lengths, args, parameters, leaves, chosen, stop, column)
     fits = collection.n_sets * (1 if keys is None else len(keys))
     with batch_bar(progress, fits, (collection.rows, collection.lengths, start, args, keys)) as report:
-        found = pieces.solve(collection, model, parameters, leaves, chosen, stop, lanes, report)
-        if keys is not None:
-            others = None if drawn is None else parameters.split(drawn)
-            solve = lambda repeated, starts: pieces.solve(  # noqa: E731
-                repeated, model, parameters, starts, chosen, stop, lanes, report
-            )
-            found, optima = modes.best_of(
-                keys, found, leaves, others, collection, model, parameters, stop.tolerance, solve
-            )
 
-    grouped = isinstance(data, Groups)
+        def search(everything: Batch, rest: Any) -> tuple[Solution, modes.Modes | None]:
+            keys, drawn = rest
+            return everything.search(keys, drawn, lanes, report)
+
+        found, optima = implicit.maximum(everything, (keys, others), search, batch.over)
     return make_fit(
         found,
         parameters.with_values(parameters.fixed_leaves(leaves)),
         model,
         n_sets=collection.n_sets,
-        data=Held(data) if grouped else data,
-        weights=None if grouped else weights,
+        data=data,
+        weights=weights,
         lengths=None if lengths is None else jnp.asarray(lengths),
         args=args,
-        index=jnp.asarray(index),
+        index=jnp.arange(collection.n_sets),
         solver=chosen.name,
         weight_column=column,
         optima=optima,
@@ -323,7 +337,8 @@ def _problem(
     else:
         start = init(data) if callable(init) and not isinstance(init, eqx.Module) else init
     parameters, start = parameters_like(start, constraints, dtype=default_float(data), check=drawn is None)
-    likelihood = Likelihood(model, data, weights, args, block=block_rows(data, parameters.n_free))
+    model = opened(model, lambda: (start, seen_by(model, data, 1, rows), args))
+    likelihood = Likelihood(model, data, weights, args, block=block_rows(data, parameters.n_free, rows))
     chosen = choose_solver(solver, parameters.n_free, rows)
     stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
     return single.Problem(likelihood, parameters, start, chosen, stop), drawn
@@ -339,18 +354,6 @@ def _stop(solver: Solver, max_steps: int | None, tolerance: float | None, dtype:
     elif not isinstance(tolerance, float | int | np.number) or not 0 < tolerance <= LOOSEST:
         raise ValueError(f"tolerance must be a number of nats in (0, {LOOSEST}], such as 1e-9; got {tolerance!r}")
     return Stop(jnp.asarray(tolerance, dtype), jnp.asarray(max_steps, jnp.int32))
-
-
-@Compiled
-def _argmax(problem: single.Problem) -> PyTree:
-    objective = problem.objective
-    parameters = objective.parameters
-    still = jax.lax.stop_gradient(eqx.filter(objective, eqx.is_array))
-    constant = eqx.combine(still, objective)
-    begin = jax.lax.stop_gradient(parameters.free(problem.start))
-    found = loop.maximise(problem.solver, constant, begin, problem.stop)
-    free = attach_derivative(objective, constant, found.free, found.status == Status.converged)
-    return parameters.natural(free)
 
 
 def _batch_start(init: Any, init_axis: int | None, collection: Collection) -> PyTree:

@@ -42,6 +42,10 @@ class Likelihood(eqx.Module):
         stride: sum over every so manieth block of rows only: a sample of the data set; `None` means all.
         longest: rows of the longest data set that shares the arrays; 0 means all rows.
         block: rows evaluated at once; 0 means all of a data set.
+        reversible: whether reverse mode must be able to cross the sums over blocks; then all blocks are summed,
+            those of padding included.
+        keeps: whether rows of weight zero stay what they are, so that derivatives with respect to their weights
+            are theirs.
     """
 
     model: Model
@@ -54,6 +58,8 @@ class Likelihood(eqx.Module):
     stride: Int[Array, ""] | None = None
     longest: int = eqx.field(static=True, default=0)
     block: int = eqx.field(static=True, default=0)
+    reversible: bool = eqx.field(static=True, default=False)
+    keeps: bool = eqx.field(static=True, default=False)
 
     @property
     def rows(self) -> int:
@@ -111,7 +117,7 @@ class Likelihood(eqx.Module):
 
     def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
         """The sum, over all rows at once: differentiable in every way."""
-        return self.block_sum(params, *self._whole())
+        return self.block_sum(params, *self.whole())
 
     def block_sum(self, params: PyTree, data: PyTree, weights: Array | None) -> Float[Array, ""]:
         """The log-likelihood of one block of rows."""
@@ -153,7 +159,7 @@ class Likelihood(eqx.Module):
             b: which block.
         """
         if self.n_blocks == 1:
-            return fn(*self._whole())
+            return fn(*self.whole())
         return fn(*self._stretch(b * self.block, self.block))
 
     def total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
@@ -165,6 +171,8 @@ class Likelihood(eqx.Module):
         """
         if self.n_blocks == 1:
             return self.part(fn, 0)
+        if self.reversible:
+            return self._scan(fn, zero)
         length = jnp.asarray(self.rows if self.length is None else self.length)
         stride = 1 if self.stride is None else self.stride
 
@@ -172,6 +180,20 @@ class Likelihood(eqx.Module):
             return jax.tree.map(lambda s, p: s + p.astype(s.dtype), sums, self.part(fn, b * stride))
 
         return jax.lax.fori_loop(0, -(-length // (self.block * stride)), add, zero)
+
+    def _scan(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
+        """`total` in a loop that reverse mode can cross, and still with the memory of one block."""
+        whole, size = self.whole(), self.block
+        full = self.rows // size
+
+        def add(sums: Any, block: tuple[PyTree, Array | None]) -> tuple[Any, None]:
+            return jax.tree.map(lambda s, p: s + p.astype(s.dtype), sums, fn(*block)), None
+
+        blocks = jax.tree.map(lambda leaf: leaf[: full * size].reshape(full, size, *leaf.shape[1:]), whole)
+        sums, _ = jax.lax.scan(jax.checkpoint(add, prevent_cse=False), zero, blocks)
+        if full * size < self.rows:
+            sums, _ = add(sums, jax.tree.map(lambda leaf: leaf[full * size :], whole))
+        return sums
 
     def sample(self, position: Int[Array, " size"]) -> Likelihood:
         """The likelihood of the rows at `position` in the data set alone: a mini-batch."""
@@ -183,8 +205,8 @@ class Likelihood(eqx.Module):
         weights = None if self.weights is None else self.weights[index]
         return Likelihood(self.model, jax.tree.map(lambda leaf: leaf[index], self.data), weights, self.args)
 
-    def _whole(self) -> tuple[PyTree, Array | None]:
-        """All rows; those of a series in their order."""
+    def whole(self) -> tuple[PyTree, Array | None]:
+        """All rows with their weights, and one that counts for each that does not; a series in its order."""
         return self.aligned() if self.model.is_joint else self._stretch(0, self.rows)
 
     def _stretch(self, first: Any, size: int) -> tuple[PyTree, Array | None]:
@@ -209,7 +231,11 @@ class Likelihood(eqx.Module):
             weights = counts.astype(default_float(self.data))
         if self.weights is not None:
             weights = cut(self.weights) if counts is None else jnp.where(counts, cut(self.weights), 0)
+            there = counts
             counts = weights > 0
+            if self.keeps:
+                real = _finite_rows(data) if there is None else _finite_rows(data) & there
+                weights, counts = _known_where(counts | real, weights), counts | real
         if counts is None:
             return data, None
         anchor: Any = 0
@@ -328,21 +354,58 @@ def weighted_sum(values: Array, weights: Array | None) -> Array:
     """Sum of weighted values, where a weight of zero silences any value."""
     if weights is None or values.ndim == 0:
         return jnp.sum(values)
-    return jnp.sum(jnp.where(weights > 0, weights.astype(values.dtype) * values, 0))
+    return jnp.sum(weighted_rows(values, weights))
 
 
 def weighted_rows(rows: Array, weights: Array | None) -> Array:
     """Rows times their weights, where a weight of zero silences any row."""
     if weights is None:
         return rows
-    w = weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
+    return _product(weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1)), rows)
+
+
+@jax.custom_jvp
+def _product(w: Array, rows: Array) -> Array:
     return jnp.where(w > 0, w * rows, 0)
+
+
+@_product.defjvp
+def _product_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    # What a row adds to the derivative with respect to its weight does not vanish where the weight does.
+    (w, rows), (dw, change) = primals, tangents
+    return _product(w, rows), dw * rows + w * change
+
+
+@jax.custom_jvp
+def _known_where(known: Array, values: Array) -> Array:
+    """The values, whose derivatives are NaN where they are not known, unless nobody asks for them."""
+    return values
+
+
+@_known_where.defjvp
+def _known_where_jvp(primals: tuple[Array, Array], tangents: tuple[Any, Array]) -> tuple[Array, Array]:
+    known, values = primals
+
+    def only(_: Any, change: Array) -> Array:
+        return jnp.where(known | (change == 0), change, jnp.nan)
+
+    # A linear system whose matrix is one, so that the transpose does the same.
+    return values, jax.lax.custom_linear_solve(lambda it: it, tangents[1], only, symmetric=True)
 
 
 def weighted_squares(rows: Array, weights: Array | None) -> Array:
     r"""$\sum_i w_i r_i r_i^T$, where a weight of zero silences any row."""
-    known = rows if weights is None else where_rows(weights > 0, rows, 0)
+    known = rows if weights is None else jnp.where((weights > 0)[:, None] | jnp.isfinite(rows), rows, 0)
     return weighted_rows(known, weights).T @ known
+
+
+def _finite_rows(data: PyTree) -> Array:
+    """Which rows are free of NaN and infinite values."""
+    finite = jnp.ones(n_rows(data), bool)
+    for leaf in jax.tree.leaves(data):
+        if is_inexact(leaf):
+            finite &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
+    return finite
 
 
 def _count(data: PyTree, weights: Array | None) -> Array:
@@ -355,9 +418,8 @@ def n_rows(data: PyTree) -> int:
     return jnp.shape(jax.tree.leaves(data)[0])[0]
 
 
-def block_rows(data: PyTree, n_free: int) -> int:
-    """Rows of a single large data set to evaluate at once; 0 means all."""
-    rows = n_rows(data)
+def block_rows(data: PyTree, n_free: int, rows: int) -> int:
+    """Rows of a large data set to evaluate at once; 0 means all."""
     width = n_free + sum(math.prod(jnp.shape(leaf)[1:]) for leaf in jax.tree.leaves(data))
     block = min(BLOCK_ROWS, BLOCK_NUMBERS // width) if devices.on_cpu() else BLOCK_NUMBERS_WIDE // width
     block = max(256, block)

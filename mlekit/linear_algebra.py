@@ -252,6 +252,38 @@ def curvature_scale(hessian: Float[Array, "k k"], gradient: Float[Array, " k"]) 
     return jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1.0)
 
 
+def singular_below(k: int, dtype: Any) -> float:
+    """Curvature smaller than this, in units that make its diagonal one, is zero to rounding."""
+    return 10 * k * float(jnp.finfo(dtype).eps)
+
+
+def root_of_inverse(matrix: Float[Array, "k k"]) -> Float[Array, "k k"]:
+    r"""$T$ with $T T^T = A^{-1}$ and so $T^T A\, T = 1$; NaN where $A$ is not positive definite."""
+    k = matrix.shape[0]
+    known = jnp.all(jnp.isfinite(matrix))
+    safe = jnp.where(known, matrix, jnp.eye(k, dtype=matrix.dtype))
+    scale = curvature_scale(safe, jnp.zeros(k, matrix.dtype))
+    factor = factorise(safe / scale[:, None] / scale[None, :])
+    definite = known & (jnp.min(factor.pivots) > singular_below(k, matrix.dtype))
+    return jnp.where(definite, factor.inverse_root() / scale[:, None], jnp.nan)
+
+
+@jax.custom_jvp
+def inverse(matrix: Float[Array, "k k"]) -> Float[Array, "k k"]:
+    """The inverse of a symmetric matrix; NaN where it is not positive definite. Differentiable in every way."""
+    if not matrix.size:
+        return matrix
+    root = root_of_inverse(matrix)
+    return root @ root.T
+
+
+@inverse.defjvp
+def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # Written with the inverse itself, so that it may be differentiated again, and no factorisation has to be.
+    found = inverse(*primals)
+    return found, -found @ tangents[0] @ found
+
+
 def norm(vector: Float[Array, " k"]) -> Float[Array, ""]:
     """The Euclidean norm, as a sum that fuses with what comes before it."""
     return jnp.sqrt(jnp.sum(vector**2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from . import loop, modes, pieces
+from . import implicit, loop, modes, pieces
 from .collection import Collection, from_arrays
 from .compilation import THOROUGH_ROWS, Compiled
 from .likelihood import Likelihood
@@ -40,8 +41,15 @@ class Problem(eqx.Module):
         return Objective(self.likelihood, self.parameters.fixed_at(self.start))
 
 
-def solve(problem: Problem, progress: bool = False) -> tuple[loop.Solution, Parameters]:
-    """The maximum, and the parameters with those that are fixed at their start.
+def over(move: Callable[..., implicit.Move], problem: Problem, change: Any, *rest: Array) -> implicit.Move:
+    """How the maximum of the problem moves; `implicit.maximum` says what the arguments are."""
+    return move(
+        lambda here: implicit.reversible(here.objective, change.likelihood.weights), problem, change, *rest
+    )
+
+
+def solve(problem: Problem, progress: bool = False) -> loop.Solution:
+    """The maximum.
 
     Args:
         problem: the problem.
@@ -55,21 +63,21 @@ def solve(problem: Problem, progress: bool = False) -> tuple[loop.Solution, Para
         return _solve(problem)
     if problem.likelihood.rows >= THOROUGH_ROWS:
         return _solve.ahead(problem, thorough=True)(problem)
-    found, parameters = _solve(problem)
+    found = _solve(problem)
     if pieces.has_two_ways(problem.solver, problem.likelihood.model) and pieces.unproven(found.status):
-        again, _ = _solve(problem, True)
+        again = _solve(problem, True)
         found = again if again.status == Status.converged else found
-    return found, parameters
+    return found
 
 
 @Compiled
-def _solve(problem: Problem, warm_up: bool = False) -> tuple[loop.Solution, Parameters]:
+def _solve(problem: Problem, warm_up: bool = False) -> loop.Solution:
     objective = problem.objective
     begin = objective.parameters.free(problem.start)
-    return loop.maximise(problem.solver, objective, begin, problem.stop, warm_up), objective.parameters
+    return loop.maximise(problem.solver, objective, begin, problem.stop, warm_up)
 
 
-def _solve_showing(bar: FitProgress, problem: Problem) -> tuple[loop.Solution, Parameters]:
+def _solve_showing(bar: FitProgress, problem: Problem) -> loop.Solution:
     """`_solve` with the loop in Python, so that every few steps can be shown: all of them over all rows."""
     objective = problem.objective
     parameters = objective.parameters
@@ -84,7 +92,7 @@ def _solve_showing(bar: FitProgress, problem: Problem) -> tuple[loop.Solution, P
         return state
 
     state, steps = loop.search(problem.solver, drive, lambda fn: fn, parameters.free(problem.start), problem.stop)
-    return _settle(objective, state, steps), parameters
+    return _settle(objective, state, steps)
 
 
 @Compiled
@@ -122,7 +130,7 @@ def best_of(
         found = []
         for i in range(len(keys) - 1):
             begin = parameters.join([leaf[i] for leaf in starts])
-            found.append(_solve(dataclasses.replace(problem, start=begin))[0])
+            found.append(_solve(dataclasses.replace(problem, start=begin)))
             if report is not None:
                 report(found[-1])
         return jax.tree.map(lambda *parts: jnp.stack(parts), *found)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, PyTree
 
 
@@ -23,6 +25,17 @@ def traced(tree: PyTree) -> bool:
 def tracing(tree: PyTree = ()) -> bool:
     """Whether a trace of `jit` is under way, even if none of these arrays belongs to it."""
     return traced((tree, jnp.zeros(())))
+
+
+def transforming() -> bool:
+    """Whether any of JAX's transformations is under way, `grad` and `vmap` included."""
+    return get_opaque_trace_state(convention="flax") != _nothing_under_way()
+
+
+@functools.cache
+def _nothing_under_way() -> Any:
+    with jax.core.eval_context():
+        return get_opaque_trace_state(convention="flax")
 
 
 def repeat(leaf: Any, n_sets: int) -> Any:

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..certificate import Certificate
-from ..linear_algebra import eigh
+from ..linear_algebra import eigh, root_of_inverse
 from ..objective import Objective
 from .covariance import in_natural_units
 from .each import evaluate, has_contributions
-from .information import information, root_of_inverse
+from .information import information
 
 if TYPE_CHECKING:
     from ..result import Fit

@@ -16,7 +16,7 @@ from .. import pieces
 from ..collection import Collection, from_arrays, from_groups
 from ..compilation import Compiled, Held
 from ..groups import Groups
-from ..likelihood import Likelihood, block_rows
+from ..likelihood import Likelihood, block_rows, n_rows
 from ..objective import Objective
 from ..trees import is_array, shared
 
@@ -33,7 +33,7 @@ def objective(fit: Fitted) -> Objective:
         groups: Groups = data.it
         data = jax.tree.map(jnp.asarray, groups[int(fit.index)])  # type: ignore[arg-type]
         weights = None if fit.weight_column is None else data[fit.weight_column]
-    block = block_rows(data, fit.n_free)
+    block = block_rows(data, fit.n_free, n_rows(data))
     return Objective(
         Likelihood(fit.model, data, weights, fit.args, length=fit.lengths, block=block), fit.parameters
     )

@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 from ..arguments import check_count
 from ..keys import from_seed, need_key, seeds
 from ..likelihood import weighted_squares
+from ..linear_algebra import root_of_inverse
 from ..objective import Objective
 from .each import evaluate, index
-from .information import root_of_inverse
 from .simulate import need_simulator, simulated
 
 if TYPE_CHECKING:

@@ -100,7 +100,7 @@ def identifiability(
     weights = as_weights(weights, (n_rows(data),), default_float(data))
     start = init(data) if callable(init) and not isinstance(init, eqx.Module) else init
     parameters, start = parameters_like(start, constraints, dtype=default_float(data))
-    block = block_rows(data, parameters.n_free)
+    block = block_rows(data, parameters.n_free, n_rows(data))
     objective = Objective(Likelihood(model, data, weights, args, block=block), parameters.fixed_at(start))
     if not parameters.n_free:
         return Identifiability(True, 0, 0, 1.0, (), parameters.names)

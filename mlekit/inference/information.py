@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..likelihood import weighted_rows, weighted_squares
-from ..linear_algebra import curvature_scale, factorise
+from ..linear_algebra import factorise, root_of_inverse, singular_below
+from ..linear_algebra import inverse as inverse_matrix
 from ..objective import Objective
-from ..solvers.convergence import singular_below
 
 
 def information(objective: Objective, free: Float[Array, " n_free"], kind: str) -> Float[Array, "n_free n_free"]:
@@ -47,37 +47,26 @@ def inverse(objective: Objective, free: Float[Array, " n_free"], kind: str) -> F
     unit matrix. So it loses no more digits than an orthogonal factorisation of all rows would: half of what
     their product loses. (Cholesky QR twice: Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015.)
     """
-    if not free.size:  # every parameter is fixed
-        return jnp.zeros((0, 0), free.dtype)
-    first = root_of_inverse(information(objective, free, kind))
-    if kind == "observed":
-        return first @ first.T
+    if kind == "observed" or not free.size:
+        return inverse_matrix(information(objective, free, "observed"))
+    still = jax.lax.stop_gradient(information(objective, free, kind))
+    first = root_of_inverse(still)
     safe = jnp.where(jnp.isfinite(first), first, 0.0)
-    both = safe @ root_of_inverse(_squares(objective, free, kind, safe))
+    # In whatever coordinates, the sum comes out the same: they are none of its derivatives' business.
+    both = safe @ inverse_matrix(_squares(objective, free, kind, safe)) @ safe.T
     known = jnp.all(jnp.isfinite(first))
     if kind == "opg":
         # Scores that are nothing but rounding look like any others, unless they are measured by the curvature.
-        unit = root_of_inverse(information(objective, free, "observed"))
-        pivots = factorise(unit.T @ information(objective, free, kind) @ unit).pivots
+        unit = root_of_inverse(jax.lax.stop_gradient(information(objective, free, "observed")))
+        pivots = factorise(unit.T @ still @ unit).pivots
         known &= ~(jnp.min(pivots) <= singular_below(free.shape[0], free.dtype))
-    return jnp.where(known, both @ both.T, jnp.nan)
+    return jnp.where(known, both, jnp.nan)
 
 
 @functools.cache
 def inverse_of_kind(kind: str) -> Callable[[Objective, Array], Array]:
     """`inverse` of one kind."""
     return lambda objective, free: inverse(objective, free, kind)
-
-
-def root_of_inverse(matrix: Float[Array, "k k"]) -> Float[Array, "k k"]:
-    r"""$T$ with $T T^T = A^{-1}$ and so $T^T A\, T = 1$; NaN where $A$ is not positive definite."""
-    k = matrix.shape[0]
-    known = jnp.all(jnp.isfinite(matrix))
-    safe = jnp.where(known, matrix, jnp.eye(k, dtype=matrix.dtype))
-    scale = curvature_scale(safe, jnp.zeros(k, matrix.dtype))
-    factor = factorise(safe / scale[:, None] / scale[None, :])
-    definite = known & (jnp.min(factor.pivots) > singular_below(k, matrix.dtype))
-    return jnp.where(definite, factor.inverse_root() / scale[:, None], jnp.nan)
 
 
 def _squares(objective: Objective, free: Array, kind: str, basis: Float[Array, "n_free m"]) -> Float[Array, "m m"]:

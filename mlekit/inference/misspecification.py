@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array
 
 from ..likelihood import Likelihood, weighted_rows, weighted_squares
-from ..linear_algebra import eigh
+from ..linear_algebra import eigh, root_of_inverse
 from ..objective import Objective
 from .each import evaluate
 from .hypothesis import HypothesisTest, chi_square
-from .information import information, root_of_inverse
+from .information import information
 
 if TYPE_CHECKING:
     from ..result import Fit
@@ -61,7 +61,7 @@ def information_matrix_test(fit: Fit) -> HypothesisTest:
 def _white(objective: Objective, free: Array) -> tuple[Array, Array]:
     likelihood, parameters = objective.likelihood, objective.parameters
     k, n_obs = free.shape[0], objective.n_obs
-    data, weights = likelihood.aligned()
+    data, weights = likelihood.whole()
     upper = np.triu_indices(k)
     counts = jnp.ones(likelihood.rows, free.dtype) if weights is None else weights.astype(free.dtype)
 

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from ..arguments import known
+from ..linear_algebra import root_of_inverse
 from ..objective import Objective
 from ..parameters import Parameters
 from ..start import parameters_like
@@ -20,7 +21,7 @@ from ..status import Status
 from ..trees import is_array, tracing
 from .each import evaluate
 from .hypothesis import HypothesisTest, chi_square, chi_square_tail
-from .information import information, root_of_inverse
+from .information import information
 
 if TYPE_CHECKING:
     from ..result import Fit

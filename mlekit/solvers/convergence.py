@@ -8,14 +8,12 @@ from a point within tolerance, ends in another one and does *not* repeat the ste
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..linear_algebra import Factor, curvature_scale, factorise, norm
+from ..linear_algebra import Factor, curvature_scale, factorise, norm, singular_below
 from ..status import RUNNING, Status
 
 #: So many Newton steps in a row that repeat their predecessor are no accident: steps that keep their length
@@ -93,11 +91,6 @@ class LocalModel(eqx.Module):
     minimiser: Float[Array, " k"]
     gain: Float[Array, ""]
     level: Float[Array, " k"]
-
-
-def singular_below(k: int, dtype: Any) -> float:
-    """Curvature smaller than this, in units that make its diagonal one, is zero to rounding."""
-    return 10 * k * float(jnp.finfo(dtype).eps)
 
 
 def local_model(

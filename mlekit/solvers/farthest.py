@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..linear_algebra import curvature_scale, factorise
+from ..linear_algebra import curvature_scale, factorise, singular_below
 from ..objective import Objective
 from ..status import RUNNING, Status
-from .convergence import singular_below
 
 #: Points evaluated at most; ends that need more than ten are rare.
 PATIENCE = 100

@@ -1,0 +1,133 @@
+"""Many data sets, and where and how to look for the maxima of their likelihoods."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from . import modes, pieces
+from .closure import is_opened
+from .collection import Collection, from_arrays, from_groups
+from .compilation import Held
+from .groups import Groups
+from .implicit import Move, reversible
+from .likelihood import Likelihood, block_rows
+from .loop import Solution
+from .model import Model
+from .objective import Objective
+from .parameters import Parameters
+from .solvers import Solver, Stop
+
+
+class Batch(eqx.Module):
+    """Many data sets, and where and how to look for the maxima of their likelihoods.
+
+    Args:
+        model: the model.
+        data: arrays of shape `(n_sets, n_obs, ...)`, or groups out of JAX's sight.
+        weights: shape `(n_sets, n_obs)`, or `None`.
+        lengths: shape `(n_sets,)`, or `None`.
+        args: third argument of the model.
+        parameters: how its parameters map to the free vector.
+        starts: the leaves of the starting parameters, in order, each with a leading axis of sets.
+        solver: the solver.
+        stop: when to stop.
+        weight_column: where groups have their weights.
+    """
+
+    model: Model
+    data: PyTree
+    weights: Array | None
+    lengths: Any
+    args: PyTree
+    parameters: Parameters
+    starts: list[Any]
+    solver: Solver
+    stop: Stop
+    weight_column: str | None = eqx.field(static=True)
+
+    @property
+    def collection(self) -> Collection:
+        """The data sets."""
+        found = collection_of(self.data, self.weights, self.lengths, self.args, self.weight_column)
+        return dataclasses.replace(found, together=self.model.is_joint and is_opened(self.model))
+
+    def search(
+        self,
+        keys: Array | None,
+        drawn: list[Any] | None,
+        lanes: int | None = None,
+        report: Callable[[Solution], None] | None = None,
+    ) -> tuple[Solution, modes.Modes | None]:
+        """The maxima, and where there are keys the best that many starts find, and their modes.
+
+        Args:
+            keys: random keys, one a start.
+            drawn: the leaves of the starts but the first, if they were drawn already.
+            lanes: as in `pieces.solve`.
+            report: likewise.
+        """
+        model, parameters = self.model, self.parameters
+
+        def solve(collection: Collection, starts: list[Any]) -> Solution:
+            return pieces.solve(collection, model, parameters, starts, self.solver, self.stop, lanes, report)
+
+        found = solve(self.collection, self.starts)
+        if keys is None:
+            return found, None
+        rest = (self.starts, drawn, self.collection, model, parameters, self.stop.tolerance)
+        return modes.best_of(keys, found, *rest, solve)
+
+    @property
+    def own(self) -> tuple[Any, ...]:
+        """What each data set has for itself, of what derivatives are taken to."""
+        arrays = (None, None, None) if isinstance(self.data, Held) else (self.data, self.weights, self.lengths)
+        return (*arrays, self.starts)
+
+    @property
+    def shared(self) -> tuple[Any, ...]:
+        """What they share."""
+        return self.model, self.args, self.parameters
+
+
+def collection_of(data: PyTree, weights: Any, lengths: Any, args: PyTree, weight_column: str | None) -> Collection:
+    """The data sets in arrays, or of groups."""
+    if isinstance(data, Held):
+        groups: Groups = data.it
+        return from_groups(groups, np.arange(len(groups)), weight_column, args)
+    return from_arrays(data, weights, lengths, args)
+
+
+def over(move: Callable[..., Move], batch: Batch, change: Any, free: Array, proven: Array) -> Move:
+    """How the maximum of each data set moves; `implicit.maximum` says what the arguments are."""
+    collection = batch.collection
+    groups = collection.whole(batch.model) if isinstance(batch.data, Held) else None
+    places = None if groups is None else (groups.offset, groups.length, groups.anchor)
+    shared, shared_change = batch.shared, change.shared
+
+    def one(values: tuple[Any, ...]) -> Move:
+        place, own, own_change, *rest = values
+
+        def objective(operands: PyTree) -> Objective:
+            (data, weights, lengths, starts), (model, args, parameters) = operands
+            fixed = parameters.with_values(parameters.fixed_leaves(starts))
+            if groups is None:
+                likelihood = Likelihood(model, data, weights, args, length=lengths)
+            else:
+                likelihood = groups.at(model, args, *place)
+            block = block_rows(likelihood.data, fixed.n_free, collection.longest)
+            likelihood = dataclasses.replace(likelihood, block=block)
+            return reversible(Objective(likelihood, fixed), own_change[1])
+
+        return move(objective, (own, shared), (own_change, shared_change), *rest)
+
+    values = (places, batch.own, change.own, free, proven)
+    # Reverse mode would keep what it needs of all data sets at once.
+    width = min(collection.lanes(batch.model), collection.n_sets)
+    return jax.lax.map(jax.checkpoint(one, prevent_cse=False), values, batch_size=width)

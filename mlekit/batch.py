@@ -11,13 +11,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from . import modes, pieces
+from . import modes, pieces, reverse
 from .closure import is_opened
 from .collection import Collection, from_arrays, from_groups
 from .compilation import Held
 from .groups import Groups
-from .implicit import Move, reversible
-from .likelihood import Likelihood, block_rows
+from .implicit import Local, weighing
 from .loop import Solution
 from .model import Model
 from .objective import Objective
@@ -85,14 +84,8 @@ class Batch(eqx.Module):
         return modes.best_of(keys, found, *rest, solve)
 
     @property
-    def own(self) -> tuple[Any, ...]:
-        """What each data set has for itself, of what derivatives are taken to."""
-        arrays = (None, None, None) if isinstance(self.data, Held) else (self.data, self.weights, self.lengths)
-        return (*arrays, self.starts)
-
-    @property
     def shared(self) -> tuple[Any, ...]:
-        """What they share."""
+        """What the data sets share."""
         return self.model, self.args, self.parameters
 
 
@@ -104,30 +97,25 @@ def collection_of(data: PyTree, weights: Any, lengths: Any, args: PyTree, weight
     return from_arrays(data, weights, lengths, args)
 
 
-def over(move: Callable[..., Move], batch: Batch, change: Any, free: Array, proven: Array) -> Move:
-    """How the maximum of each data set moves; `implicit.maximum` says what the arguments are."""
+def over(local: Callable[..., Local], batch: Batch, change: Any, free: Array, proven: Array) -> Local:
+    """What is around the maximum of each data set; `implicit.maximum` says what the arguments are."""
     collection = batch.collection
-    groups = collection.whole(batch.model) if isinstance(batch.data, Held) else None
-    places = None if groups is None else (groups.offset, groups.length, groups.anchor)
+    own, rest = collection.apart(batch.model)
+    moving = jax.tree.map(lambda leaf: None, own)
+    if not isinstance(batch.data, Held):
+        moving = dataclasses.replace(moving, data=change.data, weights=change.weights)
     shared, shared_change = batch.shared, change.shared
 
-    def one(values: tuple[Any, ...]) -> Move:
-        place, own, own_change, *rest = values
+    def one(values: tuple[Any, ...]) -> Local:
+        mine, my_change, free, proven = values
 
         def objective(operands: PyTree) -> Objective:
-            (data, weights, lengths, starts), (model, args, parameters) = operands
+            (own, starts), (model, args, parameters) = operands
+            likelihood = dataclasses.replace(eqx.combine(own, rest), model=model, args=args)
             fixed = parameters.with_values(parameters.fixed_leaves(starts))
-            if groups is None:
-                likelihood = Likelihood(model, data, weights, args, length=lengths)
-            else:
-                likelihood = groups.at(model, args, *place)
-            block = block_rows(likelihood.data, fixed.n_free, collection.longest)
-            likelihood = dataclasses.replace(likelihood, block=block)
-            return reversible(Objective(likelihood, fixed), own_change[1])
+            return weighing(Objective(likelihood, fixed), change.weights)
 
-        return move(objective, (own, shared), (own_change, shared_change), *rest)
+        return local(objective, (mine, shared), (my_change, shared_change), free, proven)
 
-    values = (places, batch.own, change.own, free, proven)
-    # Reverse mode would keep what it needs of all data sets at once.
-    width = min(collection.lanes(batch.model), collection.n_sets)
-    return jax.lax.map(jax.checkpoint(one, prevent_cse=False), values, batch_size=width)
+    values = ((own, batch.starts), (moving, change.starts), free, proven)
+    return reverse.mapped(one, values, collection.lanes(batch.model))

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from . import devices
 from .groups import Groups
-from .likelihood import Likelihood
+from .likelihood import Likelihood, block_rows, n_rows
 from .model import Model
 from .trees import traced
 
@@ -164,6 +164,30 @@ class Collection:
             longest=self.longest,
             block=self.block(model),
         )
+
+    def apart(self, model: Model) -> tuple[Likelihood, Likelihood]:
+        """The likelihoods of the data sets, which reverse mode can cross: what each has of its own, and the rest.
+
+        The arrays of the first have a leading axis of data sets. One of each, combined with the second, is the
+        likelihood of a data set.
+        """
+        longest, fields = self.longest, ("data", "weights", "length")
+        likelihood = Likelihood(model, self.rows, self.weights, self.args, length=self.lengths)
+        stacked = self.repeats == 1 and self.drawn is None and len(self.offsets) * longest == n_rows(self.rows)
+        if stacked and np.array_equal(self.offsets, np.arange(len(self.offsets)) * longest):
+            stack = lambda leaf: leaf.reshape(-1, longest, *leaf.shape[1:])  # noqa: E731
+            data, weights = jax.tree.map(stack, (self.rows, self.weights))
+            likelihood = dataclasses.replace(likelihood, data=data, weights=weights)
+        else:
+            sets, fields = self.whole(model), ("offset", "length", "anchor")
+            likelihood = sets.at(model, self.args, *(getattr(sets, field) for field in fields))
+        block = block_rows(self.rows, 0, longest)
+        likelihood = dataclasses.replace(likelihood, block=block, reversible=True)
+        mine = jax.tree.map(lambda _: False, likelihood)
+        for field in fields:
+            yes = jax.tree.map(lambda _: True, getattr(likelihood, field))
+            mine = dataclasses.replace(mine, **{field: yes})
+        return eqx.partition(likelihood, mine)
 
     def _anchor_traced(self) -> Any:
         if self.weights is None:

@@ -29,17 +29,28 @@ from .status import Status
 from .trees import transforming
 
 
-class Move(eqx.Module):
-    """How a maximum moves: the differentials of a `Solution`."""
+class Local(eqx.Module):
+    """What is around a maximum, and how it changes there.
 
-    free: Float[Array, " n_free"]
-    vector: Float[Array, " k"]
-    log_likelihood: Float[Array, ""]
+    Args:
+        hessian: that of the loss; the unit matrix where no maximum is proven.
+        turn: change of the gradient of the loss.
+        jacobian: derivative of the natural parameters with respect to the free vector.
+        drift: change of the natural parameters while the free vector stays.
+        rise: change of the log-likelihood.
+        n_obs: change of the number of observations; `None` if that is whole.
+    """
+
+    hessian: Float[Array, "n_free n_free"]
+    turn: Float[Array, " n_free"]
+    jacobian: Float[Array, "k n_free"]
+    drift: Float[Array, " k"]
+    rise: Float[Array, ""]
     n_obs: Float[Array, ""] | None
 
 
-#: `over(move, operands, change, free, proven)` is that of one data set, or of each of many.
-Over = Callable[[Callable[..., Move], PyTree, PyTree, Array, Array], Move]
+#: `over(local, operands, change, free, proven)` is that of one data set, or with a leading axis those of many.
+Over = Callable[[Callable[..., Local], PyTree, PyTree, Array, Array], Local]
 
 
 def maximum(operands: PyTree, others: PyTree, search: Callable[..., Any], over: Over) -> Any:
@@ -73,25 +84,32 @@ def _maximum_jvp(primals: Any, tangents: Any, *, search: Callable[..., Any], ove
     if not jax.tree.leaves(change):
         return found, nothing
     solution: Solution = found[0]
-    move = _moves(over, operands, change, solution.free, solution.status == Status.converged)
-    moved = (move.free, move.vector, move.log_likelihood, move.n_obs)
+    around = _around(over, operands, change, solution.free, solution.status == Status.converged)
+    moved = settle(around) if solution.free.ndim == 1 else jax.vmap(settle)(around)
     place = lambda tree: (tree[0].free, tree[0].vector, tree[0].log_likelihood, tree[0].n_obs)  # noqa: E731
     return found, eqx.tree_at(place, nothing, moved, is_leaf=lambda leaf: leaf is None)
 
 
 @Compiled
-def _moves(over: Over, operands: PyTree, change: PyTree, free: Array, proven: Array) -> Move:
-    return over(move, operands, change, free, proven)
+def _around(over: Over, operands: PyTree, change: PyTree, free: Array, proven: Array) -> Local:
+    return over(local, operands, change, free, proven)
 
 
-def move(
+@Compiled
+def settle(around: Local) -> tuple[Array, Array, Array, Array | None]:
+    """How a maximum moves: free vector, natural parameters, log-likelihood and number of observations."""
+    ahead = -inverse(around.hessian) @ around.turn
+    return ahead, around.drift + around.jacobian @ ahead, around.rise, around.n_obs
+
+
+def local(
     objective: Callable[[PyTree], Objective],
     operands: PyTree,
     change: PyTree,
     free: Float[Array, " n_free"],
     proven: Bool[Array, ""],
-) -> Move:
-    """How the maximum of one data set moves.
+) -> Local:
+    """What is around the maximum of one data set.
 
     Args:
         objective: the objective that `operands` make.
@@ -100,23 +118,69 @@ def move(
         free: the maximum.
         proven: whether it is one.
     """
-    change, spoilt = _only_if(proven, change, (free, jnp.zeros((), free.dtype)))
+    change, spoilt = only_if(proven, change, (free, jnp.zeros((), free.dtype)))
 
-    def near(operands: PyTree) -> tuple[Array, Array, Array]:
-        """What has derivatives of its own, at a free vector that stays."""
+    def near(operands: PyTree) -> tuple[Array, ...]:
+        """What changes while the free vector stays."""
         here = objective(operands)
         loss, gradient = here.gradient(free)
-        return -loss * here.n_obs, gradient, here.likelihood.n_obs
+        return gradient, -loss * here.n_obs, here.parameters.natural_vector(free), here.likelihood.n_obs
 
-    rise, turn, more = differential(near, operands, change)
-    ahead = jnp.zeros_like(free)
-    if free.size:
-        _, _, hessian = objective(operands).hessian(free)
-        ahead = -inverse(jnp.where(proven, hessian, jnp.eye(free.size, dtype=free.dtype))) @ turn
-    ahead, rise = jax.tree.map(jnp.add, (ahead, rise), spoilt)
-    vector = lambda both: objective(both[0]).parameters.natural_vector(both[1])  # noqa: E731
-    moved = differential(vector, (operands, free), (change, ahead))
-    return Move(ahead, moved, rise, more if jnp.issubdtype(more.dtype, jnp.inexact) else None)
+    turn, rise, drift, more = differential(near, operands, change)
+    turn, rise = jax.tree.map(jnp.add, (turn, rise), spoilt)
+    here = objective(operands)
+    unit = jnp.eye(free.size, dtype=free.dtype)
+    return Local(
+        hessian=jnp.where(proven, here.hessian(free)[2], unit) if free.size else unit,
+        turn=turn,
+        jacobian=here.parameters.jacobian(free),
+        drift=drift,
+        rise=rise,
+        n_obs=more if jnp.issubdtype(more.dtype, jnp.inexact) else None,
+    )
+
+
+def where_proven(fn: Callable[..., Any], proven: Bool[Array, ""], *operands: PyTree) -> Any:
+    """`fn(*operands)`, an array or a tree of arrays; NaN, and with derivatives of NaN, unless a maximum is proven.
+
+    Derivatives that nobody asks for stay zero.
+
+    Args:
+        fn: what is wanted of a maximum.
+        proven: whether it is one.
+        operands: what that depends on.
+    """
+    return _where_proven(proven, operands, fn=fn)
+
+
+@eqx.filter_custom_jvp
+def _where_proven(proven: Array, operands: tuple[PyTree, ...], *, fn: Callable[..., Any]) -> Any:
+    return jax.tree.map(lambda leaf: jnp.where(proven, leaf, jnp.nan), fn(*operands))
+
+
+@_where_proven.def_jvp
+def _where_proven_jvp(primals: Any, tangents: Any, *, fn: Callable[..., Any]) -> tuple[Any, Any]:
+    (proven, operands), (_, change) = primals, tangents
+    found = _where_proven(proven, operands, fn=fn)
+    change, spoilt = only_if(proven, change, found)
+    moved = differential(lambda operands: fn(*operands), operands, change)
+    return found, jax.tree.map(jnp.add, moved, spoilt)
+
+
+def followed(value: Any, operands: PyTree, fn: Callable[[PyTree], Any]) -> Any:
+    """A value that is known already, with the derivative of `fn(operands)`, which it is the value of."""
+    return _followed(value, operands, fn=fn) if transforming() else value
+
+
+@eqx.filter_custom_jvp
+def _followed(value: Any, operands: PyTree, *, fn: Callable[[PyTree], Any]) -> Any:
+    return value
+
+
+@_followed.def_jvp
+def _followed_jvp(primals: Any, tangents: Any, *, fn: Callable[[PyTree], Any]) -> tuple[Any, Any]:
+    (value, operands), (_, change) = primals, tangents
+    return _followed(value, operands, fn=fn), differential(fn, operands, change)
 
 
 def differential(fn: Callable[[PyTree], Any], operands: PyTree, change: PyTree) -> Any:
@@ -125,18 +189,14 @@ def differential(fn: Callable[[PyTree], Any], operands: PyTree, change: PyTree) 
     return jax.jvp(lambda moving: fn(eqx.combine(moving, still)), (moving,), (change,))[1]
 
 
-def reversible(objective: Objective, change: PyTree) -> Objective:
-    """The objective in a form whose derivatives reverse mode can take.
-
-    Args:
-        objective: the objective.
-        change: how its weights change; `None` where they do not.
-    """
-    likelihood = dataclasses.replace(objective.likelihood, reversible=True, keeps=change is not None)
-    return dataclasses.replace(objective, likelihood=likelihood)
+def weighing(objective: Objective, change: PyTree) -> Objective:
+    """The objective for derivatives with respect to its weights, unless their change is `None`."""
+    if change is None:
+        return objective
+    return dataclasses.replace(objective, likelihood=dataclasses.replace(objective.likelihood, keeps=True))
 
 
-def _only_if(proven: Array, change: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
+def only_if(proven: Array, change: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
     """A change where a maximum is `proven`, none elsewhere; and what to add to whatever follows from it.
 
     That is zero, but NaN where no maximum is proven and there is any change. In reverse mode, too: who makes no

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from . import devices
+from . import devices, reverse
 from .data import as_arrays, as_weights
 from .model import Model, as_model
 from .trees import where_rows
@@ -172,7 +172,7 @@ class Likelihood(eqx.Module):
         if self.n_blocks == 1:
             return self.part(fn, 0)
         if self.reversible:
-            return self._scan(fn, zero)
+            return reverse.summed(lambda block: fn(*block), self.whole(), self.block, zero)
         length = jnp.asarray(self.rows if self.length is None else self.length)
         stride = 1 if self.stride is None else self.stride
 
@@ -180,20 +180,6 @@ class Likelihood(eqx.Module):
             return jax.tree.map(lambda s, p: s + p.astype(s.dtype), sums, self.part(fn, b * stride))
 
         return jax.lax.fori_loop(0, -(-length // (self.block * stride)), add, zero)
-
-    def _scan(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
-        """`total` in a loop that reverse mode can cross, and still with the memory of one block."""
-        whole, size = self.whole(), self.block
-        full = self.rows // size
-
-        def add(sums: Any, block: tuple[PyTree, Array | None]) -> tuple[Any, None]:
-            return jax.tree.map(lambda s, p: s + p.astype(s.dtype), sums, fn(*block)), None
-
-        blocks = jax.tree.map(lambda leaf: leaf[: full * size].reshape(full, size, *leaf.shape[1:]), whole)
-        sums, _ = jax.lax.scan(jax.checkpoint(add, prevent_cse=False), zero, blocks)
-        if full * size < self.rows:
-            sums, _ = add(sums, jax.tree.map(lambda leaf: leaf[full * size :], whole))
-        return sums
 
     def sample(self, position: Int[Array, " size"]) -> Likelihood:
         """The likelihood of the rows at `position` in the data set alone: a mini-batch."""
@@ -361,36 +347,21 @@ def weighted_rows(rows: Array, weights: Array | None) -> Array:
     """Rows times their weights, where a weight of zero silences any row."""
     if weights is None:
         return rows
-    return _product(weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1)), rows)
+    w = weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
+    known = (w > 0) | jnp.isfinite(rows)
+    w = _known_where(known, w)
+    return jnp.where(known, w * rows, w)
 
 
-@jax.custom_jvp
-def _product(w: Array, rows: Array) -> Array:
-    return jnp.where(w > 0, w * rows, 0)
-
-
-@_product.defjvp
-def _product_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    # What a row adds to the derivative with respect to its weight does not vanish where the weight does.
-    (w, rows), (dw, change) = primals, tangents
-    return _product(w, rows), dw * rows + w * change
-
-
-@jax.custom_jvp
-def _known_where(known: Array, values: Array) -> Array:
-    """The values, whose derivatives are NaN where they are not known, unless nobody asks for them."""
-    return values
-
-
-@_known_where.defjvp
-def _known_where_jvp(primals: tuple[Array, Array], tangents: tuple[Any, Array]) -> tuple[Array, Array]:
-    known, values = primals
+def _known_where(known: Array, weights: Array) -> Array:
+    """Weights, zero where not `known`, and there with derivatives of NaN; but zero if nobody asks for them."""
 
     def only(_: Any, change: Array) -> Array:
         return jnp.where(known | (change == 0), change, jnp.nan)
 
-    # A linear system whose matrix is one, so that the transpose does the same.
-    return values, jax.lax.custom_linear_solve(lambda it: it, tangents[1], only, symmetric=True)
+    # The solution of a linear system changes as its right-hand side does, and so does the transpose.
+    weights = jnp.broadcast_to(weights, known.shape)
+    return jax.lax.custom_linear_solve(lambda it: it, weights, only, symmetric=True)
 
 
 def weighted_squares(rows: Array, weights: Array | None) -> Array:

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from . import devices
+from . import devices, reverse
 from .collection import Collection, Sets, power_of_two
 from .compilation import THOROUGH_ROWS, Compiled
 from .lanes import for_each, run
+from .likelihood import Likelihood
 from .loop import Solution, nothing_to_find, search, solution
 from .model import Model
 from .objective import Objective
@@ -192,7 +193,7 @@ def map_sets(
     arrays, others = eqx.partition((parameters, value, own), is_array)
     rest = (fn, model, collection.args, others, width)
     if collection.traced or tracing(arrays):
-        return _map_piece(collection.whole(model), arrays, None, *rest)
+        return _map_apart(collection.apart(model), arrays, others, fn, width)
 
     def finish(out: Any, count: int) -> Any:
         return jax.tree.map(lambda leaf: leaf[:count], out)
@@ -221,6 +222,23 @@ def _map_piece(
         return for_each(one, sets.n_sets, width)
 
     return devices.spread(piece, mesh)(sets, arrays)
+
+
+@Compiled
+def _map_apart(
+    likelihoods: tuple[Likelihood, Likelihood], arrays: PyTree, others: PyTree, fn: Callable[..., Any], width: int
+) -> Any:
+    """`map_sets` under a trace, in a form that reverse mode can cross."""
+    own, shared = likelihoods
+
+    def one(values: tuple[Likelihood, PyTree]) -> Any:
+        likelihood = eqx.combine(values[0], shared)
+        parameters, value, mine = eqx.combine(values[1], others)
+        if mine is not None:
+            likelihood = dataclasses.replace(likelihood, model=mine[0], args=mine[1])
+        return fn(Objective(likelihood, parameters), value)
+
+    return reverse.mapped(one, (own, arrays), width)
 
 
 def _in_pieces(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from . import implicit
 from .arguments import check_level, known
 from .compilation import Held
 from .data import as_arrays
@@ -324,8 +325,7 @@ class Fit(Fitted):
 
         Source: Cook 1986, *Assessment of Local Influence*.
         """
-        found = each.evaluate(self, influence.influence(each.longest(self)), self.solution.free)
-        return jnp.where(self.converged[..., None, None], found, jnp.nan)
+        return each.evaluate_proven(self, influence.influence(each.longest(self)), self.solution.free)
 
     def diagnose(self) -> diagnosis.Diagnosis:
         """What there is to say of the standard errors: parameters that move together, a model in doubt.
@@ -374,8 +374,8 @@ class Fit(Fitted):
     def errors(self, kind: str = "observed", clusters: Any = None, **options: Any) -> Float[Array, "... k"]:
         """The standard errors as a vector over `parameter_names`; arguments as in `covariance`."""
         if kind == "observed" and clusters is None and not options:
-            return self.solution.errors
-        return jnp.sqrt(jnp.diagonal(self.covariance(kind, clusters, **options), axis1=-2, axis2=-1))
+            return implicit.followed(self.solution.errors, self, _observed_errors)
+        return covariance.errors(self.covariance(kind, clusters, **options))
 
     def _bounds(
         self,
@@ -403,3 +403,7 @@ class Fit(Fitted):
         over = eqx.filter_vmap(Parameters.ranges) if self.batched else Parameters.ranges
         low, high = over(self.parameters, vector)
         return intervals.wald_free(vector, errors, low, high, level)
+
+
+def _observed_errors(fit: Fit) -> Array:
+    return covariance.errors(fit.covariance())

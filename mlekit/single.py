@@ -40,12 +40,17 @@ class Problem(eqx.Module):
         """What is minimised: the fixed parameters are those of the start."""
         return Objective(self.likelihood, self.parameters.fixed_at(self.start))
 
+    @property
+    def differentiable(self) -> Objective:
+        """The same in a form that reverse mode can cross."""
+        likelihood = dataclasses.replace(self.likelihood, reversible=True)
+        return dataclasses.replace(self.objective, likelihood=likelihood)
 
-def over(move: Callable[..., implicit.Move], problem: Problem, change: Any, *rest: Array) -> implicit.Move:
-    """How the maximum of the problem moves; `implicit.maximum` says what the arguments are."""
-    return move(
-        lambda here: implicit.reversible(here.objective, change.likelihood.weights), problem, change, *rest
-    )
+
+def over(local: Callable[..., implicit.Local], problem: Problem, change: Any, *rest: Array) -> implicit.Local:
+    """What is around the maximum; `implicit.maximum` says what the arguments are."""
+    weights = change.likelihood.weights
+    return local(lambda here: implicit.weighing(here.differentiable, weights), problem, change, *rest)
 
 
 def solve(problem: Problem, progress: bool = False) -> loop.Solution:

@@ -17,7 +17,7 @@ from ..likelihood import weighted_rows
 from ..objective import Objective
 from ..trees import tracing
 from . import expected
-from .each import beside_rows, evaluate
+from .each import beside_rows, evaluate_proven
 from .information import information, inverse
 
 if TYPE_CHECKING:
@@ -67,17 +67,24 @@ def covariance(
     free = fit.solution.free
     if kind == "expected" and (key is not None or fit.model.regression is None):
         matrix = expected.by_simulation(fit, key, draws).covariance
+        matrix = jnp.where(fit.converged[..., None, None], matrix, jnp.nan)
     elif kind == "hac":
         lags = jnp.broadcast_to(jnp.asarray(lags), fit.status.shape)
-        matrix = evaluate(fit, _robust(0, small_sample, True), (free, lags))
+        matrix = evaluate_proven(fit, _robust(0, small_sample, True), (free, lags))
     elif kind == "sandwich":
         labels = () if clusters is None else beside_rows(fit, clusters, "clusters")
-        matrix = evaluate(fit, _robust(len(labels), small_sample, False), (free, None), labels or None)
+        matrix = evaluate_proven(fit, _robust(len(labels), small_sample, False), (free, None), labels or None)
     else:
-        matrix = evaluate(fit, _plain(kind), free)
-    matrix = jnp.where(fit.converged[..., None, None], matrix, jnp.nan)
+        matrix = evaluate_proven(fit, _plain(kind), free)
     _say_what_is_missing(fit, matrix, kind, clusters is not None)
     return matrix
+
+
+def errors(matrix: Float[Array, "... k k"]) -> Float[Array, "... k"]:
+    """The standard errors of a covariance."""
+    variance = jnp.diagonal(matrix, axis1=-2, axis2=-1)
+    # The root of nothing has no derivative, but that of a fixed parameter is nothing.
+    return jnp.where(variance == 0, 0.0, jnp.sqrt(jnp.where(variance == 0, 1.0, variance)))
 
 
 def in_natural_units(objective: Objective, free: Array, matrix: Float[Array, "n n"]) -> Float[Array, "k k"]:

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from .. import pieces
+from .. import implicit, pieces
 from ..collection import Collection, from_arrays, from_groups
 from ..compilation import Compiled, Held
 from ..groups import Groups
 from ..likelihood import Likelihood, block_rows, n_rows
 from ..objective import Objective
-from ..trees import is_array, shared
+from ..trees import is_array, shared, transforming
 
 if TYPE_CHECKING:
     from ..fitted import Fitted
@@ -35,7 +35,8 @@ def objective(fit: Fitted) -> Objective:
         weights = None if fit.weight_column is None else data[fit.weight_column]
     block = block_rows(data, fit.n_free, n_rows(data))
     return Objective(
-        Likelihood(fit.model, data, weights, fit.args, length=fit.lengths, block=block), fit.parameters
+        Likelihood(fit.model, data, weights, fit.args, length=fit.lengths, block=block, reversible=transforming()),
+        fit.parameters,
     )
 
 
@@ -64,6 +65,20 @@ def evaluate(fit: Fit, fn: Callable[..., Any], value: Any, rows: PyTree = None) 
         everything = dataclasses.replace(everything, rows=(everything.rows, flat))
         fn = _with_rows(fn)
     return pieces.map_sets(fn, everything, model, fit.parameters, value, own)
+
+
+def evaluate_proven(fit: Fit, fn: Callable[..., Any], value: Any, rows: PyTree = None) -> Any:
+    """`evaluate` where a maximum is proven, and NaN elsewhere."""
+    return evaluate(fit, _where_proven(fn), (fit.converged, value), rows)
+
+
+@functools.cache
+def _where_proven(fn: Callable[..., Any]) -> Callable[..., Any]:
+    def at(objective: Objective, both: tuple[Array, Any], *rest: Any) -> Any:
+        proven, value = both
+        return implicit.where_proven(fn, proven, objective, value, *rest)
+
+    return at
 
 
 def evaluate_times(fit: Fit, times: int, fn: Callable[..., Any], value: Any) -> Any:

@@ -71,8 +71,10 @@ def line_slope(value: Array, low: Array, high: Array) -> Array:
 def from_line(h: Array, low: Array, high: Array) -> Array:
     """The inverse of `to_line`."""
     below, above = jnp.isfinite(low), jnp.isfinite(high)
-    between = low + (high - low) / (1 + jnp.exp(-h))
-    one_edge = jnp.where(below, low + jnp.exp(h), high - jnp.exp(-h))
+    # What is left out must be finite, or derivatives are not.
+    low, high, there = jnp.where(below, low, 0.0), jnp.where(above, high, 0.0), jnp.where(below | above, h, 0.0)
+    between = low + (high - low) / (1 + jnp.exp(-there))
+    one_edge = jnp.where(below, low + jnp.exp(there), high - jnp.exp(-there))
     return jnp.where(below & above, between, jnp.where(below | above, one_edge, h))
 
 

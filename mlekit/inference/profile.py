@@ -15,14 +15,14 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..arguments import check_count, warn
 from ..compilation import Compiled
-from ..objective import Objective
 from ..parameters import Parameters
-from ..solvers.farthest import BETTER, Farthest, farthest
+from ..solvers.farthest import BETTER
 from ..status import Status, StatusArray
 from ..trees import tracing
 from .each import evaluate, evaluate_times, in_batch, repeat_each
 from .information import inverse_of_kind
 from .intervals import from_line, quantile, to_line, wald_free
+from .profile_end import end
 from .refit import from_better, refit, shared_collection, shared_parameters
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def _ends(fit: Fit, level: float) -> tuple[Ends, Array, Array]:
     each = lambda array: jnp.broadcast_to(jnp.asarray(array), (n_sets, times))  # noqa: E731
     value = (
         every(fit.solution.free),
+        every(fit.converged),
         every(fit.log_likelihood),
         drop,
         each(which),
@@ -112,7 +113,7 @@ def _ends(fit: Fit, level: float) -> tuple[Ends, Array, Array]:
         low[:, which],
         high[:, which],
     )
-    found, reached = evaluate_times(fit, times, _end, value)
+    found, reached = evaluate_times(fit, times, end, value)
     proven = fit.converged[:, None] & ~found.better
     edge = jnp.where(sign > 0, high[:, which], low[:, which])
     reached = jnp.where(found.status == Status.converged, reached, jnp.nan)
@@ -134,15 +135,6 @@ def _ends(fit: Fit, level: float) -> tuple[Ends, Array, Array]:
     highest = jnp.argmax(jnp.where(better, found.log_likelihood, -jnp.inf), axis=1)
     free = jnp.take_along_axis(found.free, highest[:, None, None], axis=1)[:, 0]
     return result, jnp.any(better, axis=1), free
-
-
-def _end(objective: Objective, value: Any) -> tuple[Farthest, Array]:
-    """One end of one parameter, and its value there in natural units."""
-    free, log_likelihood, drop, which, sign, low, high = value
-    natural = lambda z: objective.parameters.natural_vector(z)[which]  # noqa: E731
-    target = lambda z: sign * to_line(natural(z), low, high)  # noqa: E731
-    found = farthest(objective, target, free, log_likelihood, drop)
-    return found, natural(found.free)
 
 
 def _moving(parameters: Parameters) -> list[int]:

@@ -5,7 +5,7 @@ With $t$ the parameter in question, the end is where
 $$\nabla \ell(z; x) = \lambda \nabla t(z; x), \qquad \ell(z; x) = \hat\ell(x) - \text{drop}$$
 
 and differentials of both give those of $z$. The curvature $-\nabla^2 (\ell - \lambda t)$ need only be definite
-along the level sets of $t$. Across them any amount may be added: the second equation alone decides how far it goes.
+along the level sets of $t$. Across them any amount may be added: the second equation decides how far $t$ goes.
 """
 
 from __future__ import annotations

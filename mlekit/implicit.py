@@ -21,10 +21,12 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
+from . import matrix_free
 from .compilation import Compiled
 from .linear_algebra import inverse
 from .loop import Solution
 from .objective import Objective
+from .solvers import DENSE_CERTIFICATE
 from .status import Status
 from .trees import transforming
 
@@ -33,17 +35,18 @@ class Local(eqx.Module):
     """What is around a maximum, and how it changes there.
 
     Args:
-        hessian: that of the loss; the unit matrix where no maximum is proven.
-        turn: change of the gradient of the loss.
-        jacobian: derivative of the natural parameters with respect to the free vector.
-        drift: change of the natural parameters while the free vector stays.
+        hessian: that of the loss; the unit matrix where no maximum is proven. `None` where parameters are too many
+            for one.
+        turn: change of the gradient of the loss; without a Hessian that of the free vector.
+        jacobian: derivative of the natural parameters with respect to the free vector, where there is a Hessian.
+        drift: change of the natural parameters while the free vector stays; without a Hessian in all.
         rise: change of the log-likelihood.
         n_obs: change of the number of observations; `None` if that is whole.
     """
 
-    hessian: Float[Array, "n_free n_free"]
+    hessian: Float[Array, "n_free n_free"] | None
     turn: Float[Array, " n_free"]
-    jacobian: Float[Array, "k n_free"]
+    jacobian: Float[Array, "k n_free"] | None
     drift: Float[Array, " k"]
     rise: Float[Array, ""]
     n_obs: Float[Array, ""] | None
@@ -98,6 +101,8 @@ def _around(over: Over, operands: PyTree, change: PyTree, free: Array, proven: A
 @Compiled
 def settle(around: Local) -> tuple[Array, Array, Array, Array | None]:
     """How a maximum moves: free vector, natural parameters, log-likelihood and number of observations."""
+    if around.hessian is None or around.jacobian is None:
+        return around.turn, around.drift, around.rise, around.n_obs
     ahead = -inverse(around.hessian) @ around.turn
     return ahead, around.drift + around.jacobian @ ahead, around.rise, around.n_obs
 
@@ -129,6 +134,11 @@ def local(
     turn, rise, drift, more = differential(near, operands, change)
     turn, rise = jax.tree.map(jnp.add, (turn, rise), spoilt)
     here = objective(operands)
+    n_obs = more if jnp.issubdtype(more.dtype, jnp.inexact) else None
+    if free.size > DENSE_CERTIFICATE:
+        ahead = -matrix_free.solve(here, free, turn)
+        _, moved = jax.jvp(here.parameters.natural_vector, (free,), (ahead,))
+        return Local(None, ahead, None, drift + moved, rise, n_obs)
     unit = jnp.eye(free.size, dtype=free.dtype)
     return Local(
         hessian=jnp.where(proven, here.hessian(free)[2], unit) if free.size else unit,
@@ -136,7 +146,7 @@ def local(
         jacobian=here.parameters.jacobian(free),
         drift=drift,
         rise=rise,
-        n_obs=more if jnp.issubdtype(more.dtype, jnp.inexact) else None,
+        n_obs=n_obs,
     )
 
 

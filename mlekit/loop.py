@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from . import large
+from . import large, matrix_free
 from .linear_algebra import curvature_scale, norm, spectrum
 from .objective import Objective
 from .solvers import DENSE_CERTIFICATE, Newton, Scoring, Solver, Stop
@@ -28,7 +28,8 @@ class Solution(eqx.Module):
     Args:
         free: the free vector, shape `(n_free,)`.
         vector: all scalar parameters in natural units, shape `(k,)`.
-        errors: their standard errors from the observed information; NaN unless converged.
+        errors: their standard errors from the observed information; NaN unless converged, and where parameters
+            are too many for a dense one.
         log_likelihood: the sum, in nats.
         n_obs: number of observations, the sum of the weights.
         steps: steps taken.
@@ -93,7 +94,7 @@ def search(
 
     Returns:
         The last state, and the steps taken in all. The state is one of Newton's unless parameters are too
-        many for a dense Hessian.
+        many for a dense Hessian; then the solver's own, and what it believes is still to be proven.
     """
     newton = solver if isinstance(solver, Newton) else Newton()
     exact, opening = newton is solver, drive if opening is None else opening
@@ -104,8 +105,7 @@ def search(
     limit = jnp.minimum(stop.max_steps, WARM_UP) if exact else stop.max_steps
     state = opening(first, mapped(first.init)(free), Stop(stop.tolerance, limit))
     if free.shape[-1] > DENSE_CERTIFICATE:
-        unproven = jnp.where(state.status == Status.converged, Status.stalled, state.status)
-        return eqx.tree_at(lambda s: s.status, state, unproven), state.steps
+        return state, state.steps
     believes = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
     left = jnp.maximum(stop.max_steps - state.steps, 1) if exact else jnp.where(believes, PROOF_STEPS, 1)
     begun = mapped(newton.take_over)(state)
@@ -119,10 +119,21 @@ def search(
     return eqx.tree_at(lambda s: s.status, proof, status.astype(state.status.dtype)), steps
 
 
-def solution(objective: Objective, state: Any, steps: Int[Array, ""]) -> Solution:
-    """What a solver's last state says of one data set."""
+def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop) -> Solution:
+    """What a solver's last state says of one data set.
+
+    Args:
+        objective: the objective.
+        state: the state.
+        steps: steps taken in all.
+        stop: when to stop, for a proof that is still to come.
+    """
     parameters, likelihood = objective.parameters, objective.likelihood
     dtype = parameters.dtype
+    dense = hasattr(state, "curvature")
+    if not dense:
+        state = matrix_free.prove(objective, state, stop)
+        steps = steps + state.steps
     n_obs = objective.n_obs
     status = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
     status = jnp.where((status == Status.nonfinite_start) & ~likelihood.finite_data, Status.nonfinite_data, status)
@@ -135,7 +146,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""]) -> Solutio
     nan = jnp.asarray(jnp.nan, dtype)
     errors = weak = jnp.full_like(vector, jnp.nan)
     delta = gradient_norm = low = condition = nan
-    if hasattr(state, "curvature"):
+    if dense:
         known = jnp.all(jnp.isfinite(state.curvature)) & jnp.all(jnp.isfinite(state.gradient))
         curvature = jnp.where(known, state.curvature, jnp.eye(parameters.n_free, dtype=dtype))
         eigen = spectrum(curvature, curvature_scale(curvature, state.gradient))
@@ -159,6 +170,13 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""]) -> Solutio
         direction = jnp.where(leads, stride, direction)
         weak = jacobian @ direction / jnp.where(own > 0, own, 1.0)
         weak = hide(weak / jnp.linalg.norm(weak))
+    else:
+        delta, gradient_norm = state.decrement, state.gradient_norm
+        low, condition = state.min_eigenvalue, state.condition_number
+        along = lambda direction: jax.jvp(parameters.natural_vector, (state.free,), (direction,))[1]  # noqa: E731
+        weak, own = along(state.weak), jnp.abs(along(jnp.ones_like(state.free)))
+        weak = weak / jnp.where(own > 0, own, 1.0)
+        weak = weak / jnp.linalg.norm(weak)
     return Solution(
         free=state.free,
         vector=vector,
@@ -211,4 +229,4 @@ def maximise(
     state, steps = search(
         solver, drive, lambda fn: fn, free, stop, warm_up, opening if by_sample and not warm_up else drive
     )
-    return solution(objective, state, steps)
+    return solution(objective, state, steps, stop)

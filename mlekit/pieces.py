@@ -85,8 +85,12 @@ def solve_piece(
             blocks.append(turned)
             return states
 
-        found = search(solver, drive, jax.vmap, free, stop, warm_up)
-        settled = for_each(lambda i: solution(objective(i), *pick(found, i)), n_sets, n_lanes)
+        states, steps = search(solver, drive, jax.vmap, free, stop, warm_up)
+
+        def settle(i: Array) -> Solution:
+            return solution(objective(i), pick(states, i), steps[i], stop)
+
+        settled = for_each(settle, n_sets, n_lanes)
         return settled, sum(blocks, jnp.zeros((), jnp.int32))
 
     return devices.spread(one, mesh)(sets, starts)

@@ -97,7 +97,7 @@ def _solve_showing(bar: FitProgress, problem: Problem) -> loop.Solution:
         return state
 
     state, steps = loop.search(problem.solver, drive, lambda fn: fn, parameters.free(problem.start), problem.stop)
-    return _settle(objective, state, steps)
+    return _settle(objective, state, steps, problem.stop)
 
 
 @Compiled

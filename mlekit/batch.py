@@ -113,7 +113,7 @@ def over(local: Callable[..., Local], batch: Batch, change: Any, free: Array, pr
             (own, starts), (model, args, parameters) = operands
             likelihood = dataclasses.replace(eqx.combine(own, rest), model=model, args=args)
             fixed = parameters.with_values(parameters.fixed_leaves(starts))
-            return weighing(Objective(likelihood, fixed), change.weights)
+            return weighing(Objective(likelihood, fixed), change.weights, free)
 
         return local(objective, (mine, shared), (my_change, shared_change), free, proven)
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from .certificate import Certificate
 from .compilation import Held
+from .implicit import without_derivative
 from .inference import criteria, each
 from .loop import Solution
 from .model import Model
@@ -101,8 +102,8 @@ class Fitted(eqx.Module):
 
     @property
     def certificate(self) -> Certificate:
-        """The second-order proof."""
-        found = self.solution
+        """The second-order proof. It describes the search, and its derivatives are NaN."""
+        found = without_derivative(self.solution, self)
         return Certificate(
             found.decrement,
             found.gradient_norm,
@@ -114,10 +115,14 @@ class Fitted(eqx.Module):
 
     @property
     def modes(self) -> Modes | None:
-        """The maxima that many starts found, and how many found which; `None` without `starts=`."""
+        """The maxima that many starts found, and how many found which; `None` without `starts=`.
+
+        Their derivatives are NaN.
+        """
         if self.optima is None:
             return None
-        return dataclasses.replace(self.optima, params=self.parameters.tree(self.optima.vector))
+        found = without_derivative(self.optima, self)
+        return dataclasses.replace(found, params=self.parameters.tree(found.vector))
 
     @property
     def parameter_names(self) -> tuple[str, ...]:

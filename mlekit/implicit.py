@@ -193,17 +193,36 @@ def _followed_jvp(primals: Any, tangents: Any, *, fn: Callable[[PyTree], Any]) -
     return _followed(value, operands, fn=fn), differential(fn, operands, change)
 
 
+def without_derivative(value: PyTree, operands: PyTree) -> PyTree:
+    """Arrays that describe how something was found: NaN is their derivative where `operands` change."""
+    return _without_derivative(value, operands) if transforming() else value
+
+
+@eqx.filter_custom_jvp
+def _without_derivative(value: PyTree, operands: PyTree) -> PyTree:
+    return value
+
+
+@_without_derivative.def_jvp
+def _without_derivative_jvp(primals: Any, tangents: Any) -> tuple[PyTree, PyTree]:
+    change, floats = tangents[1], eqx.filter(primals[0], eqx.is_inexact_array)
+    spoilt = only_if(jnp.asarray(False), change, floats)[1] if jax.tree.leaves((change, floats)) else None
+    return primals[0], eqx.combine(spoilt, jax.tree.map(lambda leaf: None, primals[0]))
+
+
 def differential(fn: Callable[[PyTree], Any], operands: PyTree, change: PyTree) -> Any:
     """How `fn(operands)` changes with them, where `change` is `None` for those that do not."""
     moving, still = eqx.partition(operands, jax.tree.map(lambda _, c: c is not None, operands, change))
     return jax.jvp(lambda moving: fn(eqx.combine(moving, still)), (moving,), (change,))[1]
 
 
-def weighing(objective: Objective, change: PyTree) -> Objective:
+def weighing(objective: Objective, change: PyTree, free: Float[Array, " n_free"]) -> Objective:
     """The objective for derivatives with respect to its weights, unless their change is `None`."""
     if change is None:
         return objective
-    return dataclasses.replace(objective, likelihood=dataclasses.replace(objective.likelihood, keeps=True))
+    still = jax.lax.stop_gradient(free)
+    likelihood = objective.likelihood.weighing(objective.parameters.natural(still))
+    return dataclasses.replace(objective, likelihood=likelihood)
 
 
 def only_if(proven: Array, change: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:

@@ -7,6 +7,7 @@ so a large data set needs the memory of one block, and data sets of every length
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -181,6 +182,20 @@ class Likelihood(eqx.Module):
 
         return jax.lax.fori_loop(0, -(-length // (self.block * stride)), add, zero)
 
+    def weighing(self, params: PyTree) -> Likelihood:
+        """The same for derivatives with respect to its weights, those of zero included.
+
+        A row of weight zero adds nothing, but to the derivative with respect to its weight. Where even that is not
+        known, as its log-density at `params` is not finite, it is replaced, and the derivative is NaN.
+        """
+        if self.weights is None or self.model.is_joint:
+            return self
+        values = jax.lax.stop_gradient(self.contributions(params))
+        silent = (self.weights == 0) & ~jnp.isfinite(values)
+        anchor = jnp.argmax(self.weights > 0)
+        data = jax.tree.map(lambda leaf: where_rows(~silent, leaf, leaf[anchor]), self.data)
+        return dataclasses.replace(self, data=data, weights=known_where(~silent, self.weights), keeps=True)
+
     def sample(self, position: Int[Array, " size"]) -> Likelihood:
         """The likelihood of the rows at `position` in the data set alone: a mini-batch."""
         if self.model.is_joint:
@@ -217,13 +232,11 @@ class Likelihood(eqx.Module):
             weights = counts.astype(default_float(self.data))
         if self.weights is not None:
             weights = cut(self.weights) if counts is None else jnp.where(counts, cut(self.weights), 0)
-            there = counts
-            counts = weights > 0
-            if self.keeps:
-                real = _finite_rows(data) if there is None else _finite_rows(data) & there
-                weights, counts = _known_where(counts | real, weights), counts | real
+            if not self.keeps:
+                counts = weights > 0
+                weights = known_where(counts, weights) if self.reversible else weights
         if counts is None:
-            return data, None
+            return data, weights
         anchor: Any = 0
         if self.weights is not None:
             anchor = jnp.argmax(self.weights > 0) if self.anchor is None else self.anchor
@@ -349,11 +362,11 @@ def weighted_rows(rows: Array, weights: Array | None) -> Array:
         return rows
     w = weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
     known = (w > 0) | jnp.isfinite(rows)
-    w = _known_where(known, w)
+    w = known_where(known, w)
     return jnp.where(known, w * rows, w)
 
 
-def _known_where(known: Array, weights: Array) -> Array:
+def known_where(known: Array, weights: Array) -> Array:
     """Weights, zero where not `known`, and there with derivatives of NaN; but zero if nobody asks for them."""
 
     def only(_: Any, change: Array) -> Array:
@@ -368,15 +381,6 @@ def weighted_squares(rows: Array, weights: Array | None) -> Array:
     r"""$\sum_i w_i r_i r_i^T$, where a weight of zero silences any row."""
     known = rows if weights is None else jnp.where((weights > 0)[:, None] | jnp.isfinite(rows), rows, 0)
     return weighted_rows(known, weights).T @ known
-
-
-def _finite_rows(data: PyTree) -> Array:
-    """Which rows are free of NaN and infinite values."""
-    finite = jnp.ones(n_rows(data), bool)
-    for leaf in jax.tree.leaves(data):
-        if is_inexact(leaf):
-            finite &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
-    return finite
 
 
 def _count(data: PyTree, weights: Array | None) -> Array:

@@ -30,6 +30,7 @@ from .inference import (
 from .loop import Solution
 from .model import Model
 from .parameters import Parameters
+from .solvers import DENSE_CERTIFICATE
 from .trees import is_array, repeat
 
 if TYPE_CHECKING:
@@ -373,7 +374,7 @@ class Fit(Fitted):
 
     def errors(self, kind: str = "observed", clusters: Any = None, **options: Any) -> Float[Array, "... k"]:
         """The standard errors as a vector over `parameter_names`; arguments as in `covariance`."""
-        if kind == "observed" and clusters is None and not options:
+        if kind == "observed" and clusters is None and not options and self.n_free <= DENSE_CERTIFICATE:
             return implicit.followed(self.solution.errors, self, _observed_errors)
         return covariance.errors(self.covariance(kind, clusters, **options))
 

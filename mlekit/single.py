@@ -50,7 +50,7 @@ class Problem(eqx.Module):
 def over(local: Callable[..., implicit.Local], problem: Problem, change: Any, *rest: Array) -> implicit.Local:
     """What is around the maximum; `implicit.maximum` says what the arguments are."""
     weights = change.likelihood.weights
-    return local(lambda here: implicit.weighing(here.differentiable, weights), problem, change, *rest)
+    return local(lambda here: implicit.weighing(here.differentiable, weights, rest[0]), problem, change, *rest)
 
 
 def solve(problem: Problem, progress: bool = False) -> loop.Solution:

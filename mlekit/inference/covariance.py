@@ -84,7 +84,8 @@ def errors(matrix: Float[Array, "... k k"]) -> Float[Array, "... k"]:
     """The standard errors of a covariance."""
     variance = jnp.diagonal(matrix, axis1=-2, axis2=-1)
     # The root of nothing has no derivative, but that of a fixed parameter is nothing.
-    return jnp.where(variance == 0, 0.0, jnp.sqrt(jnp.where(variance == 0, 1.0, variance)))
+    root = jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
+    return jnp.where(variance > 0, root, jnp.where(variance == 0, 0.0, variance + jnp.nan))
 
 
 def in_natural_units(objective: Objective, free: Array, matrix: Float[Array, "n n"]) -> Float[Array, "k k"]:

@@ -25,7 +25,7 @@ RESIDUAL, OF_STEP, OF_EIGENVECTOR = {64: 1e-10, 32: 1e-5}, 1e-5, 1e-5
 #: Products with vectors for one solution at most, for each parameter.
 PATIENCE = 2
 #: Steps of power iteration for the largest eigenvalue, and solutions for the least.
-LARGEST, LEAST = 30, 3
+LARGEST, LEAST = 30, 6
 
 
 def product(objective: Objective, free: Float[Array, " n_free"]) -> Callable[[Array], Array]:
@@ -187,8 +187,8 @@ def prove(objective: Objective, state: Any, stop: Stop) -> Proof:
 
 def _extremes(times: Callable[[Array], Array], k: int, dtype: Any) -> tuple[Array, ...]:
     """The least eigenvalue and its eigenvector by inverse iteration; whether all are positive; the largest."""
-    # Signs at random have a part along every eigenvector.
-    begin = jax.random.rademacher(jax.random.key(0), (k,), dtype) / k**0.5
+    # Numbers at random have a part along every eigenvector.
+    begin = jax.random.normal(jax.random.key(0), (k,), dtype) / k**0.5
 
     def inwards(carry: Any, _: Any) -> tuple[Any, None]:
         vector, _, fine = carry

@@ -181,7 +181,7 @@ POINTS = {
     joint_batch: (Y, 0.4),
     mapped: (Y, 0.1),
 }
-SLOW = (many_starts, joint_batch, closed_over)
+SLOW = (many_starts, joint_batch, closed_over, matrix, mapped, gamma_regression, first_order)
 NESTED = (weighted_line, fixed_and_tied, series, ragged_batch, groups)
 
 
@@ -200,7 +200,7 @@ def test_second_derivatives_are_those_of_refits(fn: Callable[..., Any]) -> None:
     assert_derivatives(slope(fn, *POINTS[fn]), *POINTS[fn])
 
 
-@pytest.mark.parametrize("fn", named(NESTED, (weighted_line, series, groups)))
+@pytest.mark.parametrize("fn", named(NESTED, (weighted_line, series, groups, ragged_batch)))
 def test_modes_may_be_nested(fn: Callable[..., Any]) -> None:
     """The Hessian with respect to the last argument in four ways, and a third derivative."""
     *rest, last = map(jnp.asarray, POINTS[fn])
@@ -212,6 +212,7 @@ def test_modes_may_be_nested(fn: Callable[..., Any]) -> None:
     np.testing.assert_allclose(third(last), difference(second, (last,), (1.0,)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_jit_the_derivatives_are_the_same() -> None:
     for fn in (weighted_line, closed_over_batch):
         point = tuple(map(jnp.asarray, POINTS[fn]))

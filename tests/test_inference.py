@@ -179,41 +179,6 @@ def test_wald_errors_cover() -> None:
     assert np.all(np.abs(covered - 0.95) < 0.021), covered
 
 
-def test_argmax_derivatives_against_finite_differences() -> None:
-    x, y = jnp.asarray(DATA["x"]), jnp.asarray(DATA["y"])
-
-    def slope(y: Any, weights: Any, shift: Any) -> Any:
-        shifted = lambda params, obs, args: line(params, {"x": obs["x"] + args * obs["x"] ** 2, "y": obs["y"]})  # noqa: E731
-        best = mle.argmax(shifted, START, {"x": x, "y": y}, args=shift, weights=weights, constraints=RULES)
-        return best["slope"] + best["sigma"] ** 2
-
-    slope = jax.jit(slope)
-    point = (y, jnp.linspace(0.5, 1.5, 40), jnp.asarray(0.1))
-    gradients = jax.grad(slope, argnums=(0, 1, 2))(*point)
-    for which, where in [(0, 3), (0, 17), (1, 5), (2, ())]:
-        step = 1e-5
-        moved = [list(point), list(point)]
-        for sign, args in zip((1, -1), moved):
-            args[which] = args[which].at[where].add(sign * step) if where != () else args[which] + sign * step
-        numeric = (slope(*moved[0]) - slope(*moved[1])) / (2 * step)
-        np.testing.assert_allclose(gradients[which][where], numeric, rtol=1e-6)
-    _, forward = jax.jvp(lambda s: slope(point[0], point[1], s), (point[2],), (jnp.asarray(1.0),))
-    np.testing.assert_allclose(forward, gradients[2], rtol=1e-9)
-    many = jax.vmap(jax.grad(slope), in_axes=(0, None, None))(jnp.stack([y, y + 1]), *point[1:])
-    np.testing.assert_allclose(many[0], gradients[0], rtol=1e-9)
-
-
-def test_argmax_has_no_derivative_where_there_is_no_maximum() -> None:
-    x = jnp.linspace(-1, 1, 20)
-    design = jnp.column_stack([jnp.ones(20), x])
-
-    def coef(x: Any) -> Any:
-        return mle.argmax(logistic, np.zeros(2), {"x": x, "y": (design[:, 1] > 0).astype(float)})[1]
-
-    assert np.isfinite(coef(design))
-    assert np.all(np.isnan(jax.grad(coef)(design)))
-
-
 def test_log_likelihood_of_the_seeds() -> None:
     """Sums of logs where products underflow; a likelihood is a function of the parameter."""
     density = lambda p, heads: jnp.where(heads, jnp.log(p), jnp.log1p(-p))  # noqa: E731

@@ -15,7 +15,7 @@ from .harness import Measured, machine, measure
 
 WORKLOADS = (
     *("flights", "spots", "negative_binomial", "decays", "ragged_logistic", "distributions"),
-    *("large_logistic", "mixture", "inference", "cold_start"),
+    *("large_logistic", "mixture", "inference", "derivatives", "cold_start"),
 )
 RESULTS = Path(__file__).parent / "results"
 

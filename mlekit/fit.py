@@ -53,6 +53,11 @@ def fit(
 
     $$\hat\theta = \arg\max_\theta \sum_i w_i \log p(x_i \mid \theta)$$
 
+    The estimates, the log-likelihood and all that a `Fit` says of their uncertainty have exact derivatives with
+    respect to data, weights, `args`, whatever the log-density closes over, the ends of constraints and the values
+    of fixed parameters: in forward and in reverse mode, to every order, through no step of the search. Where no
+    maximum is proven they are NaN, and so are those of the certificate, which describes the search.
+
     Args:
         log_density: `log_density(params, obs)`, the scalar log-density of ONE observation; with `args` it is
             `log_density(params, obs, args)`. A `mle.Model` or the result of `mle.joint` as well.
@@ -148,8 +153,7 @@ def argmax(
 
     $$\frac{\partial \hat\theta}{\partial x} = I^{-1} \frac{\partial^2 \ell}{\partial\theta\, \partial x}$$
 
-    by the implicit function theorem, with respect to data, weights and `args`, in forward and in reverse
-    mode; no derivative runs through the search. Where no maximum is proven the derivative is NaN.
+    by the implicit function theorem, as for `mle.fit`, whose `params` these are.
 
     Args:
         log_density: as in `mle.fit`, like all the others.

@@ -117,7 +117,7 @@ def gradients(n_sets: int, rows: int, what: str) -> Workload:
         import optimistix
 
         needs("optimistix")
-        solver = optimistix.BFGS(rtol=1e-9, atol=1e-9)
+        solver: Any = optimistix.BFGS(rtol=1e-9, atol=1e-9)
 
         def best(one: Any) -> Any:
             return optimistix.minimise(loss, solver, jnp.asarray(begin), one, max_steps=200, throw=False).value

@@ -14,13 +14,14 @@ from jaxtyping import Array, Float
 
 from .. import pieces
 from ..collection import Collection
+from ..implicit import without_derivative
 from ..loop import Solution
 from ..model import Model
 from ..parameters import Parameters
 from ..solvers import Stop, choose_solver
 from ..solvers.base import usual_tolerance
 from ..status import Status
-from ..trees import is_array, tracing
+from ..trees import is_array, traced, tracing
 from .each import collection
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def refit(
 ) -> Solution:
     """The maxima of all data sets of a collection from starts nearby, by the solver that suits them.
 
+    They have no derivatives: NaN.
+
     Args:
         everything: the data sets.
         model: the model.
@@ -83,7 +86,12 @@ def refit(
     stop = Stop(
         jnp.asarray(usual_tolerance(parameters.dtype), parameters.dtype), jnp.asarray(solver.patience, jnp.int32)
     )
-    return pieces.solve(everything, model, parameters, leaves, solver, stop, report=report, near=True)
+    operands = (everything.rows, everything.weights, everything.args, model, parameters, leaves)
+    still = lambda leaf: jax.lax.stop_gradient(leaf) if traced(leaf) else leaf  # noqa: E731
+    rows, weights, args, model, parameters, leaves = jax.tree.map(still, operands)
+    everything = dataclasses.replace(everything, rows=rows, weights=weights, args=args)
+    found = pieces.solve(everything, model, parameters, leaves, solver, stop, report=report, near=True)
+    return without_derivative(found, operands)
 
 
 def from_better(fit: Fit, free: Float[Array, "n_sets n_free"], those: Any) -> Fit:

@@ -123,27 +123,30 @@ def local(
         free: the maximum.
         proven: whether it is one.
     """
-    change, spoilt = only_if(proven, change, (free, jnp.zeros((), free.dtype)))
+    here = objective(operands)
+    more = differential(lambda operands: objective(operands).likelihood.n_obs, operands, change)
+    n_obs = more if jnp.issubdtype(more.dtype, jnp.inexact) else None
 
     def near(operands: PyTree) -> tuple[Array, ...]:
         """What changes while the free vector stays."""
         here = objective(operands)
         loss, gradient = here.gradient(free)
-        return gradient, -loss * here.n_obs, here.parameters.natural_vector(free), here.likelihood.n_obs
+        return gradient, here.parameters.natural_vector(free), -loss * here.n_obs
 
-    turn, rise, drift, more = differential(near, operands, change)
-    turn, rise = jax.tree.map(jnp.add, (turn, rise), spoilt)
-    here = objective(operands)
-    n_obs = more if jnp.issubdtype(more.dtype, jnp.inexact) else None
+    like = (free, here.parameters.natural_vector(free), jnp.zeros((), free.dtype))
+    change, spoilt = only_if(proven, change, like)
+    turn, drift, rise = jax.tree.map(jnp.add, differential(near, operands, change), spoilt)
     if free.size > DENSE_CERTIFICATE:
         ahead = -matrix_free.solve(here, free, turn)
         _, moved = jax.jvp(here.parameters.natural_vector, (free,), (ahead,))
         return Local(None, ahead, None, drift + moved, rise, n_obs)
     unit = jnp.eye(free.size, dtype=free.dtype)
+    jacobian = here.parameters.jacobian(free)
     return Local(
         hessian=jnp.where(proven, here.hessian(free)[2], unit) if free.size else unit,
         turn=turn,
-        jacobian=here.parameters.jacobian(free),
+        # Far out it may be infinite, and what nobody asks for must stay zero.
+        jacobian=jnp.where(proven | jnp.isfinite(jacobian), jacobian, 1.0),
         drift=drift,
         rise=rise,
         n_obs=n_obs,

@@ -120,10 +120,10 @@ SAID: dict[str, Callable[[Any], Any]] = {
     "bic": lambda fit: fit.bic,
     "influence": lambda fit: fit.influence(),
 }
-FAST = ("standard_errors",)
 
 
-@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in SAID])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAID)
 def test_derivatives_of_uncertainty(name: str) -> None:
     """Of a single fit and of a ragged batch, with respect to data, weights and args at once."""
 
@@ -132,6 +132,19 @@ def test_derivatives_of_uncertainty(name: str) -> None:
         return jnp.concatenate([jnp.ravel(leaf) for fit in fits for leaf in jax.tree.leaves(SAID[name](fit))])
 
     assert_derivatives(said, Y, WEIGHTS, 0.1)
+
+
+def test_derivatives_of_errors() -> None:
+    def errors(y: Any, weights: Any, bend: Any) -> Any:
+        fits = batch(y, weights, bend)
+        return jnp.concatenate(
+            [
+                jnp.ravel(leaf)
+                for leaf in jax.tree.leaves((fits.standard_errors(), fits.intervals(method="wald-free")))
+            ]
+        )
+
+    assert_derivatives(errors, Y, WEIGHTS, 0.1)
 
 
 def test_derivatives_of_profile_intervals() -> None:

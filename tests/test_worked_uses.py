@@ -88,6 +88,7 @@ def test_random_intercepts_agree_with_statsmodels() -> None:
 # Learned features.
 
 
+@pytest.mark.slow
 def test_learned_features_beat_pixels() -> None:
     use = worked_use("learned_features")
     fitting, judging, test = use.odd_digits()
@@ -153,6 +154,7 @@ def test_two_steps_with_one_instrument_have_textbook_errors() -> None:
     np.testing.assert_allclose(covariance, textbook, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_two_steps_with_two_instruments_allow_for_their_disagreement() -> None:
     estimates, covariance, naive = in_two_steps(("motheduc", "fatheduc"))
     wanted, textbook, lee = two_stages(worked_use("two_steps").working_women(), ("motheduc", "fatheduc"))

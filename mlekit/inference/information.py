@@ -47,7 +47,9 @@ def inverse(objective: Objective, free: Float[Array, " n_free"], kind: str) -> F
     unit matrix. So it loses no more digits than an orthogonal factorisation of all rows would: half of what
     their product loses. (Cholesky QR twice: Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015.)
     """
-    if kind == "observed" or not free.size:
+    if not free.size:  # every parameter is fixed
+        return jnp.zeros((0, 0), free.dtype)
+    if kind == "observed":
         return inverse_matrix(information(objective, free, "observed"))
     still = jax.lax.stop_gradient(information(objective, free, kind))
     first = root_of_inverse(still)

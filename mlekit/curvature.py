@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .likelihood import Likelihood, weighted_rows, weighted_sum
+from .likelihood import Likelihood, scaled_rows
 from .linear_algebra import WRITTEN_OUT
 from .parameters import Parameters
 
@@ -86,8 +86,8 @@ def information(
         values, slopes = jax.vmap(jax.value_and_grad(one))(predictions, data)
         curvature = jax.vmap(jax.hessian(one) if observed else regression.information)(predictions, data)
         if weights is not None:
-            slopes, curvature = (weighted_rows(rows, weights.astype(free.dtype)) for rows in (slopes, curvature))
-        return weighted_sum(values, weights), slopes, -curvature if observed else curvature
+            slopes, curvature = (scaled_rows(rows, weights) for rows in (slopes, curvature))
+        return jnp.sum(scaled_rows(values, weights)), slopes, -curvature if observed else curvature
 
     whole = lambda z: jax.vmap(predict, in_axes=(None, 0))(z, data)  # noqa: E731
     second: Any = 0

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from . import devices, reverse
 from .data import as_arrays, as_weights
 from .model import Model, as_model
-from .trees import where_rows
+from .trees import traced, where_rows
 
 #: Numbers that a block of rows of a single data set takes, its data and as many tangents as there are parameters:
 #: on a CPU what fits into a core's cache, elsewhere what memory can spare. And rows of a block at most on a CPU.
@@ -118,11 +118,15 @@ class Likelihood(eqx.Module):
 
     def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
         """The sum, over all rows at once: differentiable in every way."""
-        return self.block_sum(params, *self.whole())
+        here = self.weighing(params) if traced(self.weights) else self
+        return here.block_sum(params, *here.whole())
 
     def block_sum(self, params: PyTree, data: PyTree, weights: Array | None) -> Float[Array, ""]:
         """The log-likelihood of one block of rows."""
-        return weighted_sum(self._values(params, data), weights)
+        values = self._values(params, data)
+        if values.ndim == 0:
+            return values
+        return jnp.sum((weighted_rows if self.model.is_joint else scaled_rows)(values, weights))
 
     def block_scores(self, vector: Array, natural: Callable[[Array], PyTree], data: PyTree) -> tuple[Array, Array]:
         """Log-densities of a block of rows, and their gradients with respect to `vector`."""
@@ -349,21 +353,23 @@ def log_likelihood(
     return Likelihood(as_model(log_density), data, weights, args).log_likelihood(params)
 
 
-def weighted_sum(values: Array, weights: Array | None) -> Array:
-    """Sum of weighted values, where a weight of zero silences any value."""
-    if weights is None or values.ndim == 0:
-        return jnp.sum(values)
-    return jnp.sum(weighted_rows(values, weights))
+def scaled_rows(rows: Array, weights: Array | None) -> Array:
+    """Rows times their weights, if one that counts stands for each that does not, as in the blocks of a sum."""
+    return rows if weights is None else _beside(weights, rows) * rows
 
 
 def weighted_rows(rows: Array, weights: Array | None) -> Array:
     """Rows times their weights, where a weight of zero silences any row."""
     if weights is None:
         return rows
-    w = weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
+    w = _beside(weights, rows)
     known = (w > 0) | jnp.isfinite(rows)
     w = known_where(known, w)
     return jnp.where(known, w * rows, w)
+
+
+def _beside(weights: Array, rows: Array) -> Array:
+    return weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
 
 
 def known_where(known: Array, weights: Array) -> Array:

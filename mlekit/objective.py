@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from . import curvature
-from .likelihood import Likelihood, weighted_rows, weighted_sum
+from .likelihood import Likelihood, scaled_rows
 from .parameters import Parameters
 
 
@@ -84,8 +84,8 @@ class Objective(eqx.Module):
 
         def outer_product(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
             values, scores = self.likelihood.block_scores(free, self.parameters.natural, data)
-            weighted = weighted_rows(scores, weights)
-            return -weighted_sum(values, weights), -jnp.sum(weighted, axis=0), weighted.T @ scores
+            weighted = scaled_rows(scores, weights)
+            return -jnp.sum(scaled_rows(values, weights)), -jnp.sum(weighted, axis=0), weighted.T @ scores
 
         def information(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
             exact = kind == "hessian"

@@ -364,6 +364,11 @@ def test_weights_of_zero() -> None:
     one_sided = (4 * more - most - 3 * best(weights, x)) / 2e-4
     np.testing.assert_allclose(found[3], one_sided, rtol=1e-6)
 
+    coef = jnp.ones(3)
+    heights = jax.grad(lambda w: mle.log_likelihood(logistic, coef, {"x": x, "y": data["y"]}, weights=w))(weights)
+    contributions = jax.vmap(logistic, (None, 0))(coef, {"x": x, "y": jnp.asarray(data["y"])})
+    np.testing.assert_allclose(heights, contributions, rtol=1e-12)
+
     unknown = x.at[3, 2].set(jnp.nan)
     spoilt = jax.grad(best)(weights, unknown)
     assert np.isnan(spoilt[3])

@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Most of the time goes into compiling, and most of that for speed that tests do not need. Later versions of JAX stop
-# at a flag that they do not know.
+# Most of the time goes into compiling, and most of that for speed that tests do not need.
+# Later versions of JAX stop at a flag that they do not know.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),

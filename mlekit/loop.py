@@ -94,7 +94,7 @@ def search(
 
     Returns:
         The last state, and the steps taken in all. The state is one of Newton's unless parameters are too
-        many for a dense Hessian; then the solver's own, and what it believes is still to be proven.
+        many for a dense Hessian; then it says what the solver believes, which is still to be proven.
     """
     newton = solver if isinstance(solver, Newton) else Newton()
     exact, opening = newton is solver, drive if opening is None else opening
@@ -104,8 +104,8 @@ def search(
     first = Scoring(newton.radius) if exact else solver
     limit = jnp.minimum(stop.max_steps, WARM_UP) if exact else stop.max_steps
     state = opening(first, mapped(first.init)(free), Stop(stop.tolerance, limit))
-    if free.shape[-1] > DENSE_CERTIFICATE:
-        return state, state.steps
+    if not exact and free.shape[-1] > DENSE_CERTIFICATE:
+        return matrix_free.Arrived(state.free, state.loss, state.status), state.steps
     believes = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
     left = jnp.maximum(stop.max_steps - state.steps, 1) if exact else jnp.where(believes, PROOF_STEPS, 1)
     begun = mapped(newton.take_over)(state)
@@ -130,7 +130,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
     """
     parameters, likelihood = objective.parameters, objective.likelihood
     dtype = parameters.dtype
-    dense = hasattr(state, "curvature")
+    dense = not isinstance(state, matrix_free.Arrived)
     if not dense:
         state = matrix_free.prove(objective, state, stop)
         steps = steps + state.steps

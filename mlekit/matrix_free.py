@@ -22,8 +22,8 @@ STEPS = 12
 #: How small conjugate gradients leave the residual of a derivative, by the bits of a number; that of a step, which
 #: others follow; and that of an eigenvector.
 RESIDUAL, OF_STEP, OF_EIGENVECTOR = {64: 1e-10, 32: 1e-5}, 1e-5, 1e-5
-#: Products with vectors for one solution at most, for each parameter.
-PATIENCE = 2
+#: Products with vectors for one solution at most: for each parameter, and in all.
+PATIENCE, IN_ALL = 2, 10_000
 #: Steps of power iteration for the largest eigenvalue, and solutions for the least.
 LARGEST, LEAST = 30, 6
 
@@ -88,7 +88,7 @@ def conjugate_gradients(times: Callable[[Array], Array], right: Float[Array, " k
 
     def going(carry: Any) -> Array:
         *_, square, definite, steps = carry
-        return (square > target) & definite & (steps < PATIENCE * k)
+        return (square > target) & definite & (steps < min(PATIENCE * k, IN_ALL))
 
     def step(carry: Any) -> Any:
         x, rest, direction, square, _, steps = carry
@@ -106,6 +106,20 @@ def conjugate_gradients(times: Callable[[Array], Array], right: Float[Array, " k
     return Solved(x, definite, square <= target)
 
 
+class Arrived(eqx.Module):
+    """Where a solver came to, for what it believes to be proven.
+
+    Args:
+        free: the free vector.
+        loss: there, as the solver knows it.
+        status: what it believes.
+    """
+
+    free: Float[Array, " n_free"]
+    loss: Float[Array, ""]
+    status: Int[Array, ""]
+
+
 class Proof(eqx.Module):
     """What proves or refutes a maximum; the fields are those of a `Solution`, `weak` on the free scale."""
 
@@ -120,7 +134,7 @@ class Proof(eqx.Module):
     weak: Float[Array, " n_free"]
 
 
-def prove(objective: Objective, state: Any, stop: Stop) -> Proof:
+def prove(objective: Objective, state: Arrived, stop: Stop) -> Proof:
     """Newton steps from a point where a solver believes to have arrived, and the extreme eigenvalues there.
 
     A maximum is proven as `solvers.convergence` says, by two points in a row within tolerance, the second reached
@@ -128,13 +142,17 @@ def prove(objective: Objective, state: Any, stop: Stop) -> Proof:
 
     Args:
         objective: the objective.
-        state: the solver's last state.
+        state: where the solver came to.
         stop: when to stop.
     """
-    believed = state.status == Status.converged
+    believed = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
     n_obs, dtype = objective.n_obs, state.free.dtype
     eps, k = jnp.finfo(dtype).eps, state.free.size
-    scale = jax.lax.cond(believed, lambda: units(objective, state.free), lambda: jnp.ones_like(state.free))
+    scale, loss, gradient = jax.lax.cond(
+        believed,
+        lambda: (units(objective, state.free), *objective.gradient(state.free)),
+        lambda: (jnp.ones_like(state.free), state.loss, jnp.zeros_like(state.free)),
+    )
     floor = 0.5 * n_obs * (32 * eps) ** 2 * k
     scaled = lambda free: lambda vector: product(objective, free)(vector / scale) / scale  # noqa: E731
 
@@ -161,21 +179,22 @@ def prove(objective: Objective, state: Any, stop: Stop) -> Proof:
         return free, loss, gradient, found.vector, quiet, delta, status, steps + 1
 
     none, unknown = jnp.asarray(0, jnp.int32), jnp.asarray(jnp.nan, dtype)
-    status = jnp.where(believed, RUNNING, state.status).astype(jnp.int32)
-    carry = (state.free, state.loss, state.gradient, jnp.zeros_like(state.free), none, unknown, status, none)
+    spent = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
+    status = jnp.where(believed, RUNNING, spent).astype(jnp.int32)
+    carry = (state.free, loss, gradient, jnp.zeros_like(state.free), none, unknown, status, none)
     carry = jax.lax.while_loop(lambda carry: (carry[-2] == RUNNING) & (carry[-1] < STEPS), step, carry)
     free, loss, gradient, _, _, delta, status, steps = carry
     status = jnp.where(status == RUNNING, Status.stalled, status)
 
-    least, weak, identified, largest = jax.lax.cond(
+    verdict, least, weak, largest = jax.lax.cond(
         status == Status.converged,
         lambda: _extremes(scaled(free), k, dtype),
-        lambda: (unknown, jnp.full(k, jnp.nan, dtype), jnp.asarray(True), unknown),
+        lambda: (status, unknown, jnp.full(k, jnp.nan, dtype), unknown),
     )
     return Proof(
         free=free,
         loss=loss,
-        status=jnp.where(identified, status, Status.not_identified),
+        status=verdict,
         steps=steps,
         decrement=delta,
         gradient_norm=jnp.where(believed, norm(gradient / scale), jnp.nan),
@@ -186,27 +205,29 @@ def prove(objective: Objective, state: Any, stop: Stop) -> Proof:
 
 
 def _extremes(times: Callable[[Array], Array], k: int, dtype: Any) -> tuple[Array, ...]:
-    """The least eigenvalue and its eigenvector by inverse iteration; whether all are positive; the largest."""
+    """What the eigenvalues say: a status; the least, with its eigenvector, by inverse iteration; the largest."""
     # Numbers at random have a part along every eigenvector.
     begin = jax.random.normal(jax.random.key(0), (k,), dtype) / k**0.5
 
     def inwards(carry: Any, _: Any) -> tuple[Any, None]:
-        vector, _, fine = carry
+        vector, _, definite, settled = carry
         found = conjugate_gradients(times, vector, OF_EIGENVECTOR)
         size = norm(found.vector)
-        fine &= found.definite & found.settled
-        return (found.vector / size, jnp.sum(vector * found.vector) / size**2, fine), None
+        least = jnp.sum(vector * found.vector) / size**2
+        return (found.vector / size, least, definite & found.definite, settled & found.settled), None
 
-    unknown = jnp.asarray(jnp.nan, dtype)
-    (weak, least, fine), _ = jax.lax.scan(inwards, (begin, unknown, jnp.asarray(True)), length=LEAST)
+    unknown, yes = jnp.asarray(jnp.nan, dtype), jnp.asarray(True)
+    (weak, least, definite, settled), _ = jax.lax.scan(inwards, (begin, unknown, yes, yes), length=LEAST)
 
     def outwards(_: Any, vector: Array) -> Array:
         image = times(vector)
         return image / norm(image)
 
     largest = norm(times(jax.lax.fori_loop(0, LARGEST, outwards, begin)))
-    fine &= least > singular_below(k, dtype)
-    return jnp.where(fine, least, jnp.nan), weak, fine, largest
+    definite &= ~(least <= singular_below(k, dtype))
+    proven = definite & settled
+    status = jnp.where(proven, Status.converged, jnp.where(definite, Status.stalled, Status.not_identified))
+    return status.astype(jnp.int32), jnp.where(proven, least, jnp.nan), weak, largest
 
 
 def solve(objective: Objective, free: Float[Array, " n_free"], right: Float[Array, " n_free"]) -> Array:

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import export
 from jax.scipy.special import digamma, gammaln, polygamma
@@ -437,6 +438,24 @@ def test_many_parameters_without_a_hessian(many: int) -> None:
         first = jax.jit(jax.grad(lambda t: jnp.sin(fit(t).params) @ turn))
         second = jax.jit(jax.grad(jax.grad(lambda t: jnp.sin(fit(t).params) @ turn)))(1.0)
         np.testing.assert_allclose(second, difference(first, (jnp.asarray(1.0),), (1.0,)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("solver", [mle.Scoring(), optax.adam(0.03)], ids=["scoring", "adam"])
+def test_many_parameters_are_proven_for_every_solver(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the curvature that a solver goes by nor its own belief proves a maximum."""
+    density = lambda coef, obs: norm.logpdf(obs["y"], obs["x"] @ coef)  # noqa: E731
+    x = RNG.normal(size=(120, 40)) / 6
+    x[:, 1] = x[:, 0] + 0.2 * x[:, 1]  # one eigenvalue far below the others
+    y = 2 * RNG.normal(size=120)  # of twice the noise that the model has, so that scores tell another curvature
+    monkeypatch.setattr("mlekit.loop.DENSE_CERTIFICATE", 30)
+    found = mle.fit(density, np.zeros(40), {"x": x, "y": y}, solver=solver)
+    assert found.status == "converged"
+    np.testing.assert_allclose(found.params, np.linalg.lstsq(x, y)[0], atol=1e-9)
+    unit = np.sqrt(np.mean(((y - x @ found.params)[:, None] * x) ** 2, axis=0))
+    least = np.linalg.eigvalsh(x.T @ x / 120 / unit / unit[:, None])[0]
+    np.testing.assert_allclose(found.certificate.min_eigenvalue, least, rtol=1e-3)
+    copied = np.concatenate([x[:, :1], x[:, :-1]], axis=1)
+    assert mle.fit(density, np.zeros(40), {"x": copied, "y": y}, solver=solver).status != "converged"
 
 
 def test_many_parameters_that_are_not_identified(many: int) -> None:

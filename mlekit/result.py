@@ -26,6 +26,7 @@ from .inference import (
     information,
     intervals,
     profile,
+    residuals,
 )
 from .loop import Solution
 from .model import Model
@@ -327,6 +328,64 @@ class Fit(Fitted):
         Source: Cook 1986, *Assessment of Local Influence*.
         """
         return each.evaluate_proven(self, influence.influence(each.longest(self)), self.solution.free)
+
+    def pit(self, key: Any = None) -> Float[Array, "... n_obs"]:
+        r"""The probability integral transform: the share of the fitted distribution below each observation.
+
+        $$u_i = F(y_i \mid \hat\theta), \qquad \text{of whole numbers} \quad
+        u_i = F(y_i) - v_i\, p(y_i), \quad v_i \sim U(0, 1)$$
+
+        Uniform where the model is right, but for the estimation of its parameters. `mle.goodness_of_fit_test`
+        tests that, `mle.plot.pit` draws it.
+
+        Args:
+            key: random key, for responses that are whole numbers; not for others. A `mle.regression` knows of
+                which kind its responses are; of any other model a key says that they are whole numbers.
+
+        Returns:
+            One number an observation, between 0 and 1; NaN where a ragged batch is padded, and where the fit did
+            not converge.
+
+        Raises:
+            ValueError: a model without `log_cdf`, or whole numbers without a key.
+
+        Example:
+            >>> import jax.numpy as jnp, mlekit as mle
+            >>> model = mle.regression(lambda rate, obs: rate, mle.families.exponential)
+            >>> fit = mle.fit(model, 1.0, {"y": jnp.array([0.5, 1.0, 1.5])}, constraints=mle.positive)
+            >>> print(fit.pit().round(3))
+            [0.393 0.632 0.777]
+
+        Source: Rosenblatt 1952; for whole numbers Dunn and Smyth 1996.
+        """
+        return residuals.pit(self, key)
+
+    def residuals(self, key: Any = None) -> Float[Array, "... n_obs"]:
+        r"""Quantile residuals: standard normal where the model is right, whatever its distribution is.
+
+        $$r_i = \Phi^{-1}(u_i)$$
+
+        with the shares $u_i$ of `pit`. `mle.plot.residuals` and `mle.plot.qq` draw them.
+
+        Args:
+            key: random key, for responses that are whole numbers, as in `pit`.
+
+        Returns:
+            One number an observation; NaN where a ragged batch is padded, and where the fit did not converge.
+
+        Raises:
+            ValueError: a model without `log_cdf`, or whole numbers without a key.
+
+        Example:
+            >>> import jax.numpy as jnp, mlekit as mle
+            >>> model = mle.regression(lambda mean, obs: (mean, 2.0), mle.families.normal)
+            >>> fit = mle.fit(model, 0.0, {"y": jnp.array([-3.0, 0.0, 3.0])})
+            >>> print(fit.residuals().round(3))
+            [-1.5  0.   1.5]
+
+        Source: Dunn and Smyth 1996, *Randomized Quantile Residuals*.
+        """
+        return residuals.residuals(self, key)
 
     def diagnose(self) -> diagnosis.Diagnosis:
         """What there is to say of the standard errors: parameters that move together, a model in doubt.

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -21,6 +20,7 @@ from .each import evaluate, in_batch, index
 from .hypothesis import HypothesisTest
 from .refit import leaves_at, refit, shared_collection, shared_parameters
 from .resample import again, drawn
+from .residuals import log_cdfs
 from .simulate import need_simulator
 
 if TYPE_CHECKING:
@@ -137,12 +137,7 @@ class _Measure(eqx.Module):
         data, counts = likelihood.aligned()
         if not isinstance(self.statistic, str):
             return jnp.asarray(self.statistic(params, data, *extra))
-        log_cdf = likelihood.model.log_cdf
-        assert log_cdf is not None
-        if likelihood.model.is_joint:
-            values = log_cdf(params, data, *extra)
-        else:
-            values = jax.vmap(lambda obs: log_cdf(params, obs, *extra))(data)
+        values = log_cdfs(likelihood, params)
         n = likelihood.rows if counts is None else jnp.sum(counts)
         fine = jnp.ones(values.shape, bool) if counts is None else counts > 0
         u = jnp.sort(jnp.where(fine, jnp.exp(values), jnp.inf))

@@ -19,11 +19,12 @@ from .collection import Collection
 from .compilation import Held
 from .data import as_arrays, as_lengths, as_weights
 from .groups import Groups
+from .history import History
 from .likelihood import Likelihood, block_rows, default_float, is_inexact, n_rows
 from .loop import Solution
 from .model import as_model
 from .parameters import leaf_name
-from .report.progress import batch_bar
+from .report.progress import batch_bar, fit_bar
 from .result import Fit, make_fit
 from .solvers import Solver, Stop, choose_solver
 from .solvers.base import usual_tolerance
@@ -48,6 +49,7 @@ def fit(
     starts: int | None = None,
     key: Any = None,
     progress: bool = False,
+    history: bool = False,
 ) -> Fit:
     r"""The maximum-likelihood fit of one data set.
 
@@ -77,7 +79,8 @@ def fit(
             in a single observation tells, some much closer and some much further; or an `init` that takes a key
             draws them all.
         key: random key for the starts, such as `jax.random.key(0)`.
-        progress: show a line with steps, log-likelihood and decrement while it runs.
+        progress: show a line with steps, log-likelihood and decrement while it runs; not inside `jit`.
+        history: keep the path of the search, of many starts that of the first, as `Fit.history`.
 
     Returns:
         A `Fit`. Numerical trouble is its `status`, never an exception.
@@ -88,7 +91,8 @@ def fit(
 
     Raises:
         ValueError: leaves of different lengths, an empty data set, a start outside its constraint, constraints
-            that do not match `init`, starts without a key, or a log-density that does not return one number.
+            that do not match `init`, starts without a key, a log-density that does not return one number, or
+            `history` inside `jit` or `vmap`.
         TypeError: an argument of the wrong kind, or a log-density that returns no floating-point number.
 
     Example:
@@ -117,12 +121,15 @@ def fit(
     problem, drawn = _problem(log_density, init, data, args, constraints, weights, solver, max_steps, tolerance)
     likelihood = problem.likelihood
 
-    def search(problem: single.Problem, others: Any) -> tuple[Solution, modes.Modes | None]:
+    def search(problem: single.Problem, others: Any) -> tuple[Solution, modes.Modes | None, History | None]:
         keys, drawn = others
-        found = single.solve(problem, progress)
-        return (found, None) if keys is None else single.best_of(keys, drawn, found, problem, progress)
+        with fit_bar(progress, problem.solver.name, (problem, others)) as bar:
+            found, path = single.solve(problem, bar, history)
+        if keys is None:
+            return found, None, path
+        return *single.best_of(keys, drawn, found, problem, progress), path
 
-    found, optima = implicit.maximum(problem, (keys, drawn), search, single.over)
+    found, optima, path = implicit.maximum(problem, (keys, drawn), search, single.over)
     return make_fit(
         found,
         problem.objective.parameters,
@@ -134,6 +141,7 @@ def fit(
         index=None,
         solver=problem.solver.name,
         optima=optima,
+        path=path,
     )
 
 
@@ -237,7 +245,7 @@ def fit_batch(
         starts: as in `mle.fit`, for each set.
         key: random key for the starts; all sets share the draws, so that none depends on the others.
         lanes: number of lanes; by default as many as fill a core's cache.
-        progress: show a bar with finished sets, fits per second and statuses.
+        progress: show a bar with finished sets, fits per second and statuses; not inside `jit`.
 
     Returns:
         A `Fit` whose leaves have a leading axis of data sets, in the order of `data`.

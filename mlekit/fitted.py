@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from .certificate import Certificate
 from .compilation import Held
+from .history import History
 from .implicit import without_derivative
 from .inference import criteria, each
 from .loop import Solution
@@ -37,6 +38,7 @@ class Fitted(eqx.Module):
     solver: str = eqx.field(static=True)
     weight_column: str | None = eqx.field(static=True, default=None)
     optima: Modes | None = None  # without `params`, whose tree may hold what is no array
+    path: History | None = None  # likewise
 
     @property
     def parameters(self) -> Parameters:
@@ -123,6 +125,13 @@ class Fitted(eqx.Module):
             return None
         found = without_derivative(self.optima, self)
         return dataclasses.replace(found, params=self.parameters.tree(found.vector))
+
+    @property
+    def history(self) -> History | None:
+        """The path of the search, of many starts that of the first; `None` without `history=True`."""
+        if self.path is None:
+            return None
+        return dataclasses.replace(self.path, params=self.parameters.tree(self.path.vector))
 
     @property
     def parameter_names(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .objective import Objective
 from .solvers import Stop
@@ -33,8 +33,8 @@ def is_large(objective: Objective) -> bool:
     return objective.likelihood.n_blocks >= 3 * SAMPLE_BLOCKS
 
 
-def run(solver: Stepwise, objective: Objective, state: Any, stop: Stop) -> Any:
-    """The solver's last state on a large data set.
+class Steps(eqx.Module):
+    """The steps of a solver on a large data set, as `loop.Steps` are those on any.
 
     It searches a sample first, blocks of rows from all over the data set. From its maximum, a method in a trust
     region goes on with the sample's curvature, on gradients of all rows, for as long as every step gains much
@@ -44,48 +44,74 @@ def run(solver: Stepwise, objective: Objective, state: Any, stop: Stop) -> Any:
     Args:
         solver: the solver.
         objective: the objective.
-        state: where the solver begins.
         stop: when to stop; steps on the sample do not count.
+        start: where the solver begins.
+        n_obs: number of observations, of the sample and in all.
     """
-    start = state.free
-    loose = jnp.maximum(stop.tolerance, jnp.asarray(SAMPLE_TOLERANCE, stop.tolerance.dtype))
 
-    def rows(stride: Any) -> Objective:
-        likelihood = dataclasses.replace(objective.likelihood, stride=stride)
-        return dataclasses.replace(objective, likelihood=likelihood)
+    solver: Stepwise
+    objective: Objective
+    stop: Stop
+    start: Float[Array, " n_free"]
+    n_obs: tuple[Array, Array]
 
-    all_obs, stride = objective.n_obs, jnp.asarray(objective.likelihood.n_blocks // SAMPLE_BLOCKS)
-    sample_obs = rows(stride).n_obs
+    def begin(self, state: Any) -> tuple[Any, Array, Array]:
+        """The state, the phase, and the steps on all rows."""
+        first = jnp.where(self.stop.max_steps >= FEWEST_STEPS, SAMPLE, WHOLE)
+        return state, first, jnp.zeros_like(state.steps)
 
-    def runs(state: Any, phase: Array, steps: Array) -> Array:
-        # The last step is for all rows with their own curvature: what came before proves nothing.
-        most = jnp.where(phase == CHORD, stop.max_steps - 1, stop.max_steps)
-        spent = jnp.where(phase == SAMPLE, state.steps >= SAMPLE_STEPS, steps >= most)
-        return (state.status == RUNNING) & ~spent
+    def unfinished(self, carry: tuple[Any, Array, Array]) -> Array:
+        """Whether there is anything left to do."""
+        return (carry[1] != WHOLE) | self._runs(*carry)
 
-    def step(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
+    def step(self, carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
+        """A step, and what follows if its phase has done its work."""
+        solver, objective, stop = self.solver, self.objective, self.stop
         before, phase, steps = carry
         sampled = phase == SAMPLE
-        n_obs = jnp.where(sampled, sample_obs, all_obs)
-        found = _derivatives(solver, rows(jnp.where(sampled, stride, 1)), n_obs, before, phase)
+        n_obs = jnp.where(sampled, *self.n_obs)
+        part = _every(objective, jnp.where(sampled, _stride(objective), 1))
+        loose = jnp.maximum(stop.tolerance, jnp.asarray(SAMPLE_TOLERANCE, stop.tolerance.dtype))
+        found = _derivatives(solver, part, n_obs, before, phase)
         state = solver.learn(before, found, n_obs, Stop(jnp.where(sampled, loose, stop.tolerance), stop.max_steps))
         steps = steps + ~sampled
-        over, following, new = _hand_over(solver, before, state, phase, start)
-        over = (phase != WHOLE) & (over | ~runs(state, phase, steps))
+        over, following, new = _hand_over(solver, before, state, phase, self.start)
+        over = (phase != WHOLE) & (over | ~self._runs(state, phase, steps))
         # Other rows may forbid where the sample has its maximum.
         forbidden = ~sampled & (steps == 1) & (state.status == Status.nonfinite_start)
-        new = jax.tree.map(lambda new, fresh: jnp.where(forbidden, fresh, new), new, solver.init(start))
+        new = jax.tree.map(lambda new, fresh: jnp.where(forbidden, fresh, new), new, solver.init(self.start))
         following, over = jnp.where(forbidden, WHOLE, following), over | forbidden
         state = jax.tree.map(lambda new, old: jnp.where(over, new, old), new, state)
         return state, jnp.where(over, following, phase), steps
 
-    def unfinished(carry: tuple[Any, Array, Array]) -> Array:
-        state, phase, steps = carry
-        return (phase != WHOLE) | runs(state, phase, steps)
+    def state(self, carry: tuple[Any, Array, Array]) -> Any:
+        """The solver's state, with the steps on all rows."""
+        return eqx.tree_at(lambda s: s.steps, carry[0], carry[2])
 
-    first = jnp.where(stop.max_steps >= FEWEST_STEPS, SAMPLE, WHOLE)
-    state, _, steps = jax.lax.while_loop(unfinished, step, (state, first, jnp.zeros_like(state.steps)))
-    return eqx.tree_at(lambda s: s.steps, state, steps)
+    def of_all_rows(self, carry: tuple[Any, Array, Array]) -> Array:
+        """Whether that state knows the log-likelihood of the whole data set."""
+        return (carry[1] != SAMPLE) & jnp.isfinite(carry[0].loss)
+
+    def _runs(self, state: Any, phase: Array, steps: Array) -> Array:
+        # The last step is for all rows with their own curvature: what came before proves nothing.
+        most = jnp.where(phase == CHORD, self.stop.max_steps - 1, self.stop.max_steps)
+        spent = jnp.where(phase == SAMPLE, state.steps >= SAMPLE_STEPS, steps >= most)
+        return (state.status == RUNNING) & ~spent
+
+
+def steps(solver: Stepwise, objective: Objective, stop: Stop, start: Float[Array, " n_free"]) -> Steps:
+    """The steps, with what all of them need computed once."""
+    return Steps(solver, objective, stop, start, (_every(objective, _stride(objective)).n_obs, objective.n_obs))
+
+
+def _stride(objective: Objective) -> Array:
+    """Every how many blocks of rows one belongs to the sample."""
+    return jnp.asarray(objective.likelihood.n_blocks // SAMPLE_BLOCKS)
+
+
+def _every(objective: Objective, stride: Array) -> Objective:
+    """The objective of every so many blocks of rows."""
+    return dataclasses.replace(objective, likelihood=dataclasses.replace(objective.likelihood, stride=stride))
 
 
 def _derivatives(solver: Stepwise, objective: Objective, n_obs: Array, state: Any, phase: Array) -> Any:

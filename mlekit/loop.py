@@ -61,11 +61,44 @@ def running(state: Any, stop: Stop) -> Array:
     return (state.status == RUNNING) & (state.steps < stop.max_steps)
 
 
-def run(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
-    """Step on from a state until the solver has decided or the steps are spent."""
-    return jax.lax.while_loop(
-        lambda state: running(state, stop), lambda state: solver.step(objective, state, stop), state
-    )
+class Steps(eqx.Module):
+    """The steps of a solver on one data set: what a loop needs to know.
+
+    Args:
+        solver: the solver.
+        objective: what it minimises.
+        stop: when to stop.
+    """
+
+    solver: Solver
+    objective: Objective
+    stop: Stop
+
+    def begin(self, state: Any) -> Any:
+        """What the loop carries, given the state that the solver begins in."""
+        return state
+
+    def unfinished(self, carry: Any) -> Array:
+        """Whether there is anything left to do."""
+        return running(carry, self.stop)
+
+    def step(self, carry: Any) -> Any:
+        """What the loop carries on."""
+        return self.solver.step(self.objective, carry, self.stop)
+
+    def state(self, carry: Any) -> Any:
+        """The solver's state."""
+        return carry
+
+    def of_all_rows(self, carry: Any) -> Array:
+        """Whether that state knows the log-likelihood of the whole data set."""
+        return jnp.asarray(True)
+
+
+def run(steps: Steps, state: Any) -> Any:
+    """The solver's last state: once it has decided, or its steps are spent."""
+    going, step = lambda carry: steps.unfinished(carry), lambda carry: steps.step(carry)
+    return steps.state(jax.lax.while_loop(going, step, steps.begin(state)))
 
 
 def search(
@@ -217,16 +250,25 @@ def nothing_to_find(objective: Objective) -> Solution:
     )
 
 
+def last_state(
+    solver: Solver,
+    objective: Objective,
+    free: Float[Array, " n_free"],
+    stop: Stop,
+    warm_up: bool,
+    run: Callable[[Any, Any], Any],
+) -> tuple[Any, Int[Array, ""]]:
+    """What `search` returns for one data set, with its `Steps` run by `run`."""
+    by_sample = isinstance(solver, Stepwise) and not warm_up and large.is_large(objective)
+    drive = lambda solver, state, stop: run(Steps(solver, objective, stop), state)  # noqa: E731
+    opening = lambda solver, state, stop: run(large.steps(solver, objective, stop, state.free), state)  # noqa: E731
+    return search(solver, drive, lambda fn: fn, free, stop, warm_up, opening if by_sample else drive)
+
+
 def maximise(
     solver: Solver, objective: Objective, free: Float[Array, " n_free"], stop: Stop, warm_up: bool = False
 ) -> Solution:
     """The maximum of one data set's likelihood."""
     if not free.size:
         return nothing_to_find(objective)
-    drive = lambda solver, state, stop: run(solver, objective, state, stop)  # noqa: E731
-    opening = lambda solver, state, stop: large.run(solver, objective, state, stop)  # noqa: E731
-    by_sample = isinstance(solver, Stepwise) and large.is_large(objective)
-    state, steps = search(
-        solver, drive, lambda fn: fn, free, stop, warm_up, opening if by_sample and not warm_up else drive
-    )
-    return solution(objective, state, steps, stop)
+    return solution(objective, *last_state(solver, objective, free, stop, warm_up, run), stop)

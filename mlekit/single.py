@@ -11,16 +11,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from . import implicit, loop, modes, pieces
+from . import implicit, loop, modes, pieces, watched
 from .collection import Collection, from_arrays
 from .compilation import THOROUGH_ROWS, Compiled
+from .history import History, Recorder
 from .likelihood import Likelihood
 from .objective import Objective
 from .parameters import Parameters
-from .report.progress import FitProgress, batch_bar
+from .report.progress import batch_bar
 from .solvers import Solver, Stop
 from .status import Status
 from .trees import traced, tracing
+from .watched import Watcher
 
 #: A data set with more rows than this keeps the device busy by itself; lanes would only be in each other's way.
 LONG_SET = 4096
@@ -53,57 +55,59 @@ def over(local: Callable[..., implicit.Local], problem: Problem, change: Any, *r
     return local(lambda here: implicit.weighing(here.differentiable, weights, rest[0]), problem, change, *rest)
 
 
-def solve(problem: Problem, progress: bool = False) -> loop.Solution:
-    """The maximum.
+def solve(
+    problem: Problem, bar: Watcher | None = None, history: bool = False
+) -> tuple[loop.Solution, History | None]:
+    """The maximum, and the path to it if that is wanted.
 
     Args:
         problem: the problem.
-        progress: whether to show how far it is.
+        bar: what shows the steps, if they are to be seen; under a trace they cannot.
+        history: whether the path is wanted.
+
+    Raises:
+        ValueError: it is wanted under a trace.
     """
-    under_trace = tracing((problem.likelihood, problem.start))
-    if progress and not under_trace:
-        with FitProgress(problem.solver.name) as bar:
-            return _solve_showing(bar, problem)
-    if under_trace:
-        return _solve(problem)
-    if problem.likelihood.rows >= THOROUGH_ROWS:
-        return _solve.ahead(problem, thorough=True)(problem)
-    found = _solve(problem)
-    if pieces.has_two_ways(problem.solver, problem.likelihood.model) and pieces.unproven(found.status):
-        again = _solve(problem, True)
-        found = again if again.status == Status.converged else found
+    if tracing((problem.likelihood, problem.start)):
+        if history:
+            raise ValueError("history=True follows the search from Python, so it does not run under jit or vmap")
+        return _solve(problem), None
+    seen = history or bar is not None
+    if not seen and problem.likelihood.rows >= THOROUGH_ROWS:
+        return _solve.ahead(problem, thorough=True)(problem), None
+
+    def search(warm_up: bool) -> tuple[loop.Solution, History | None]:
+        return _watched(problem, warm_up, bar, history) if seen else (_solve(problem, warm_up), None)
+
+    found = search(False)
+    if pieces.has_two_ways(problem.solver, problem.likelihood.model) and pieces.unproven(found[0].status):
+        again = search(True)
+        found = again if again[0].status == Status.converged else found
     return found
 
 
 @Compiled
 def _solve(problem: Problem, warm_up: bool = False) -> loop.Solution:
+    begin = problem.objective.parameters.free(problem.start)
+    return loop.maximise(problem.solver, problem.objective, begin, problem.stop, warm_up)
+
+
+def _watched(
+    problem: Problem, warm_up: bool, bar: Watcher | None, history: bool
+) -> tuple[loop.Solution, History | None]:
+    """`_solve` with the loop in Python, so that its steps can be seen."""
+    recorder = Recorder() if history else None
+    watchers: list[Watcher] = [watcher for watcher in (bar, recorder) if watcher is not None]
     objective = problem.objective
-    begin = objective.parameters.free(problem.start)
-    return loop.maximise(problem.solver, objective, begin, problem.stop, warm_up)
-
-
-def _solve_showing(bar: FitProgress, problem: Problem) -> loop.Solution:
-    """`_solve` with the loop in Python, so that every few steps can be shown: all of them over all rows."""
-    objective = problem.objective
-    parameters = objective.parameters
-    if not parameters.n_free:
-        return _solve(problem)
-    n_obs = float(objective.n_obs)
-
-    def drive(solver: Solver, state: Any, stop: Stop) -> Any:
-        while bool(loop.running(state, stop)):
-            state = _few_steps(solver, objective, state, stop)
-            bar.update(int(state.steps), -float(state.loss) * n_obs, float(state.decrement))
-        return state
-
-    state, steps = loop.search(problem.solver, drive, lambda fn: fn, parameters.free(problem.start), problem.stop)
-    return _settle(objective, state, steps, problem.stop)
-
-
-@Compiled
-def _few_steps(solver: Solver, objective: Objective, state: Any, stop: Stop) -> Any:
-    until = Stop(stop.tolerance, jnp.minimum(stop.max_steps, state.steps + 5))
-    return loop.run(solver, objective, state, until)
+    if objective.parameters.n_free:
+        begin, run = objective.parameters.free(problem.start), watched.Run(watchers)
+        last = loop.last_state(problem.solver, objective, begin, problem.stop, warm_up, run)
+        found = _settle(objective, *last, problem.stop)
+    else:
+        found = _solve(problem)
+        for watcher in watchers:
+            watcher(found.steps, found.log_likelihood, found.decrement, found.vector)
+    return found, None if recorder is None else recorder.history()
 
 
 _settle = Compiled(loop.solution)

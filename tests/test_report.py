@@ -381,8 +381,8 @@ def test_difficult_names():
 
 def test_fit_progress(capsys):
     with progress.FitProgress("Newton") as bar:
-        bar.update(3, -12.3456, 1e-3)
-        bar.update(7, -11.5, 1e-12)
+        bar(3, -12.3456, 1e-3)
+        bar(7, -11.5, 1e-12)
     shown = capsys.readouterr()
     assert shown.out == ""
     last = shown.err.strip().split("\r")[-1]
@@ -394,12 +394,12 @@ def test_batch_progress(capsys):
         bar.update(np.array([0, 0, 3]))
         bar.update(np.array([0]))
         bar.update(np.array([], int))
-    assert (bar.converged, bar.others) == (3, 1)
+    assert bar.counts == {"converged": 3, "unbounded": 1}
     last = capsys.readouterr().err.strip().split("\r")[-1]
     assert "80%" in last
     assert "4/5" in last
     assert "fits/s" in last
-    assert "3 converged, 1 others" in last
+    assert "3 converged, 1 unbounded" in last
 
 
 def test_notebook_without_widgets_is_no_warning(monkeypatch):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..status import Status
-from ..trees import traced
+from ..trees import tracing
 
 
 class FitProgress:
@@ -27,22 +28,27 @@ class FitProgress:
 
     Example:
         >>> with FitProgress("Newton") as progress:
-        ...     progress.update(3, -12.5, 1e-3)
+        ...     progress(3, -12.5, 1e-3)
     """
+
+    stride = 5  #: steps between two looks: a look costs as much as many a step
 
     def __init__(self, label: str) -> None:
         self._bar = _bar(desc=label, bar_format="{desc}: {n_fmt} steps [{elapsed}{postfix}]")
 
-    def update(self, steps: int, log_likelihood: float, decrement: float) -> None:
+    def __call__(self, steps: Any, log_likelihood: Any, decrement: Any, *rest: Any) -> None:
         """Show how far the fit is.
 
         Args:
             steps: steps taken so far, in all.
-            log_likelihood: the sum at the present point, in nats.
+            log_likelihood: the sum at the present point, in nats; NaN where it is not known, as while only a
+                sample of the rows is looked at.
             decrement: at the present point, in nats.
+            rest: what else a search tells.
         """
-        values = f"log-likelihood {float(log_likelihood):.8g}, decrement {float(decrement):.2g}"
-        self._bar.set_postfix_str(values, refresh=False)
+        there = float(log_likelihood)
+        where = "log-likelihood not known yet" if math.isnan(there) else f"log-likelihood {there:.8g}"
+        self._bar.set_postfix_str(f"{where}, decrement {float(decrement):.2g}", refresh=False)
         self._bar.update(int(steps) - self._bar.n)
 
     def __enter__(self) -> FitProgress:
@@ -63,12 +69,12 @@ class BatchProgress:
         >>> with BatchProgress(3) as progress:
         ...     progress.update(np.array([Status.converged, Status.unbounded]))
         ...     progress.update(np.array([Status.converged]))
-        >>> progress.converged, progress.others
-        (2, 1)
+        >>> print(progress.counts)
+        {'converged': 2, 'unbounded': 1}
     """
 
     def __init__(self, total: int) -> None:
-        self.converged = self.others = 0
+        self._counts = np.zeros(len(Status), int)
         self._bar = _bar(
             desc="fits",
             total=int(total),
@@ -84,12 +90,16 @@ class BatchProgress:
         Args:
             statuses: their `Status` values, shape `(n_finished,)`.
         """
-        codes = np.asarray(statuses)
-        converged = int(np.count_nonzero(codes == Status.converged))
-        self.converged += converged
-        self.others += codes.size - converged
-        self._bar.set_postfix_str(f"{self.converged:,} converged, {self.others:,} others", refresh=False)
+        codes = np.ravel(statuses)
+        self._counts += np.bincount(codes, minlength=len(Status))
+        shown = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
+        self._bar.set_postfix_str(shown, refresh=False)
         self._bar.update(codes.size)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many data sets have ended with each status that occurred."""
+        return {status.name: int(self._counts[status]) for status in Status if self._counts[status]}
 
     def __enter__(self) -> BatchProgress:
         return self
@@ -111,9 +121,19 @@ def _bar(**options: Any) -> Any:
 
 
 @contextlib.contextmanager
+def fit_bar(wanted: bool, label: str, arrays: PyTree) -> Iterator[FitProgress | None]:
+    """Shows a line for one fit, unless under a trace, and yields what sees its steps."""
+    if not wanted or tracing(arrays):
+        yield None
+        return
+    with FitProgress(label) as bar:
+        yield bar
+
+
+@contextlib.contextmanager
 def batch_bar(wanted: bool, fits: int, arrays: PyTree) -> Iterator[Callable[[Any], None] | None]:
     """Shows a bar, unless under a trace, and yields what reports the fits that have finished."""
-    if not wanted or traced(arrays):
+    if not wanted or tracing(arrays):
         yield None
         return
     with BatchProgress(fits) as bar:

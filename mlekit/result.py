@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -394,6 +395,28 @@ class Fit(Fitted):
             `Diagnosis`, which prints as sentences; `summary()` shows those of a single fit, too.
         """
         return diagnosis.diagnose(self)
+
+    def save(self, path: str | os.PathLike[str], *, data: bool = True) -> None:
+        """Write the fit to a file that `mlekit.load` reads, in this version and in later ones.
+
+        The file is a zip archive of plain arrays and a header of text. It holds no code, the log-density least of
+        all. A file that was there is replaced once the new one is whole.
+
+        Args:
+            path: the file.
+            data: whether to write the data, too; without them, the same are wanted when the file is read.
+
+        Raises:
+            ValueError: a fit inside `jit` or `vmap`.
+
+        Example:
+            >>> import os, tempfile, jax.numpy as jnp, mlekit as mle
+            >>> fit = mle.fit(lambda mean, x: -0.5 * (x - mean) ** 2, 0.0, jnp.array([1.0, 2.0]))
+            >>> fit.save(os.path.join(tempfile.mkdtemp(), "mean.fit"))
+        """
+        from .storage import save
+
+        save(self, path, data)
 
     # How it shows.
 

@@ -8,14 +8,12 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import numpy as np
 from jaxtyping import Array, PyTree
 
 from . import modes, pieces, reverse
 from .closure import is_opened
-from .collection import Collection, from_arrays, from_groups
+from .collection import Collection, collection_of
 from .compilation import Held
-from .groups import Groups
 from .implicit import Local, weighing
 from .loop import Solution
 from .model import Model
@@ -77,24 +75,17 @@ class Batch(eqx.Module):
         def solve(collection: Collection, starts: list[Any]) -> Solution:
             return pieces.solve(collection, model, parameters, starts, self.solver, self.stop, lanes, report)
 
-        found = solve(self.collection, self.starts)
+        collection = self.collection
+        found = solve(collection, self.starts)
         if keys is None:
             return found, None
-        rest = (self.starts, drawn, self.collection, model, parameters, self.stop.tolerance)
+        rest = (self.starts, drawn, collection, model, parameters, self.stop.tolerance)
         return modes.best_of(keys, found, *rest, solve)
 
     @property
     def shared(self) -> tuple[Any, ...]:
         """What the data sets share."""
         return self.model, self.args, self.parameters
-
-
-def collection_of(data: PyTree, weights: Any, lengths: Any, args: PyTree, weight_column: str | None) -> Collection:
-    """The data sets in arrays, or of groups."""
-    if isinstance(data, Held):
-        groups: Groups = data.it
-        return from_groups(groups, np.arange(len(groups)), weight_column, args)
-    return from_arrays(data, weights, lengths, args)
 
 
 def over(local: Callable[..., Local], batch: Batch, change: Any, free: Array, proven: Array) -> Local:

@@ -60,15 +60,12 @@ def opened(model: Model, example: Callable[[], tuple[PyTree, PyTree, PyTree]]) -
     *both, args = example()
     seen = (*both, *(() if args is None else (args,)))
     density = model.log_density
-    if isinstance(density, Regression):
-        structure = dataclasses.replace(density, predict=_open(density.predict, seen))
-        return model if structure.predict is density.predict else dataclasses.replace(model, log_density=structure)
-    if isinstance(density, Joint):
-        contributions = _open(density.contributions, seen)
-        changed = contributions is not density.contributions
-        return dataclasses.replace(model, log_density=Joint(contributions)) if changed else model
-    fn = _open(density, seen)
-    return model if fn is density else dataclasses.replace(model, log_density=fn)
+    part = {Regression: "predict", Joint: "contributions"}.get(type(density))
+    fn = density if part is None else getattr(density, part)
+    if (found := _open(fn, seen)) is fn:
+        return model
+    changed = found if part is None else dataclasses.replace(density, **{part: found})
+    return dataclasses.replace(model, log_density=changed)
 
 
 def is_opened(model: Model) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from . import devices
+from .compilation import Held
 from .groups import Groups
 from .likelihood import Likelihood, block_rows, n_rows
 from .model import Model
@@ -291,6 +292,16 @@ def _rows_of(leaf: Any, source: np.ndarray) -> Any:
         return leaf[source]
     out = devices.aligned((len(source), *leaf.shape[1:]), leaf.dtype)
     return np.take(leaf, source, axis=0, out=out, mode="clip")  # other modes gather into a buffer first
+
+
+def collection_of(
+    data: PyTree, weights: Any, lengths: Any, args: PyTree, weight_column: str | None, index: Any = None
+) -> Collection:
+    """The collection of data sets in arrays, or of groups out of JAX's sight: those of `index`, or all."""
+    if not isinstance(data, Held):
+        return from_arrays(data, weights, lengths, args)
+    those = np.arange(len(data.it)) if index is None else np.asarray(index)
+    return from_groups(data.it, those, weight_column, args)
 
 
 def from_arrays(data: PyTree, weights: Any, lengths: Any, args: PyTree) -> Collection:

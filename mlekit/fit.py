@@ -13,9 +13,9 @@ from jaxtyping import PyTree
 
 from . import batch, devices, implicit, modes, pieces, single
 from .arguments import check_count
-from .batch import Batch, collection_of
+from .batch import Batch
 from .closure import opened, seen_by
-from .collection import Collection
+from .collection import Collection, collection_of
 from .compilation import Held
 from .data import as_arrays, as_lengths, as_weights
 from .groups import Groups

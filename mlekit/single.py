@@ -71,10 +71,10 @@ def solve(
     if tracing((problem.likelihood, problem.start)):
         if history:
             raise ValueError("history=True follows the search from Python, so it does not run under jit or vmap")
-        return _solve(problem), None
+        return _solve(problem, False), None
     seen = history or bar is not None
     if not seen and problem.likelihood.rows >= THOROUGH_ROWS:
-        return _solve.ahead(problem, thorough=True)(problem), None
+        return _solve.ahead(problem, False, thorough=True)(problem, False), None
 
     def search(warm_up: bool) -> tuple[loop.Solution, History | None]:
         return _watched(problem, warm_up, bar, history) if seen else (_solve(problem, warm_up), None)
@@ -87,7 +87,7 @@ def solve(
 
 
 @Compiled
-def _solve(problem: Problem, warm_up: bool = False) -> loop.Solution:
+def _solve(problem: Problem, warm_up: bool) -> loop.Solution:
     begin = problem.objective.parameters.free(problem.start)
     return loop.maximise(problem.solver, problem.objective, begin, problem.stop, warm_up)
 
@@ -104,7 +104,7 @@ def _watched(
         last = loop.last_state(problem.solver, objective, begin, problem.stop, warm_up, run)
         found = _settle(objective, *last, problem.stop)
     else:
-        found = _solve(problem)
+        found = _solve(problem, False)
         for watcher in watchers:
             watcher(found.steps, found.log_likelihood, found.decrement, found.vector)
     return found, None if recorder is None else recorder.history()
@@ -139,7 +139,7 @@ def best_of(
         found = []
         for i in range(len(keys) - 1):
             begin = parameters.join([leaf[i] for leaf in starts])
-            found.append(_solve(dataclasses.replace(problem, start=begin)))
+            found.append(_solve(dataclasses.replace(problem, start=begin), False))
             if report is not None:
                 report(found[-1])
         return jax.tree.map(lambda *parts: jnp.stack(parts), *found)

@@ -58,13 +58,17 @@ def everything_fixed(y: Any, sd: Any) -> Any:
     return both(mle.fit(line, {**LINE, "sd": sd}, {"x": X[0], "y": y}, constraints=mle.fixed))
 
 
-def series(y: Any, mean: Any) -> Any:
-    def ar1(params: Any, data: Any) -> Any:
+def ar1(mean: Any) -> Any:
+    def contributions(params: Any, data: Any) -> Any:
         centred = data - mean
         previous = jnp.concatenate([jnp.zeros(1), centred[:-1]])
         return norm.logpdf(centred, params["phi"] * previous, jnp.exp(params["log_sd"]))
 
-    return both(mle.fit(mle.joint(ar1), {"phi": 0.0, "log_sd": 0.0}, y))
+    return contributions
+
+
+def series(y: Any, mean: Any) -> Any:
+    return both(mle.fit(mle.joint(ar1(mean)), {"phi": 0.0, "log_sd": 0.0}, y))
 
 
 def mixture(y: Any, bound: Any) -> Any:
@@ -149,12 +153,7 @@ def groups(shift: Any, sd: Any) -> Any:
 
 
 def joint_batch(y: Any, mean: Any) -> Any:
-    def ar1(params: Any, data: Any) -> Any:
-        centred = data - mean
-        previous = jnp.concatenate([jnp.zeros(1), centred[:-1]])
-        return norm.logpdf(centred, params["phi"] * previous, jnp.exp(params["log_sd"]))
-
-    return both(mle.fit_batch(mle.joint(ar1), {"phi": 0.0, "log_sd": 0.0}, y, lengths=LENGTHS))
+    return both(mle.fit_batch(mle.joint(ar1(mean)), {"phi": 0.0, "log_sd": 0.0}, y, lengths=LENGTHS))
 
 
 def mapped(y: Any, shift: Any) -> Any:

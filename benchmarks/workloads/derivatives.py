@@ -92,9 +92,7 @@ def gradients(n_sets: int, rows: int, what: str) -> Workload:
 
     def loss(coef: Any, one: Any) -> Any:
         eta = one["x"] @ coef
-        return (
-            jnp.mean(jnp.logaddexp(0.0, eta) - one["y"] * eta) + 0.5 * RIDGE * jnp.mean(coef**2 / one["n"][0]) * 4
-        )
+        return jnp.mean(jnp.logaddexp(0.0, eta) - one["y"] * eta) + 0.5 * RIDGE * jnp.sum(coef**2) / one["n"][0]
 
     def shared(name: str, best: Any) -> Way:
         def of_y(one: Any) -> Any:

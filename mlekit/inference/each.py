@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .. import implicit, pieces
-from ..collection import Collection, from_arrays, from_groups
+from ..collection import Collection, collection_of
 from ..compilation import Compiled, Held
 from ..groups import Groups
 from ..likelihood import Likelihood, block_rows, n_rows
@@ -122,10 +122,7 @@ def collection(fit: Fit) -> tuple[Collection, Model, Any]:
         raise ValueError("this batch holds no data sets, so there is nothing to compute from them")
     own = (fit.model, fit.args)
     model, args = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, own)
-    if isinstance(fit.data, Held):
-        found = from_groups(fit.data.it, np.asarray(fit.index), fit.weight_column, args)
-    else:
-        found = from_arrays(fit.data, fit.weights, fit.lengths, args)
+    found = collection_of(fit.data, fit.weights, fit.lengths, args, fit.weight_column, fit.index)
     return found, model, None if shared(own) else own
 
 

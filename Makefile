@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench bench-quick clean
+.PHONY: help demo test test-all bench bench-quick docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,8 +36,12 @@ bench: $(VENV)/.bench ## how fast it is, beside its peers: about an hour; DEVICE
 bench-quick: $(VENV)/.bench ## all workloads of make bench at small size, in under 3 minutes
 	@$(BIN)/python -m benchmarks --quick --device $(DEVICE)
 
+docs: $(VENV)/.docs ## the documentation: a web site in site/, for a disk or a server
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --config-file docs/mkdocs.yml
+	@echo "the site is in site/: open site/index.html"
+
 clean: ## remove what was made here, the environment too
-	rm -rf $(VENV) demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) demo-output site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say what the environment holds; it is renewed when pyproject.toml has changed.
@@ -49,12 +53,17 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/.made
 $(VENV)/.test: pyproject.toml | $(VENV)/.made
 	@echo "setting up $(VENV) for the tests, which takes a few minutes ..."
 	@$(INSTALL) -e ".[test]"
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.docs
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.made
 	@echo "setting up $(VENV) with the peers, which takes a few minutes ..."
 	@$(INSTALL) -e ".[bench]"
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.made
+	@echo "setting up $(VENV) for the documentation ..."
+	@$(INSTALL) -e ".[docs]"
+	@touch $@
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("mlekit wants Python 3.11 or later, this is " + sys.version.split()[0] + "; say which: make PYTHON=python3.12")'

@@ -22,6 +22,12 @@ class Certificate(eqx.Module):
         weak: the least certain direction, one entry a scalar parameter; of an unbounded fit the direction in
             which it runs away.
         names: the names of those parameters.
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> fit = mle.fit(lambda mean, x: -0.5 * (x - mean) ** 2, 0.0, jnp.array([1.0, 2.0, 6.0]))
+        >>> bool(fit.certificate.decrement < 1e-9), bool(fit.certificate.min_eigenvalue > 0)
+        (True, True)
     """
 
     decrement: Float[Array, "..."]

@@ -59,8 +59,9 @@ def opened(model: Model, example: Callable[[], tuple[PyTree, PyTree, PyTree]]) -
         return model
     *both, args = example()
     seen = (*both, *(() if args is None else (args,)))
-    density = model.log_density
-    part = {Regression: "predict", Joint: "contributions"}.get(type(density))
+    density: Any = model.log_density
+    parts: dict[type, str] = {Regression: "predict", Joint: "contributions"}
+    part = parts.get(type(density))
     fn = density if part is None else getattr(density, part)
     if (found := _open(fn, seen)) is fn:
         return model

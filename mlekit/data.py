@@ -10,7 +10,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from .groups import is_table, table_columns
+from .groups import NoNumbersError, is_dataset, is_table, table_columns
 from .parameters import leaf_name
 
 
@@ -18,12 +18,15 @@ def as_arrays(data: Any, name: str = "data", axes: int = 1) -> PyTree:
     """The data as a PyTree of arrays that share their leading axes.
 
     Args:
-        data: PyTree of arrays, or a pyarrow, polars or pandas table.
+        data: PyTree of arrays; a pyarrow, polars or pandas table, which becomes a dict of its columns; or an
+            xarray Dataset, which becomes a dict of its variables, and of its coordinates along the axis of
+            observations where these are numbers.
         name: what messages call it.
         axes: number of leading axes shared: one for `(n_obs, ...)`, two for `(n_sets, n_obs, ...)`.
 
     Raises:
-        ValueError: no leaves, leaves without those axes or of different lengths, or no rows.
+        ValueError: no leaves, leaves without those axes or of different lengths, no rows, or xarray variables
+            whose dimensions do not say which axis is which.
         TypeError: a leaf that is no array of numbers.
     """
     if is_table(data):
@@ -31,7 +34,18 @@ def as_arrays(data: Any, name: str = "data", axes: int = 1) -> PyTree:
             raise ValueError(
                 f"{name} is a table of one row an observation; make groups of it with mle.group_by(table, by)"
             )
-        data = table_columns(data)
+        try:
+            data = table_columns(data)
+        except NoNumbersError as error:
+            message = _wants_numbers(f"{name}: {error.name}", error.kind)
+            raise NoNumbersError(message, error.name, error.kind) from None
+    elif is_dataset(data):
+        data = _variables(data, name, axes)
+    else:
+        labelled = {
+            leaf_name(path): leaf for path, leaf in jtu.tree_flatten_with_path(data)[0] if hasattr(leaf, "dims")
+        }
+        _leading({leaf: array.dims for leaf, array in labelled.items()}, name, axes)
     data = jax.tree.map(lambda leaf: leaf.to_numpy() if hasattr(leaf, "to_numpy") else leaf, data)
     wanted = "(n_obs, ...)" if axes == 1 else "(n_sets, n_obs, ...)"
     found = {leaf_name(path): leaf for path, leaf in jtu.tree_flatten_with_path(data)[0]}
@@ -92,20 +106,53 @@ def as_lengths(lengths: Any, n_sets: int, n_obs: int) -> Any:
     return lengths
 
 
+def _variables(dataset: Any, name: str, axes: int) -> dict[str, np.ndarray]:
+    """The variables of an xarray Dataset, and its coordinates along the axis of observations that are numbers.
+
+    A coordinate that data sets share, such as the years of many series, is repeated for each of them.
+    """
+    dims = {label: variable.dims for label, variable in dataset.data_vars.items()}
+    shared = set.intersection(*map(set, dims.values())) if dims else set()
+    # The one dimension that all variables share can only be that of the observations.
+    first = tuple(shared) if len(shared) == axes == 1 else _leading(dims, name, axes)
+    columns = {label: dataset[label].transpose(*first, ...).to_numpy() for label in dims}
+    for label, coordinate in dataset.coords.items():
+        along = set(first[-1:]) <= set(coordinate.dims) <= set(first)
+        if along and coordinate.ndim and coordinate.dtype.kind in "biuf":
+            values = coordinate.transpose(*(dim for dim in first if dim in coordinate.dims)).to_numpy()
+            columns[label] = np.broadcast_to(values, [dataset.sizes[dim] for dim in first])
+    return {str(label): column for label, column in columns.items()}
+
+
+def _leading(dims: dict[Any, tuple[Any, ...]], name: str, axes: int) -> tuple[Any, ...]:
+    """The leading dimensions that all variables of xarray have; a `ValueError` where they differ."""
+    first = {own[:axes] for own in dims.values()}
+    if len(first) > 1:
+        wanted = (
+            "the axis of observations" if axes == 1 else "the axes of data sets and of observations, in that order"
+        )
+        shown = ", ".join(f"{label} has {own}" for label, own in dims.items())
+        raise ValueError(f"{name}: dimensions must begin with {wanted}; use .transpose(...), for {shown}")
+    return first.pop() if first else ()
+
+
+def _wants_numbers(shown: str, kind: Any) -> str:
+    return f"{shown} holds {kind}; a log-density needs numbers: encode it, or leave it out"
+
+
 def _check_leaf(name: str, leaf: str, value: Any, axes: int, wanted: str) -> None:
     shown = leaf if leaf in (name, "params") else f"{name}: {leaf}"
     shown = name if leaf == "params" else shown
     if not isinstance(value, jax.Array | np.ndarray | np.generic):
         raise TypeError(
             f"{shown} is {type(value).__name__}; it must be an array of shape {wanted}"
-            + ("" if not isinstance(value, int | float | bool) else " (make lists into arrays with jnp.asarray)")
+            + (" (make lists into arrays with jnp.asarray)" if isinstance(value, int | float | bool) else "")
+            + (" (call .collect() first)" if hasattr(value, "collect") else "")
         )
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{shown} is a masked array; leave the masked rows out, or give them a weight of zero")
     if value.dtype.kind in "OSUMmV":
         kind = {"O": "objects", "S": "text", "U": "text", "M": "dates", "m": "durations"}.get(value.dtype.kind)
-        raise TypeError(
-            f"{shown} holds {kind or value.dtype}; a log-density needs numbers: encode it, or leave it out"
-        )
+        raise TypeError(_wants_numbers(shown, kind or value.dtype))
     if value.ndim < axes:
         raise ValueError(f"{shown} has shape {value.shape}; it must have shape {wanted}")

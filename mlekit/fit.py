@@ -66,12 +66,14 @@ def fit(
         init: starting `params` in natural units, any PyTree of real numbers and arrays; or a function
             `data -> params`, or `(data, key) -> params` with `starts`.
         data: PyTree of arrays that share a leading axis `n_obs`; or a pyarrow, polars or pandas table, which
-            becomes a dict of its columns.
+            becomes a dict of its columns; or an xarray Dataset, which becomes one of its variables, and of its
+            coordinates along the axis of observations where these are numbers.
         args: further arrays the model needs, no parameters; new values never recompile.
         constraints: PyTree prefix of `params`: what each parameter may be (`mle.positive`, ...).
         weights: frequency weights, shape `(n_obs,)`.
-        solver: `mle.Newton()`, `mle.Scoring()`, `mle.BFGS()`, `mle.LBFGS()`, `mle.Optax(...)` or any optax
-            transformation; `None` chooses by `n_free` and `n_obs`.
+        solver: `mle.Newton()`, `mle.Scoring()`, `mle.BFGS()`, `mle.LBFGS()`, `mle.Optax(...)`, any optax
+            transformation such as `optax.adam(1e-2)`, or any optimistix minimiser such as
+            `optimistix.BFGS(rtol=1e-8, atol=1e-8)`; `None` chooses by `n_free` and `n_obs`.
         max_steps: steps at most; by default 1,000, or what the solver says.
         tolerance: on the decrement, in nats of log-likelihood; by default 1e-9 in float64, 1e-5 in float32.
         starts: search from so many starts and keep the best maximum; `Fit.modes` says how many found which. The
@@ -233,7 +235,8 @@ def fit_batch(
         init: starting `params`, shared by all sets; with `init_axis=0` every leaf has a leading axis of sets; a
             function sees the data of one set (rows of a ragged set may be repeated in turn up to the next power
             of two), and with `starts` perhaps a key.
-        data: PyTree of arrays of shape `(n_sets, n_obs, ...)`, or the result of `mle.group_by`.
+        data: PyTree of arrays of shape `(n_sets, n_obs, ...)`; the result of `mle.group_by`; or an xarray Dataset
+            whose variables begin with the axes of data sets and of observations, in that order.
         args: further arrays the model needs, shared by all sets.
         init_axis: `None` or 0.
         lengths: observations of each set, shape `(n_sets,)`, where sets are padded at the end.

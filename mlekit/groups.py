@@ -8,13 +8,28 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import operator
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-ACCEPTED = "a pyarrow Table or RecordBatch, a polars or pandas DataFrame, or a dict of columns"
+ACCEPTED = "an xarray Dataset, a pyarrow Table or RecordBatch, a polars or pandas DataFrame, or a dict of columns"
+
+
+class NoNumbersError(ValueError, TypeError):
+    """A column that holds something else: a table of the wrong value, and a column of the wrong type.
+
+    Args:
+        message: what to say.
+        name: which column.
+        kind: what it holds.
+    """
+
+    def __init__(self, message: str, name: str, kind: Any) -> None:
+        super().__init__(message)
+        self.name, self.kind = name, kind
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -149,7 +164,9 @@ def group_by(table: Any, by: str | Sequence[str], columns: str | Sequence[str] |
     group of their own. Within a group the rows keep the table's order.
 
     Args:
-        table: a pyarrow Table or RecordBatch, a polars or pandas frame, or a dict of columns, `n_rows` long.
+        table: a pyarrow Table or RecordBatch, a polars or pandas frame, or a dict of columns, `n_rows` long; or
+            an xarray Dataset, whose coordinates are columns too: one row for every combination of its dimensions,
+            or where the variables share a single one, for every place along that.
         by: the key column or columns: text, integers, floats, booleans, dates, categories.
         columns: the columns the model reads; all but `by` unless given. Converted as in `table_columns`.
 
@@ -194,7 +211,7 @@ def table_columns(
     float64. Decimals become float64, and lists of fixed length `k` an array of shape `(n_rows, k)`.
 
     Args:
-        table: a pyarrow Table or RecordBatch, a polars or pandas frame, or a dict of columns, `n_rows` long.
+        table: as in `group_by`.
         columns: names to convert; all unless given.
         drop: names to leave out.
 
@@ -228,9 +245,23 @@ def is_table(obj: Any) -> bool:
     return hasattr(kind, "__arrow_c_stream__") and (hasattr(kind, "schema") or hasattr(kind, "columns"))
 
 
+def is_dataset(obj: Any) -> bool:
+    """Whether `obj` is an xarray Dataset; nobody has one without importing xarray.
+
+    Example:
+        >>> import xarray
+        >>> is_dataset(xarray.Dataset()), is_dataset({"x": [1]})
+        (True, False)
+    """
+    xarray = sys.modules.get("xarray")
+    return xarray is not None and isinstance(obj, xarray.Dataset)
+
+
 def _open(table: Any) -> dict[str, Any]:
     """Name to column, as the table holds it: a column that nobody asks for is never converted."""
-    if isinstance(table, Mapping):
+    if is_dataset(table):  # which is a mapping as well
+        pairs = _variables(table)
+    elif isinstance(table, Mapping):
         pairs = [(str(name), column) for name, column in table.items()]
     elif is_table(table) and hasattr(table, "iloc"):  # pandas
         pairs = [(str(name), table.iloc[:, i]) for i, name in enumerate(table.columns)]
@@ -260,6 +291,23 @@ def _open(table: Any) -> dict[str, Any]:
         a, b = pairs[0][0], pairs[odd][0]
         raise ValueError(f"table: {a!r} has {rows[0]:,} rows and {b!r} {rows[odd]:,}, want the same of both.")
     return source
+
+
+def _variables(dataset: Any) -> list[tuple[str, Any]]:
+    """Variables and coordinates of a Dataset as columns, one entry a row."""
+    dims = {name: frozenset(variable.dims) for name, variable in dataset.data_vars.items()}
+    if len(set(dims.values())) == 1:
+        frame = dataset.to_dataframe().reset_index()
+        return [(str(name), frame[name]) for name in frame]
+    shared = frozenset.intersection(*dims.values()) if dims else frozenset()
+    if len(shared) != 1:
+        shown = ", ".join(f"{name!r} has {dataset[name].dims}" for name in dims) or "it has no variables"
+        raise ValueError(
+            f"table: variables of an xarray Dataset want the same dimensions, or one that all share; {shown}."
+        )
+    (rows,) = shared
+    columns = {**dataset.data_vars, **{k: c for k, c in dataset.coords.items() if c.dims == (rows,)}}
+    return [(str(name), column.transpose(rows, ...).to_numpy()) for name, column in columns.items()]
 
 
 def _names(names: str | Sequence[str], source: Mapping[str, Any], argument: str) -> tuple[str, ...]:
@@ -340,9 +388,9 @@ def _numbers(name: str, column: Any) -> np.ndarray:
     elif pa.types.is_boolean(kind) and arrow.null_count:
         arrow = arrow.cast(pa.int8())  # pyarrow would make objects of booleans with nulls
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        held = f"{kind} with nulls" if pa.types.is_fixed_size_list(kind) else kind
         cure = "encode it as numbers, or leave it out with columns=[...]"
-        nulls = " with nulls" if pa.types.is_fixed_size_list(kind) else ""
-        raise ValueError(f"columns: {name!r} holds {kind}{nulls}, want numbers; {cure}.")
+        raise NoNumbersError(f"columns: {name!r} holds {held}, want numbers; {cure}.", name, held)
     return arrow.to_numpy().reshape(shape)
 
 

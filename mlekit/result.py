@@ -21,6 +21,7 @@ from .inference import (
     covariance,
     delta,
     diagnosis,
+    draws,
     each,
     expected,
     influence,
@@ -330,6 +331,39 @@ class Fit(Fitted):
         """
         return each.evaluate_proven(self, influence.influence(each.longest(self)), self.solution.free)
 
+    def draws(self, key: Any, n: int = 1000, kind: str = "observed", **options: Any) -> PyTree:
+        r"""Draws from the asymptotic normal distribution of the estimates, which never leave a constraint.
+
+        $$\theta_i = \theta(z_i), \qquad z_i \sim N(\hat z, V_z)$$
+
+        with $\hat z$ the free vector and $V_z$ its covariance. Fixed parameters keep their value, and tied ones
+        are equal in every draw.
+
+        Args:
+            key: random key, such as `jax.random.key(0)`; what a data set draws depends on the key and on its
+                number in the batch alone.
+            n: number of draws.
+            kind: of the covariance, as in `covariance`.
+            options: further arguments of `covariance`.
+
+        Returns:
+            A PyTree like `params` whose leaves have a leading axis of draws, behind that of the data sets in a
+            batch. NaN where the fit did not converge.
+
+        Raises:
+            ValueError: no key, less than one draw, or as `covariance`.
+            TypeError: `key` is no random key.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, mlekit as mle
+            >>> density = lambda rate, x: jnp.log(rate) - rate * x
+            >>> fit = mle.fit(density, 1.0, jnp.array([0.5, 1.5, 1.0, 3.0]), constraints=mle.positive)
+            >>> rates = fit.draws(jax.random.key(0), 500)
+            >>> rates.shape, bool(jnp.all(rates > 0))
+            ((500,), True)
+        """
+        return draws.draws(self, key, n, kind, **options)
+
     def pit(self, key: Any = None) -> Float[Array, "... n_obs"]:
         r"""The probability integral transform: the share of the fitted distribution below each observation.
 
@@ -395,6 +429,37 @@ class Fit(Fitted):
             `Diagnosis`, which prints as sentences; `summary()` shows those of a single fit, too.
         """
         return diagnosis.diagnose(self)
+
+    def to_arviz(
+        self,
+        key: Any,
+        draws: int = 1000,
+        kind: str = "observed",
+        *,
+        log_likelihood: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """Draws of a single fit as ArviZ reads them: of the asymptotic normal distribution, not of a posterior.
+
+        Args:
+            key: random key, such as `jax.random.key(0)`.
+            draws: number of draws.
+            kind: of the covariance, as in `covariance`.
+            log_likelihood: whether to add the contribution of every observation at every draw, which `arviz.loo`
+                reads. By default where the model has contributions and they are no more than 67 million numbers.
+            options: further arguments of `covariance`.
+
+        Returns:
+            An `xarray.DataTree`, or with ArviZ before 1.0 an `arviz.InferenceData`, with the groups `posterior`,
+            `log_likelihood` and `observed_data`.
+
+        Raises:
+            ValueError: a batch, contributions that the model lacks, or weights that are no whole numbers where
+                contributions are asked for.
+        """
+        from .report.arviz import of_fit
+
+        return of_fit(self, key, draws, kind, log_likelihood=log_likelihood, **options)
 
     def save(self, path: str | os.PathLike[str], *, data: bool = True) -> None:
         """Write the fit to a file that `mlekit.load` reads, in this version and in later ones.

@@ -38,8 +38,10 @@ def gammaln(x: ArrayLike) -> Float[Array, "..."]:
     Returns:
         The shape and the floating dtype of `x`; infinity at 0.
 
-    >>> round(float(gammaln(11)), 4)  # log 10!
-    15.1044
+    Example:
+        >>> import mlekit as mle
+        >>> round(float(mle.special.gammaln(11)), 4)  # log 10!
+        15.1044
     """
     return _polygamma(-1, *_floats(x))
 
@@ -47,8 +49,16 @@ def gammaln(x: ArrayLike) -> Float[Array, "..."]:
 def digamma(x: ArrayLike) -> Float[Array, "..."]:
     r"""The derivative of `gammaln`, $\psi(x)$: `polygamma` of order 0.
 
-    >>> round(float(digamma(1.0)), 4)  # minus Euler's constant
-    -0.5772
+    Args:
+        x: positive, any shape; integers become the default float.
+
+    Returns:
+        The shape and the floating dtype of `x`; minus infinity at 0.
+
+    Example:
+        >>> import mlekit as mle
+        >>> round(float(mle.special.digamma(1.0)), 4)  # minus Euler's constant
+        -0.5772
     """
     return _polygamma(0, *_floats(x))
 
@@ -56,8 +66,16 @@ def digamma(x: ArrayLike) -> Float[Array, "..."]:
 def trigamma(x: ArrayLike) -> Float[Array, "..."]:
     r"""The second derivative of `gammaln`, $\psi'(x)$: `polygamma` of order 1.
 
-    >>> round(float(trigamma(1.0)), 4)  # π²/6
-    1.6449
+    Args:
+        x: positive, any shape; integers become the default float.
+
+    Returns:
+        The shape and the floating dtype of `x`; infinity at 0.
+
+    Example:
+        >>> import mlekit as mle
+        >>> round(float(mle.special.trigamma(1.0)), 4)  # π²/6
+        1.6449
     """
     return _polygamma(1, *_floats(x))
 
@@ -79,8 +97,10 @@ def polygamma(n: int, x: ArrayLike) -> Float[Array, "..."]:
     Raises:
         ValueError: if `n` is negative.
 
-    >>> round(float(polygamma(2, 1.0)), 4)  # -2 ζ(3)
-    -2.4041
+    Example:
+        >>> import mlekit as mle
+        >>> round(float(mle.special.polygamma(2, 1.0)), 4)  # -2 ζ(3)
+        -2.4041
     """
     if operator.index(n) < 0:
         raise ValueError(f"n is the order of a derivative, 0 or more, got {n}")
@@ -105,8 +125,10 @@ def gammaln_difference(x: ArrayLike, step: ArrayLike) -> Float[Array, "..."]:
     Returns:
         The broadcast shape, in the common floating dtype.
 
-    >>> round(float(gammaln_difference(1e6, 3)), 3)  # log of 10⁶ (10⁶ + 1) (10⁶ + 2)
-    41.447
+    Example:
+        >>> import mlekit as mle
+        >>> round(float(mle.special.gammaln_difference(1e6, 3)), 3)  # log of 10⁶ (10⁶ + 1) (10⁶ + 2)
+        41.447
     """
     return _difference(-1, *_floats(x, step))
 
@@ -123,8 +145,10 @@ def betaln(a: ArrayLike, b: ArrayLike) -> Float[Array, "..."]:
     Returns:
         The broadcast shape, in the common floating dtype.
 
-    >>> round(float(betaln(2.0, 3.0)), 4)  # -log 12
-    -2.4849
+    Example:
+        >>> import mlekit as mle
+        >>> round(float(mle.special.betaln(2.0, 3.0)), 4)  # -log 12
+        -2.4849
     """
     a, b = _floats(a, b)
     # Not minimum and maximum, whose second derivatives are wrong where a = b.

@@ -19,6 +19,11 @@ class Status(enum.IntEnum):
     Only `converged` comes with a certificate: a vanishing decrement and a positive-definite information.
     Every other status names the trouble; the estimates of such a fit are where it stopped, and its
     standard errors are NaN.
+
+    Example:
+        >>> import mlekit as mle
+        >>> mle.Status(3).name, mle.Status["stalled"] == 2
+        ('unbounded', True)
     """
 
     converged = 0

@@ -192,7 +192,7 @@ def test_seed_7_any_function_and_any_output_map() -> None:
     fit = mle.fit(log_density, network, {"x": x, "y": y})
     assert isinstance(fit.params, eqx.nn.MLP)
     assert fit.converged
-    level = np.asarray(jax.vmap(fit.params)(x))
+    level = np.asarray(jax.vmap(fit.params)(jnp.asarray(x)))
     score = lambda level: np.mean(y * level - np.exp(level))  # noqa: E731
     assert score(level) > score(np.sin(2 * x)) - 0.01, "hardly worse than the function that made the data"
     assert score(level) > score(np.log(y.mean())) + 0.1, "and far better than none"

@@ -18,10 +18,12 @@ from .vectors import Ordered, Simplex
 
 unconstrained = Unconstrained()
 positive = GreaterThan(0.0)
+"""Greater than zero: `mle.greater_than(0.0)`, so `value = exp(free)`."""
 greater_than = GreaterThan
 less_than = LessThan
 interval = Interval
 unit_interval = Interval(0.0, 1.0)
+"""Between zero and one: `mle.interval(0.0, 1.0)`, so `value = sigmoid(free)`."""
 simplex = Simplex()
 ordered = Ordered()
 positive_definite = PositiveDefinite()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,15 +21,25 @@ class Foreign(Constraint):
         bijector: the object, which handles leading axes in its own way.
     """
 
-    bijector: Any
+    # In flat parts: objects of TFP break where their arrays are taken out to be traced.
+    leaves: list[Any]
+    structure: Any = eqx.field(static=True)
+
+    def __init__(self, bijector: Any) -> None:
+        self.leaves, self.structure = jax.tree.flatten(bijector)
+
+    @property
+    def bijector(self) -> Any:
+        """The object."""
+        return jax.tree.unflatten(self.structure, self.leaves)
 
     def forward(self, free: ArrayLike) -> Array:
-        free = like(free, free)
-        return jnp.asarray(getattr(self.bijector, "forward", self.bijector)(free), free.dtype)
+        free, bijector = like(free, free), self.bijector
+        return jnp.asarray(getattr(bijector, "forward", bijector)(free), free.dtype)
 
     def inverse(self, value: ArrayLike) -> Array:
-        value = like(value, value)
-        inverse = self.bijector.inverse if hasattr(self.bijector, "inverse") else self.bijector.inv
+        value, bijector = like(value, value), self.bijector
+        inverse = bijector.inverse if hasattr(bijector, "inverse") else bijector.inv
         return jnp.asarray(inverse(value), value.dtype)
 
     def free_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

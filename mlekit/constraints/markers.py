@@ -8,7 +8,16 @@ import equinox as eqx
 
 
 class Fixed(eqx.Module):
-    """Marks a parameter that keeps its starting value; it is no `Constraint`, for it has nothing to map."""
+    """Marks a parameter that keeps its starting value; it is no `Constraint`, for it has nothing to map.
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> density = lambda p, x: -0.5 * ((x - p["mean"]) / p["sd"]) ** 2 - jnp.log(p["sd"])
+        >>> start = {"mean": 0.0, "sd": 2.0}
+        >>> fit = mle.fit(density, start, jnp.array([1.0, 2.0, 6.0]), constraints={"sd": mle.fixed})
+        >>> print(fit.n_free, fit.params["mean"].round(4), fit.params["sd"])
+        1 3.0 2.0
+    """
 
 
 class Tied(eqx.Module):

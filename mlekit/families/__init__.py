@@ -37,7 +37,16 @@ NAMES = (
 
 
 def as_family(obj: Any) -> Family:
-    """The family itself; anything else is a `TypeError` that lists what there is.
+    """The family itself; anything else is an error that lists what there is.
+
+    Args:
+        obj: what may be a family.
+
+    Returns:
+        `obj`.
+
+    Raises:
+        TypeError: `obj` is no family.
 
     Example:
         >>> import mlekit as mle

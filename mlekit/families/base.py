@@ -45,6 +45,16 @@ class Family(eqx.Module):
     `_log_cdf(y, *parameters)`. These get floating-point numbers of one dtype and need not care what lies outside:
     here such a response has log-density $-\infty$, and a parameter outside its domain makes all NaN, never a
     plausible number.
+
+    Example:
+        The methods take the response first, then the parameters in their order:
+
+        >>> import jax, mlekit as mle
+        >>> poisson = mle.families.poisson
+        >>> print(poisson.parameters, f"{poisson.log_density(2, 3.0):.4f} {poisson.log_cdf(2, 3.0):.4f}")
+        ('rate',) -1.4959 -0.8599
+        >>> print(poisson.information(4.0), poisson.sample(jax.random.key(0), 3.0) >= 0)
+        [[0.25]] True
     """
 
     parameters: ClassVar[tuple[str, ...]]
@@ -58,11 +68,26 @@ class Family(eqx.Module):
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     def given(self, obs: Any) -> Family:
-        """The family of one observation: itself, unless it has a known number to look up in `obs`."""
+        """The family of one observation: itself, unless it has a known number to look up in `obs`.
+
+        Args:
+            obs: one observation.
+
+        Returns:
+            A family with nothing left to look up.
+        """
         return self
 
     def log_density(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
-        """The log-density of one response, in nats; minus infinity outside the support."""
+        """The log-density of one response.
+
+        Args:
+            y: the response.
+            parameters: numbers in the order of `parameters`.
+
+        Returns:
+            In nats; minus infinity outside the support, NaN where a parameter lies outside its domain.
+        """
         y, *p = self._floats(parameters, y)
         value = jnp.where(self.support.holds(y) | jnp.isnan(y), self._log_density(y, *p), -jnp.inf)
         return jnp.where(self._valid(p), value, jnp.nan)
@@ -71,19 +96,41 @@ class Family(eqx.Module):
         r"""The expected information of one observation about its parameters, exact.
 
         $$I_{ij} = E\left[\frac{\partial \log p}{\partial \eta_i} \frac{\partial \log p}{\partial \eta_j}\right]$$
+
+        Args:
+            parameters: numbers in the order of `parameters`.
+
+        Returns:
+            A matrix of shape `(m, m)` over the `m` parameters.
         """
         p = self._floats(parameters)
         return jnp.where(self._valid(p), jnp.array(self._information(*p), p[0].dtype), jnp.nan)
 
     def sample(self, key: PRNGKeyArray, *parameters: ArrayLike) -> Float[Array, ""]:
-        """One response, drawn at random; counts come as floating-point numbers, too."""
+        """One response, drawn at random.
+
+        Args:
+            key: random key, such as `jax.random.key(0)`.
+            parameters: numbers in the order of `parameters`.
+
+        Returns:
+            The draw; counts come as floating-point numbers, too.
+        """
         p = self._floats(parameters)
         valid = self._valid(p)
         # One half lies in every domain: a rejection sampler might never end outside of it.
         return jnp.where(valid, self._sample(key, *(jnp.where(valid, q, 0.5) for q in p)), jnp.nan)
 
     def log_cdf(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
-        """The logarithm of the distribution function, the chance of a response of at most `y`."""
+        """The logarithm of the distribution function, the chance of a response of at most `y`.
+
+        Args:
+            y: the response.
+            parameters: numbers in the order of `parameters`.
+
+        Returns:
+            In nats; NaN where a parameter lies outside its domain.
+        """
         y, *p = self._floats(parameters, y)
         y = jnp.floor(y) if self.support.whole else y
         below = y < self.support.low if self.support.closed else y <= self.support.low

@@ -98,7 +98,14 @@ class Binomial(Family):
     support = COUNT
 
     def given(self, obs: Any) -> Binomial:
-        """The family of one observation, with its number of trials."""
+        """The family of one observation, with its number of trials.
+
+        Args:
+            obs: one observation.
+
+        Returns:
+            A binomial family that knows its number of trials.
+        """
         known = isinstance(self.trials, str) or callable(self.trials)
         return Binomial(column(obs, self.trials, "trials")) if known else self
 

@@ -98,6 +98,9 @@ class Bootstrap(eqx.Module):
                 $\sum u_i^3 / 6 (\sum u_i^2)^{3/2}$ from the influence $u_i$ of each observation; or
                 `studentized`, from the refits' own standard errors. (Efron 1987; Davison and Hinkley 1997.)
 
+        Returns:
+            A pair of numbers in place of every parameter; fixed ones are their own intervals.
+
         Raises:
             ValueError: another method, a level outside (0, 1), or `bca` for a model without scores.
         """
@@ -105,7 +108,7 @@ class Bootstrap(eqx.Module):
         return jax.tree.map(lambda a, b: (a, b), lower, upper)
 
     def ends(self, level: float, method: str) -> tuple[Float[Array, "... k"], Float[Array, "... k"]]:
-        """Both ends of `intervals` as vectors over `parameter_names`."""
+        """Both ends of `intervals` as vectors over `parameter_names`; arguments as in `intervals`."""
         known(method, METHODS, "method")
         check_level(level)
         if method == "bca" and self.acceleration is None:
@@ -132,6 +135,19 @@ class Bootstrap(eqx.Module):
         moved = shift + z
         assert self.acceleration is not None
         return _quantiles(self.vector, ndtr(shift + moved / (1 - self.acceleration * moved)))
+
+    def to_arviz(self, *, log_likelihood: bool | None = None) -> Any:
+        """The refits of a single fit as ArviZ reads them, without those that failed.
+
+        Args:
+            log_likelihood: as in `Fit.to_arviz`; contributions are those of the observations as they were.
+
+        Raises:
+            ValueError: the bootstrap of a batch, or as in `Fit.to_arviz`.
+        """
+        from ..report.arviz import of_bootstrap  # a room beside this one
+
+        return of_bootstrap(self, log_likelihood=log_likelihood)
 
     def __repr__(self) -> str:
         if isinstance(self.vector, jax.core.Tracer):

@@ -23,6 +23,15 @@ class Estimate(eqx.Module):
         value: what the function returned, any PyTree of arrays.
         standard_error: a PyTree like `value`.
         covariance: over the flattened value, shape `(m, m)`.
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> fit = mle.fit(lambda mean, x: -0.5 * (x - mean) ** 2, 0.0, jnp.array([1.0, 2.0, 6.0]))
+        >>> square = fit.estimate(lambda mean: mean**2)
+        >>> print(f"{square.value:.2f} ± {square.standard_error:.2f}")
+        9.00 ± 3.46
+        >>> print(jnp.array(square.interval(0.9)).round(2))
+        [ 3.3 14.7]
     """
 
     value: PyTree
@@ -36,7 +45,13 @@ class Estimate(eqx.Module):
         """Wald intervals, a PyTree like `value` of `(lower, upper)`.
 
         Args:
-            level: confidence level, between 0 and 1; a `ValueError` outside.
+            level: confidence level, between 0 and 1.
+
+        Returns:
+            `(lower, upper)` in place of every leaf of `value`.
+
+        Raises:
+            ValueError: a level outside (0, 1).
         """
         return _pairs(self.value, self.standard_error, level)
 
@@ -51,6 +66,14 @@ class Prediction(eqx.Module):
         standard_error: a PyTree like `value`.
         lower: where the Wald interval begins.
         upper: where it ends.
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> density = lambda slope, obs: -0.5 * (obs["y"] - slope * obs["x"]) ** 2
+        >>> fit = mle.fit(density, 0.0, {"x": jnp.array([1.0, 2.0]), "y": jnp.array([2.0, 4.5])})
+        >>> ahead = fit.predict(lambda slope, obs: slope * obs["x"], {"x": jnp.array([3.0, 4.0])})
+        >>> print(ahead.value.round(2), ahead.standard_error.round(2))
+        [6.6 8.8] [1.34 1.79]
     """
 
     value: PyTree

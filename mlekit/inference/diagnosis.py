@@ -34,6 +34,12 @@ class Diagnosis(eqx.Module):
         factor: by what factor the sandwich changes the standard error of each parameter, shape `(k,)`.
         disagree: whether the two informations disagree strongly, so that the model is in doubt.
         certificate: that of the fit.
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> fit = mle.fit(lambda mean, x: -0.5 * (x - mean) ** 2, 0.0, jnp.array([1.0, 2.0, 6.0]))
+        >>> fit.diagnose().factor.round(2)  # the observations vary more than the density says
+        Array([2.16], dtype=float64)
     """
 
     least: Float[Array, "..."]

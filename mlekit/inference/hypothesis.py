@@ -22,6 +22,13 @@ class HypothesisTest(eqx.Module):
         name: of the test.
         hypothesis: what is tested, in words.
         distribution: what the p-value comes from, in words.
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> fit = mle.fit(lambda mean, x: -0.5 * (x - mean) ** 2, 0.0, jnp.array([1.0, 2.0, 6.0]))
+        >>> test = mle.wald_test(fit, lambda mean: mean - 1.0)
+        >>> print(f"{test.statistic:.1f} {test.p_value:.4f}")
+        12.0 0.0005
     """
 
     statistic: Float[Array, "..."]

@@ -151,7 +151,7 @@ class Optax(Solver):
         first = state.steps == 0
         bad_start = first & ~jnp.isfinite(losses[0])
         if self.batch_size is None:
-            loss, decrement = _cauchy_decrement(objective, free)
+            loss, decrement = cauchy_decrement(objective, free)
             status = jnp.where(decrement <= 0.1 * stop.tolerance, Status.converged, RUNNING)
         else:
             loss, decrement = losses[-1], state.decrement
@@ -187,7 +187,7 @@ class Optax(Solver):
         return max(1, rows // size), batch
 
 
-def _cauchy_decrement(objective: Objective, free: Array) -> tuple[Array, Array]:
+def cauchy_decrement(objective: Objective, free: Array) -> tuple[Array, Array]:
     """Loss, and what the best step along the gradient would gain: a lower bound of the decrement."""
     loss, gradient = objective.gradient(free)
     _, product = jax.jvp(lambda z: objective.gradient(z)[1], (free,), (gradient,))

@@ -1,0 +1,217 @@
+"""Draws as ArviZ reads them: what is drawn, what each draw says of each observation, and the observations."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ..inference.draws import vectors
+from ..inference.each import evaluate, has_contributions, objective
+from ..objective import Objective
+from ..parameters import Parameters, leaf_name
+from ..version import __version__
+
+if TYPE_CHECKING:
+    import xarray
+
+    from ..inference.bootstrap import Bootstrap
+    from ..result import Fit
+
+#: Up to so many numbers, half a gigabyte, contributions are computed without being asked for.
+MANY = 1 << 26
+#: What the axis of observations is called.
+ROWS = "obs_id"
+
+
+def of_fit(
+    fit: Fit,
+    key: Any,
+    draws: int = 1000,
+    kind: str = "observed",
+    *,
+    log_likelihood: bool | None = None,
+    **options: Any,
+) -> Any:
+    """`Fit.to_arviz`: draws from the asymptotic normal distribution of a single fit's estimates.
+
+    Args:
+        fit: a single fit.
+        key: random key, such as `jax.random.key(0)`.
+        draws: number of draws.
+        kind: of the covariance, as in `Fit.covariance`.
+        log_likelihood: whether to add the contribution of every observation at every draw, as `arviz.loo` wants
+            it: `draws` times `n_obs` numbers. By default where the model has contributions and these are no more
+            than 67 million numbers. Rows of frequency weight 3 appear three times.
+        options: further arguments of `Fit.covariance`.
+
+    Returns:
+        An `xarray.DataTree`, or with ArviZ before 1.0 an `arviz.InferenceData`, of the groups `posterior` (the
+        draws, one variable a leaf of `params`), `log_likelihood` and `observed_data`. Its attributes say that
+        these are no draws from a posterior distribution.
+
+    Raises:
+        ValueError: a batch, contributions that the model lacks, weights that are no whole numbers where
+            contributions are asked for, or as `mlekit.inference.draws.draws`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, mlekit as mle
+        >>> density = lambda params, x: jnp.log(params["rate"]) - params["rate"] * x
+        >>> fit = mle.fit(density, {"rate": 1.0}, jnp.array([0.5, 1.5, 1.0, 3.0]), constraints=mle.positive)
+        >>> tree = of_fit(fit, jax.random.key(0), draws=500)
+        >>> dict(tree["posterior"].sizes), dict(tree["log_likelihood"].sizes)
+        ({'chain': 1, 'draw': 500}, {'chain': 1, 'draw': 500, 'obs_id': 4})
+    """
+    _need_one(fit.batched)
+    about = (
+        "draws from the asymptotic normal distribution of a maximum-likelihood estimate, made on the free scale: "
+        "no prior, and no posterior distribution"
+    )
+    return _tree(fit, vectors(fit, key, draws, kind, **options), log_likelihood, about, covariance=kind)
+
+
+def of_bootstrap(bootstrap: Bootstrap, *, log_likelihood: bool | None = None) -> Any:
+    """`Bootstrap.to_arviz`: the refits of a single fit as draws; those that failed are left out.
+
+    Args:
+        bootstrap: refits of a single fit.
+        log_likelihood: as in `of_fit`; contributions are those of the observations as they were.
+
+    Returns:
+        As `of_fit`.
+
+    Raises:
+        ValueError: the bootstrap of a batch, or as in `of_fit`.
+    """
+    _need_one(bootstrap.vector.ndim > 2)
+    about = (
+        "refits of a maximum-likelihood estimate to data drawn anew (a bootstrap): no prior, and no posterior "
+        "distribution"
+    )
+    fine = np.asarray(bootstrap.vector)
+    fine = fine[~np.isnan(fine).any(axis=-1)]
+    more = {"bootstrap": bootstrap.kind, "failed_refits": int(bootstrap.failed)}
+    return _tree(bootstrap.fit, fine, log_likelihood, about, **more)
+
+
+def _need_one(batched: bool) -> None:
+    if batched:
+        raise ValueError("to_arviz: ArviZ describes one data set at a time; pick one of the batch: fits[i]")
+
+
+def _tree(fit: Fit, drawn: Any, log_likelihood: bool | None, about: str, **more: Any) -> Any:
+    """The groups with their attributes."""
+    import xarray
+
+    parameters = fit.parameters
+    likelihood = objective(fit).likelihood
+    data, weights = likelihood.aligned()
+    count = likelihood.rows if likelihood.length is None else int(likelihood.length)
+    rows, whole = _repeated(count, weights)
+    groups = {"posterior": _dataset(parameters, drawn)}
+
+    known = has_contributions(fit)
+    if log_likelihood is None:
+        log_likelihood = known and whole and len(drawn) * len(rows) <= MANY
+    if log_likelihood:
+        if not known:
+            raise ValueError(
+                "log_likelihood=True wants contributions, and this joint model returns a scalar: return the "
+                "vector of log p(x_t | x_<t), or leave log_likelihood out"
+            )
+        if not whole:
+            raise ValueError(
+                "log_likelihood=True wants whole numbers for weights, for ArviZ sums contributions without any; "
+                "leave it out"
+            )
+        found = np.asarray(evaluate(fit, _contributions, drawn))[:, rows]
+        groups["log_likelihood"] = xarray.Dataset({"log_density": (("chain", "draw", ROWS), found[None])})
+    observed = {name: np.asarray(column)[rows] for name, column in _named(data)}
+    groups["observed_data"] = xarray.Dataset(
+        {name: ((ROWS, *_axes(name, column.shape[1:])), column) for name, column in observed.items()}
+    )
+
+    attributes = {
+        "sampling": about,
+        **more,
+        "status": str(fit.status),
+        "inference_library": "mlekit",
+        "inference_library_version": __version__,
+    }
+    for dataset in groups.values():
+        dataset.attrs.update(attributes)
+        for name, size in dataset.sizes.items():
+            dataset.coords[name] = np.arange(size)
+    return _together(groups, attributes)
+
+
+def _dataset(parameters: Parameters, drawn: Any) -> xarray.Dataset:
+    """One variable a leaf of `params`."""
+    import xarray
+
+    leaves = zip(parameters.leaves, parameters.split(parameters.tree(drawn)))
+    return xarray.Dataset(
+        {
+            leaf.name: (("chain", "draw", *_axes(leaf.name, leaf.shape)), np.asarray(values)[None])
+            for leaf, values in leaves
+        }
+    )
+
+
+def _together(groups: dict[str, xarray.Dataset], attributes: dict[str, Any]) -> Any:
+    """The groups in one, as the ArviZ that is installed wants them."""
+    import xarray
+
+    if not _before_trees():
+        tree = xarray.DataTree.from_dict(groups)
+        tree.attrs.update(attributes)
+        return tree
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # once a day, that ArviZ 1.0 will be another
+        import arviz
+    datasets: dict[str, Any] = dict(groups)
+    return arviz.InferenceData(attrs=attributes, **datasets)
+
+
+def _before_trees() -> bool:
+    """Whether the ArviZ that is installed is older than its use of xarray's trees."""
+    try:
+        return importlib.metadata.version("arviz").startswith("0.")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _repeated(count: int, weights: Any) -> tuple[np.ndarray, bool]:
+    """The rows as often as their frequency weights say; all once, and `False`, if these are no whole numbers."""
+    every = np.arange(count)
+    if weights is None:
+        return every, True
+    weights = np.asarray(weights)[:count]
+    times = weights.astype(int)
+    whole = bool(np.all(times == weights))
+    return (np.repeat(every, times) if whole else every), whole
+
+
+def _named(data: PyTree) -> list[tuple[str, Any]]:
+    """The columns of the data by name; one without a name is `data`."""
+    found = []
+    for path, column in jtu.tree_flatten_with_path(data)[0]:
+        name = leaf_name(path)
+        named = bool(path) and isinstance(path[0], jtu.DictKey | jtu.GetAttrKey)
+        found.append((name if named else f"data{name.removeprefix('params')}", column))
+    return found
+
+
+def _axes(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(f"{name}_dim_{i}" for i in range(len(shape)))
+
+
+def _contributions(objective: Objective, drawn: Float[Array, "n k"]) -> Float[Array, "n rows"]:
+    """The log-densities of all rows, a draw at a time."""
+    likelihood, parameters = objective.likelihood, objective.parameters
+    return jax.lax.map(lambda vector: likelihood.contributions(parameters.tree(vector)), drawn)

@@ -1,6 +1,6 @@
 """Maximum likelihood in JAX: one log-density, exact derivatives, thousands of data sets, honest errors."""
 
-from . import families, special
+from . import families, plot, special
 from .certificate import Certificate
 from .constraints import (
     correlation,
@@ -15,8 +15,10 @@ from .constraints import (
     tied,
     unit_interval,
 )
+from .densities import censored, mixture, truncated, zero_inflated
 from .fit import argmax, fit, fit_batch
 from .groups import Groups, group_by
+from .history import History
 from .inference.bootstrap import Bootstrap, bootstrap
 from .inference.comparison import Comparison, compare
 from .inference.delta import Estimate, Prediction
@@ -36,6 +38,7 @@ from .modes import Modes
 from .result import Fit
 from .solvers import BFGS, LBFGS, Newton, Optax, Scoring
 from .status import Status
+from .storage import load
 from .version import __version__
 
 __all__ = [
@@ -49,6 +52,7 @@ __all__ = [
     "ExpectedInformation",
     "Fit",
     "Groups",
+    "History",
     "HypothesisTest",
     "Identifiability",
     "Model",
@@ -62,6 +66,7 @@ __all__ = [
     "__version__",
     "argmax",
     "bootstrap",
+    "censored",
     "compare",
     "correlation",
     "expected_information",
@@ -78,8 +83,11 @@ __all__ = [
     "joint",
     "less_than",
     "likelihood_ratio_test",
+    "load",
     "log_likelihood",
+    "mixture",
     "ordered",
+    "plot",
     "positive",
     "positive_definite",
     "profile",
@@ -88,7 +96,9 @@ __all__ = [
     "simplex",
     "special",
     "tied",
+    "truncated",
     "unit_interval",
     "vuong_test",
     "wald_test",
+    "zero_inflated",
 ]

@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from ..plot.paper import BLUE, GREY, INK, ORANGE, VERMILLION
 from ..result import Fit
 
-# Of the palette of Okabe and Ito, which colour-blind readers can tell apart, and print in different greys.
-BLUE, ORANGE, VERMILLION, GREY, INK = "#0072B2", "#E69F00", "#D55E00", "#8C8C8C", "#222222"
 OFTEN = 100  #: flights from which on a slope is known well enough to be ranked
 STYLE: dict[Any, Any] = {
     "font.size": 9,

@@ -1,0 +1,150 @@
+"""Responses that could be observed only between bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ..model import Model
+from .base import At, Bound, Density, Distribution, Response, bound_of, check_bounds, distribution, with_log_cdf
+from .inversion import draw
+from .logarithms import from_either_side, log_between
+
+
+class Window(NamedTuple):
+    """What could be observed, and how likely that is.
+
+    Args:
+        lower: below all responses.
+        upper: the largest response.
+        bottom: the logarithm of the distribution function at `lower`.
+        top: that at `upper`.
+        between: a response inside.
+    """
+
+    lower: Array
+    upper: Array
+    bottom: Array
+    top: Array
+    between: Array
+
+    @property
+    def mass(self) -> Array:
+        """The logarithm of the probability."""
+        return log_between(self.bottom, self.top)
+
+    def known(self, value: Array) -> Array:
+        """A value, but NaN where nothing could be observed."""
+        return jnp.where((self.lower < self.upper) & (self.mass > -jnp.inf), value, jnp.nan)
+
+    def inside(self, y: Array) -> Array:
+        """Whether a response could be observed; NaN passes, and shows in what is made of it."""
+        return ~((y <= self.lower) | (y > self.upper))
+
+
+class Truncated(Density):
+    """The log-density of a response, given that it lies between bounds."""
+
+    distribution: Distribution
+    lower: Bound
+    upper: Bound
+
+    @property
+    def response(self) -> Response:
+        """Where the response lies."""
+        return self.distribution.response
+
+    def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The log-density of one observation."""
+        at, y = self.distribution.at(params, obs, args), self.distribution.of(obs)
+        window = self._window(at)
+        inside = window.inside(y)
+        density = at.log_density(jnp.where(inside, y, window.between), inside)
+        return window.known(jnp.where(inside, density - window.mass, -jnp.inf))
+
+    def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The logarithm of the distribution function at the response."""
+        at = self.distribution.at(params, obs, args)
+        return _log_cdf(at, self._window(at), self.distribution.of(obs))
+
+    def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
+        """The observation with its response drawn anew: in the dtype it had, unless that cannot hold it."""
+        at = self.distribution.at(params, obs, args)
+        window, dtype = self._window(at), self.distribution.of(obs).dtype
+        regression = self.distribution.model.regression
+        if regression is not None and not regression.family.support.whole:
+            dtype = jnp.result_type(dtype, 0.0)
+        y = draw(key, lambda y: _log_cdf(at, window, y), window.lower, window.upper, dtype)
+        return self.distribution.place(obs, y)
+
+    def _window(self, at: At) -> Window:
+        lower = None if self.lower is None else bound_of(at.obs, self.lower, "lower")
+        upper = None if self.upper is None else bound_of(at.obs, self.upper, "upper")
+        low = jnp.asarray(-jnp.inf) if lower is None else lower
+        high = jnp.asarray(jnp.inf) if upper is None else upper
+        return Window(low, high, *at.ends(lower, upper))
+
+
+def _log_cdf(at: At, window: Window, y: Array) -> Array:
+    inside = window.inside(y)
+    here = at.log_cdf(jnp.where(inside, y, window.between), inside)
+    below, beyond = log_between(window.bottom, here), log_between(here, window.top)
+    value = from_either_side(below - window.mass, beyond - window.mass)
+    outside = jnp.where(y <= window.lower, -jnp.inf, 0.0)
+    return window.known(jnp.where(inside & ~(y >= window.upper), value, outside))
+
+
+def truncated(
+    log_density: Any,
+    *,
+    lower: Bound = None,
+    upper: Bound = None,
+    response: Response = None,
+    log_cdf: Callable[..., Any] | None = None,
+) -> Model:
+    r"""A model of responses that are observed only if they lie in `(lower, upper]`; of others nothing is known.
+
+    $$\log p(y) - \log\,[F(\text{upper}) - F(\text{lower})]$$
+
+    and minus infinity outside. Counts above zero: `lower=0`. Delayed entry, where who failed before is never seen:
+    `lower="entry"`.
+
+    Args:
+        log_density: `log_density(params, obs)`, or `log_density(params, obs, args)`; a `mle.Model` or a
+            `mle.regression`.
+        lower: what the response must exceed: a number, the name of a column of `obs`, or a function of `obs`; left
+            out, or minus infinity, there is no such bound.
+        upper: what it must not exceed; left out, or infinity, there is no such bound.
+        response: where the response lies: the name of a column of `obs`, or a function of `obs` that picks a leaf;
+            bounds are put there, too. Left out, it is that of the `mle.regression`, otherwise the column `y`, or
+            `obs` itself if that is a number.
+        log_cdf: `log_cdf(params, obs)`, the logarithm of the distribution function, if the model carries none, or
+            to stand in for its own. It is never called with an infinite response. Probabilities have the digits
+            that it has: for those of the upper tail it must be accurate near zero.
+
+    Returns:
+        A `mle.Model` with `log_cdf`, so that it may be censored, and `simulate`, which draws by inverting that.
+        All is NaN where a response between the bounds has no chance that the computer can tell from zero.
+
+    Raises:
+        ValueError: no bounds, no `log_cdf`, a joint model, or a response other than that of the regression.
+        TypeError: a bound that is no name, function or number.
+
+    Example:
+        How many came in each car, where empty ones do not come:
+
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> counts = mle.regression(lambda rate, obs: rate, mle.families.poisson, response=lambda obs: obs)
+        >>> cars = jnp.array([1, 1, 2, 4, 1, 3, 2, 1, 2, 2])
+        >>> fit = mle.fit(mle.truncated(counts, lower=0), 1.0, cars, constraints=mle.positive)
+        >>> mean = fit.params / (1 - jnp.exp(-fit.params))  # of those that come
+        >>> print(f"{fit.params:.4f}, {mean:.4f} = {cars.mean():.4f}")
+        1.4578, 1.9000 = 1.9000
+    """
+    check_bounds(lower, upper, "truncated")
+    model = with_log_cdf(log_density, log_cdf, "truncated")
+    density = Truncated(distribution(model, response, "truncated"), lower, upper)
+    return Model(density, simulate=density.simulate, log_cdf=density.log_cdf)

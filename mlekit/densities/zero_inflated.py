@@ -1,0 +1,112 @@
+"""Counts, or sums, with more zeros than a model allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ..model import Model
+from .base import Density, Distribution, Response, distribution, guarded, independent, of_params, scalar
+from .logarithms import log_mixed_cdf, log_mixture
+
+NAME = "the chance of zero_inflated"
+
+
+class ZeroInflated(Density):
+    """The log-density of a response that is zero with a chance of its own, otherwise what a model says."""
+
+    distribution: Distribution
+    chance: str | Callable[..., Any]
+
+    @property
+    def response(self) -> Response:
+        """Where the response lies."""
+        return self.distribution.response
+
+    def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The log-density of one observation."""
+        rest = guarded(self.distribution.model, "log_density", params, obs, args)
+        return log_mixture(*self._terms(params, obs, args, self.distribution.of(obs) == 0, rest))
+
+    def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The logarithm of the distribution function at the response."""
+        rest = guarded(self.distribution.model, "log_cdf", params, obs, args)
+        return log_mixed_cdf(*self._terms(params, obs, args, self.distribution.of(obs) >= 0, rest))
+
+    def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
+        """The observation with its response drawn anew."""
+        zero, key = jax.random.split(key)
+        simulate = self.distribution.model.simulate
+        assert simulate is not None
+        drawn = simulate(key, params, obs, *args)
+        y = self.distribution.of(drawn)
+        chance = self._chance(params, obs, args)
+        return self.distribution.place(drawn, jnp.where(jax.random.bernoulli(zero, chance), jnp.zeros_like(y), y))
+
+    def _terms(
+        self, params: PyTree, obs: PyTree, args: tuple[Any, ...], is_zero: Array, rest: Array
+    ) -> tuple[Array, Array]:
+        """The weights of nothing but zeros and of the model, and logarithms of what each says."""
+        chance = self._chance(params, obs, args)
+        logs = jnp.stack([jnp.where(is_zero, 0.0, -jnp.inf), rest])
+        return jnp.stack([chance, 1 - chance]).astype(jnp.result_type(chance, logs)), logs
+
+    def _chance(self, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> Float[Array, ""]:
+        return scalar(of_params(self.chance, params, obs, args, NAME), NAME)
+
+
+def zero_inflated(
+    log_density: Any,
+    chance: str | Callable[..., Any] = "chance",
+    *,
+    response: Response = None,
+) -> Model:
+    r"""A model of a response that is zero with a chance $\pi$ of its own, otherwise what another model says.
+
+    $$\log\,[\pi\, 1\{y = 0\} + (1 - \pi)\, p(y)]$$
+
+    Of a count, whose $p(0)$ is a probability, zeros come from both. Where the model allows no zero, they come from
+    one alone: truncate a count above zero, `mle.zero_inflated(mle.truncated(counts, lower=0))`, for a hurdle; take
+    a density of positive numbers, such as that of `mle.families.gamma`, for sums that are often nothing.
+
+    Args:
+        log_density: `log_density(params, obs)`, or `log_density(params, obs, args)`; a `mle.Model` or a
+            `mle.regression`. It gets all of `params`.
+        chance: $\pi$, from 0 to 1: a key of `params`, or `chance(params, obs)` (with args
+            `chance(params, obs, args)`), which predicts it.
+        response: where the response lies: the name of a column of `obs`, or a function of `obs` that picks a leaf.
+            Left out, it is that of the `mle.regression`, otherwise the column `y`, or `obs` itself if that is a
+            number.
+
+    Returns:
+        A `mle.Model` with `log_cdf` and `simulate` if the model has them. It is NaN where the chance is none.
+
+    Raises:
+        ValueError: a joint model, or a response other than that of the regression; while tracing, no such key.
+        TypeError: `chance` is neither a key nor a function.
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> counts = mle.regression(lambda params, obs: params["rate"], mle.families.poisson)
+        >>> data = {"y": jnp.array([0, 0, 0, 0, 0, 2, 1, 3, 2, 4])}
+        >>> rules = {"chance": mle.unit_interval, "rate": mle.positive}
+        >>> fit = mle.fit(mle.zero_inflated(counts), {"chance": 0.5, "rate": 1.0}, data, constraints=rules)
+        >>> mean = (1 - fit.params["chance"]) * fit.params["rate"]
+        >>> print(f"{fit.params['chance']:.4f}, {mean:.4f} = {data['y'].mean():.4f}")
+        0.4309, 1.2000 = 1.2000
+    """
+    if not (isinstance(chance, str) or callable(chance)):
+        raise TypeError(
+            f"zero_inflated: chance must be a key of params, or a function chance(params, obs); got {chance!r}"
+        )
+    model = independent(log_density, "zero_inflated")
+    density = ZeroInflated(distribution(model, response, "zero_inflated"), chance)
+    return Model(
+        density,
+        simulate=density.simulate if model.simulate else None,
+        log_cdf=density.log_cdf if model.log_cdf else None,
+    )

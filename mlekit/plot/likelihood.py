@@ -1,0 +1,197 @@
+"""The likelihood itself, along one parameter or over two, with the others held."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..arguments import check_count, check_level
+from ..compilation import Compiled
+from ..inference.intervals import from_line, line_slope, to_line
+from ..objective import Objective
+from ..result import Fit
+from .fall import contours, curve, limit
+from .observations import at_once
+from .paper import axes_for, legend, need_single, one_or_two, places
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: A curve reaches as far as a region of this level, whatever is drawn into it.
+WIDE = 0.999
+POINTS = {1: 201, 2: 61}
+#: Points in each direction while the reach is looked for, how often it is looked for, and how many times as far as
+#: Wald's region.
+COARSE, ROUNDS, FURTHEST = 21, 8, 5
+
+
+def likelihood(
+    fit: Fit,
+    names: str | Sequence[str] | None = None,
+    *,
+    level: float = 0.95,
+    values: Any = None,
+    points: int | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    r"""The likelihood along one parameter, or over two, with all others held at their estimates.
+
+    $$\ell(\hat\theta_{-j}, v) - \ell(\hat\theta), \qquad
+    \{v: \ell(\hat\theta) - \ell(\hat\theta_{-j}, v) \le \tfrac12 \chi^2_{1, \text{level}}\}$$
+
+    The region is a confidence interval only where there are no other free parameters; with others it is too
+    narrow, for they would move along: see `profile`.
+
+    Args:
+        fit: a single fit.
+        names: one of `fit.parameter_names`, for a curve with its region; or two of them, for the regions of 50 %
+            and of the level, with two degrees of freedom. By default the first that is free.
+        level: of the region.
+        values: where to evaluate the likelihood, shape `(points,)`, in natural units and increasing; for two names
+            a pair of such. By default even on a scale without edges, as far as a region of 99.9 % reaches.
+        points: how many by default: 201, for two names 61 in each direction.
+        ax: where to draw; by default on a new figure.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ValueError: a batch, a fit that did not converge, no such parameter, one that is fixed or shares its
+            constraint with others, values outside of the constraint, or a level outside (0, 1).
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> from matplotlib.figure import Figure
+        >>> fit = mle.fit(lambda mean, x: -0.5 * (x - mean) ** 2, 0.0, jnp.array([1.0, 2.0, 6.0]))
+        >>> ax = mle.plot.likelihood(fit, values=[2.0, 3.0, 4.0], ax=Figure().subplots())
+        >>> print(ax.get_xlabel(), ax.get_lines()[1].get_ydata())  # three observations, variance one
+        params [1.5 0.  1.5]
+
+    Source: Pawitan 2001, *In All Likelihood*, chapter 2.
+    """
+    need_single(fit)
+    check_level(level)
+    names = one_or_two(fit, names)
+    fit.parameters.holding(names)  # says which of them cannot move by themselves
+    if points is not None:
+        check_count(points, "points", least=2)
+    where = places(fit, [_owner(fit, name) for name in names])
+    best = np.asarray(fit.solution.vector)[where]
+    drop = functools.partial(_drop, fit, fit.objective, where)
+    low, high = (end[np.array(where)] for end in fit.parameters.ranges(fit.solution.vector))
+    if values is None:
+        grid = _grid(fit, where, drop, low, high, points or POINTS[len(names)])
+    else:
+        grid = _given(values, names, low, high)
+    fall = drop(grid)
+    ax = axes_for(ax)
+    if len(names) == 1:
+        curve(ax, grid[0], fall, best[0], level, ("likelihood", "likelihood interval"))
+        ax.set_xlabel(names[0])
+    else:
+        contours(ax, grid, fall, best, level)
+        ax.set(xlabel=names[0], ylabel=names[1])
+    legend(ax, "best" if len(names) == 1 else "above")
+    return ax
+
+
+def _owner(fit: Fit, name: str) -> str:
+    """The parameter that moves where this one does: itself, or the twin it is tied to."""
+    leaf = next(leaf for leaf in fit.parameters.leaves if name in leaf.names())
+    return (leaf.tied_to or leaf.name) + name.removeprefix(leaf.name)
+
+
+def _drop(fit: Fit, objective: Objective, where: list[int], grid: Sequence[np.ndarray]) -> np.ndarray:
+    """Nats below the maximum at all combinations of these values; NaN where they leave their constraint."""
+    mesh = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1)
+    flat = jnp.asarray(mesh.reshape(-1, len(where)), fit.solution.vector.dtype)
+    heights = _heights(objective, fit.solution.vector, tuple(where), flat, at_once(objective.likelihood))
+    return np.asarray(fit.log_likelihood - heights, float).reshape(mesh.shape[:-1])
+
+
+@Compiled
+def _heights(
+    objective: Objective,
+    vector: Array,
+    where: tuple[int, ...],
+    points: Float[Array, "points m"],
+    side_by_side: int,
+) -> Float[Array, " points"]:
+    """The log-likelihood with the parameters at `where` moved to each of these points, and those tied to them."""
+    parameters = objective.parameters
+
+    def at(point: Array) -> Array:
+        free = parameters.free(parameters.tree(vector.at[jnp.array(where)].set(point)))
+        return -objective(free) * objective.n_obs
+
+    return jax.lax.map(at, points, batch_size=side_by_side)
+
+
+def _given(values: Any, names: tuple[str, ...], low: Array, high: Array) -> list[np.ndarray]:
+    """The values to evaluate at, once they are known to be such."""
+    pair = (values,) if len(names) == 1 and not isinstance(values, tuple) else tuple(values)
+    arrays = [np.asarray(one, float) for one in pair]
+    if len(arrays) != len(names):
+        raise ValueError(f"values must hold one array for each of {', '.join(names)}; got {len(arrays)}")
+    for name, array, begin, end in zip(names, arrays, low, high):
+        if array.ndim != 1 or array.size < 2 or not np.all(np.diff(array) > 0):
+            raise ValueError(f"values of {name} must be increasing, shape (points,), two or more; got {array}")
+        if array[0] <= begin or array[-1] >= end:
+            raise ValueError(f"values of {name} must lie between {begin:g} and {end:g}; got {array}")
+    return arrays
+
+
+def _grid(
+    fit: Fit, where: list[int], drop: Callable[..., np.ndarray], low: Array, high: Array, points: int
+) -> list[np.ndarray]:
+    """Values that reach as far as a wide region does, evenly spaced on a scale without edges."""
+    best, errors = (column[np.array(where)] for column in (fit.solution.vector, fit.errors()))
+    most = limit(WIDE, len(where))
+    middle = np.asarray(to_line(best, low, high), float)
+    reach = np.asarray(math.sqrt(2 * most) * errors * line_slope(best, low, high), float)
+    if not np.all(np.isfinite(reach) & (reach > 0)):
+        raise ValueError("the fit has no standard errors that tell how far to draw: pass values=")
+
+    def spaced(box: np.ndarray, count: int) -> list[np.ndarray]:
+        lines = jnp.asarray(np.linspace(box[0], box[1], count), low.dtype)
+        return list(np.asarray(from_line(lines, low, high), float).T)
+
+    def holds(box: np.ndarray) -> np.ndarray:
+        return drop(spaced(box, COARSE)) <= most
+
+    return spaced(_box(holds, middle, reach), points)
+
+
+def _box(holds: Callable[[np.ndarray], np.ndarray], middle: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """The box around a region: where it begins and ends in each dimension, shape `(2, m)`.
+
+    Args:
+        holds: which points of an even grid over a box the region holds.
+        middle: a point of the region.
+        reach: how far it is thought to reach from there, which is the answer where it never ends.
+    """
+    box = first = np.stack([middle - reach, middle + reach])
+    endless = np.zeros_like(box, bool)
+    for _ in range(ROUNDS):
+        inside, steps = holds(box), np.linspace(box[0], box[1], COARSE)
+        new, further = box.copy(), np.zeros_like(box, bool)
+        for i in range(len(middle)):
+            some = np.flatnonzero(inside.any(axis=tuple(np.delete(np.arange(len(middle)), i))))
+            begin, end = (some[0], some[-1]) if some.size else (COARSE // 2, COARSE // 2)
+            further[:, i] = begin == 0, end == COARSE - 1
+            new[:, i] = steps[max(begin - 1, 0), i], steps[min(end + 1, COARSE - 1), i]
+        new = np.where(further, middle + 2 * (box - middle), new)
+        endless |= np.abs(new - middle) > FURTHEST * reach
+        new = np.where(endless, first, new)
+        settled = np.all(np.abs(new - box) <= 0.2 * (box[1] - box[0]))
+        box = new
+        if settled:
+            break
+    return box

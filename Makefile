@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench bench-quick docs clean
+.PHONY: help demo test test-all bench bench-quick notebooks docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench: $(VENV)/.bench ## how fast it is, beside its peers: about an hour; DEVICE
 
 bench-quick: $(VENV)/.bench ## all workloads of make bench at small size, in under 3 minutes
 	@$(BIN)/python -m benchmarks --quick --device $(DEVICE)
+
+notebooks: $(VENV)/.test ## run all notebooks at full size and store their outputs: a quarter of an hour
+	@$(BIN)/python notebooks/renew.py
 
 docs: $(VENV)/.docs ## the documentation: a web site in site/, for a disk or a server
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --config-file docs/mkdocs.yml

@@ -136,6 +136,7 @@ def test_whole_clusters(fit: mle.Fit) -> None:
     assert tenths.max() <= 10 * means.max()
 
 
+@pytest.mark.slow
 def test_weights_are_repeated_rows() -> None:
     """A row of weight three is three rows: as many draws, each of them as likely."""
     weights = np.array([3.0, 1.0, 0.0, 2.0, 4.0, 1.0, 2.0, 3.0])
@@ -208,7 +209,8 @@ def test_groups_draw_as_padded_sets_do(ragged: mle.Fit) -> None:
         mle.bootstrap(fits, KEY, 50, "cluster", clusters=np.arange(32))
 
 
-@pytest.mark.parametrize("kind", ["nonparametric", pytest.param("parametric", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["nonparametric", "parametric"])
 def test_memory_is_bounded_by_the_piece(ragged: mle.Fit, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers in pieces of few rows, which split the replicates of one data set."""
     whole = mle.bootstrap(ragged, KEY, 50, kind)
@@ -230,6 +232,7 @@ def test_memory_is_bounded_by_the_piece(ragged: mle.Fit, kind: str, monkeypatch:
     assert max(sizes) <= 2 * 256
 
 
+@pytest.mark.slow
 def test_large_weights_need_no_large_memory() -> None:
     """Rows that stand for a million observations are drawn as counts, not one by one."""
     heavy = mle.fit(MODEL, 0.0, {"x": X[:4]}, weights=np.full(4, 2.5e5))
@@ -289,6 +292,7 @@ def test_intervals_of_a_fit(fit: mle.Fit) -> None:
         fit.intervals(method="bootstrap")
 
 
+@pytest.mark.slow
 def test_fixed_and_vector_parameters() -> None:
     density = lambda p, x: jnp.sum(norm.logpdf(x, p["mean"], p["sd"]))  # noqa: E731
     x = RNG.normal(size=(20, 2))
@@ -361,6 +365,7 @@ def test_what_is_refused(fit: mle.Fit, draws: mle.Bootstrap) -> None:
         jax.jit(lambda fit: mle.bootstrap(fit, KEY, 50).vector)(fit)
 
 
+@pytest.mark.slow
 def test_searches_that_cannot_begin_where_the_influence_leads() -> None:
     """A precision moves by half of itself with one more outlier, and so below zero with two."""
     x = jnp.append(jnp.linspace(0.5, 1.5, 11), 10.0)

@@ -233,6 +233,7 @@ def test_expected_information_in_closed_form(name: str) -> None:
 COPIES, DRAWS = 100, 100
 
 
+@pytest.mark.slow
 def test_simulation_agrees_with_the_exact_information() -> None:
     """A hundred copies of one data set have keys of their own: the errors are spread as they say."""
 

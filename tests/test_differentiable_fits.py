@@ -198,6 +198,7 @@ def test_gradients_map_and_maps_have_gradients() -> None:
         np.testing.assert_allclose(found, one_by_one, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_checkpoint_and_scan() -> None:
     """A filter over time: every step fits the data so far, and hands its estimate on."""
     y = jnp.asarray(Y)

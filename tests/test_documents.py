@@ -52,14 +52,28 @@ def test_readme_names_what_exists() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run(path: Path) -> None:
+def test_notebooks_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are stored, with outputs and pictures; and from start to end, with less data."""
     notebook = nbformat.read(path, as_version=4)
-    assert any(cell.get("outputs") for cell in notebook.cells), "stored with its outputs"
-    pictures = sum(
-        "image/png" in out.get("data", {}) for cell in notebook.cells for out in cell.get("outputs", [])
-    )
-    assert pictures >= 2
+    assert outputs(notebook), "stored with its outputs"
+    assert sum("image/png" in out.get("data", {}) for out in outputs(notebook)) >= 2
+    assert notebook.cells[0].source.startswith("# ")
+    assert "## Exercises" in notebook.cells[-1].source
+    assert_quiet(notebook)
+    monkeypatch.setenv("MLEKIT_SMALL", "1")
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(path.parent))
+    assert_quiet(notebook)
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [out for cell in notebook.cells for out in cell.get("outputs", [])]
+
+
+def assert_quiet(notebook: nbformat.NotebookNode) -> None:
+    """Nothing was warned of; a progress bar may have been shown."""
+    said = "".join(out.text for out in outputs(notebook) if out.get("name") == "stderr")
+    assert "Warning" not in said
+    assert not [line for line in re.split(r"[\r\n]+", said) if line.strip() and "[" not in line]
 
 
 def test_public_names_are_documented() -> None:

@@ -85,6 +85,7 @@ def test_likelihood_ratio_at_a_boundary(df: int, full: mle.Fit, null: mle.Fit) -
     assert repr(test).endswith(f"(half chi-square({df - 1}) and half chi-square({df}))")
 
 
+@pytest.mark.slow
 def test_likelihood_ratio_where_the_maximum_is_at_the_boundary() -> None:
     """Half of all data sets without overdispersion look underdispersed: nothing is gained, so p is one."""
     model = mle.regression(lambda p, obs: (p["mean"], p["alpha"]), FAMILIES.negative_binomial)

@@ -244,6 +244,7 @@ def test_all_local_devices_work(n_devices: int) -> None:
     np.testing.assert_allclose(there, here.solution.vector, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_init_of_each_set() -> None:
     sets = line_data(30, 6, seed=9)
     starts = {"intercept": np.linspace(-1, 1, 6), "slope": np.full(6, 2.0), "sigma": np.linspace(0.5, 2, 6)}
@@ -289,6 +290,7 @@ def test_an_empty_set_with_weights_at_the_end() -> None:
     np.testing.assert_allclose(fits.params[:2], [3.5, 11.5], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_weights_repeat_rows() -> None:
     sets = line_data(20, 3, seed=6)
     weights = RNG.integers(0, 4, size=(3, 20)).astype(float)
@@ -331,6 +333,7 @@ def autoregression(params: Any, data: Any) -> Any:
     return -0.5 * z**2 - jnp.log(params["sigma"]) - 0.5 * jnp.log(2 * jnp.pi)
 
 
+@pytest.mark.slow
 def test_series_of_unequal_length() -> None:
     lengths = np.array([50, 7, 23, 12])
     x = np.where(np.arange(50) < lengths[:, None], np.cumsum(RNG.normal(size=(4, 50)), axis=1), np.inf)

@@ -218,7 +218,13 @@ def agrees(fit: mle.Fit, name: str, problem: Problem) -> None:
     np.testing.assert_allclose(errors, problem.errors, rtol=max(1e-7, rounding))
 
 
-@pytest.mark.parametrize("name", CURVES)
+#: Those that NIST calls of higher difficulty, and one whose parameters lie far apart; all others are slow.
+HARD = ("Bennett5", "BoxBOD", "Eckerle4", "MGH09", "MGH10", "MGH17", "Rat42", "Rat43", "Thurber")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in HARD else pytest.param(name, marks=pytest.mark.slow) for name in CURVES]
+)
 def test_certified_numbers_from_both_starts(name):
     problem = read(name)
     for start in (1, 2):

@@ -90,6 +90,7 @@ def test_a_batch_is_its_data_sets(fits: mle.Fit) -> None:
         np.testing.assert_allclose(alone[name], [end[2] for end in together[name]], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_groups_with_weights() -> None:
     """Weights count observations, whatever the order of the rows."""
     n = np.array([14, 6, 11])
@@ -107,6 +108,7 @@ def test_groups_with_weights() -> None:
         np.testing.assert_allclose([low[i], high[i]], expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_float32_keeps_what_it_can() -> None:
     init = {k: jnp.asarray(v, jnp.float32) for k, v in INIT.items()}
     fit = mle.fit(normal, init, {"x": X[0].astype(np.float32)}, constraints=POSITIVE_SD)
@@ -185,6 +187,7 @@ def constrained() -> Any:
     return {key: np.stack(pair, -1) for key, pair in fit.intervals(method="profile").items()}
 
 
+@pytest.mark.slow
 def test_shares_and_chances(constrained: Any) -> None:
     """The profile of one share is the likelihood of that kind against all others."""
     for found, count in zip([*constrained["share"], constrained["chance"]], [7, 21, 12, 9]):

@@ -282,7 +282,9 @@ RANDHIE: dict[str, tuple[Any, Any, Callable[[Any], np.ndarray], float]] = {
 }
 
 
-@pytest.mark.parametrize("name", RANDHIE)
+@pytest.mark.parametrize(
+    "name", [name if name == "nb2" else pytest.param(name, marks=pytest.mark.slow) for name in RANDHIE]
+)
 def test_counts_of_20190_persons(name):
     """Visits to doctors in the RAND experiment: poisson, nbreg and gnpoisson of Stata, glm.nb of R."""
     density, published, stored, search = RANDHIE[name]
@@ -539,6 +541,7 @@ BETA = mle.regression(
 )
 
 
+@pytest.mark.slow
 def test_beta_regression():
     """R's betareg: errors of the expected information, and of the observed one, which R's `optim` differentiates.
 

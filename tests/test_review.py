@@ -25,6 +25,7 @@ def normal(params: Any, x: Any) -> Any:
     return norm.logpdf(x, params["mu"], params["s"])
 
 
+@pytest.mark.slow
 def test_sets_of_a_mapped_fit_keep_their_own_args() -> None:
     def scaled(params: Any, x: Any, a: Any) -> Any:
         return norm.logpdf(x, params["mu"] * a, params["s"])
@@ -88,6 +89,7 @@ def test_nothing_to_estimate() -> None:
     np.testing.assert_array_equal(fits.standard_errors()["mu"], np.zeros(6))
 
 
+@pytest.mark.slow
 def test_selections() -> None:
     fits = mle.fit_batch(normal, PLAIN, Y, constraints=POSITIVE)
     assert len(fits[[]]) == len(fits[fits.status == "stalled"]) == 0

@@ -196,7 +196,8 @@ def test_the_weak_direction_names_the_parameters(name):
 
 @pytest.mark.parametrize(
     ("name", "lanes"),
-    [(name, None) for name in SICK] + [(name, 2) for name in SICK if SICK[name][0] == "logistic"],
+    [pytest.param(name, None, marks=pytest.mark.slow) for name in SICK]
+    + [(name, 2) for name in SICK if SICK[name][0] == "logistic"],
 )
 def test_in_a_batch_no_neighbour_notices(name, lanes):
     model, data, rows, status, _ = SICK[name]
@@ -382,6 +383,7 @@ def test_converged_if_and_only_if_a_maximum_exists(model):
     assert not wrong, f"{len(wrong)}: {wrong[:20]}"
 
 
+@pytest.mark.slow
 def test_negative_binomial_converges_if_and_only_if_over_dispersed():
     """Without regressors a positive dispersion is best exactly where the variance exceeds the mean."""
     rng = np.random.default_rng(3)

@@ -98,6 +98,7 @@ def test_learned_features_beat_pixels() -> None:
     assert use.accuracy(features, fitting, test) > 0.95
 
 
+@pytest.mark.slow
 def test_gradient_of_features_is_that_of_the_loss() -> None:
     use = worked_use("learned_features")
     fitting, judging, _ = use.odd_digits()

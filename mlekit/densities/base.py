@@ -129,21 +129,21 @@ class At:
         Args:
             lower: the lower bound, which may be infinite; `None` if there never is one.
             upper: the upper bound.
-            wanted: where they are wanted.
+            wanted: whether they are wanted.
 
         Returns:
-            Minus infinity at a lower bound, and zero at an upper one, that is infinite or not wanted. What nothing
-            lies below is no bound: there the derivatives of a logarithm are not finite.
+            Minus infinity at a lower bound, and zero at an upper one, that is infinite or not wanted. A bound that
+            nothing lies below is none, as the derivatives of a logarithm are not finite there. Where the bounds
+            are one number, this is the response between them.
         """
         low = jnp.asarray(-jnp.inf) if lower is None else lower
         high = jnp.asarray(jnp.inf) if upper is None else upper
-        above, below = wanted & jnp.isfinite(low), wanted & jnp.isfinite(high)
+        above, below = jnp.isfinite(low), jnp.isfinite(high)
+        one = jnp.where(below, high, HALF)
         if lower is not None:
-            first = jnp.where(above, low, jnp.where(below, high, HALF))
-            above &= self.log_cdf(first, False) != -jnp.inf
-        middle = 0.5 * low + 0.5 * high
-        one = jnp.where(above, low, jnp.where(below, high, HALF))
-        between = jnp.where(above & below, middle, one)
+            above &= self.log_cdf(jnp.where(above, low, one), False) != -jnp.inf
+        between = jnp.where(above & below, 0.5 * low + 0.5 * high, jnp.where(above, low, one))
+        above, below = above & wanted, below & wanted
         bottom, top = jnp.asarray(-jnp.inf), jnp.asarray(0.0)
         if lower is not None:
             bottom = jnp.where(above, self.log_cdf(jnp.where(above, low, between), above), bottom)

@@ -28,8 +28,6 @@ from jax.scipy.special import gammaln, ndtr
 from numpyro.distributions import transforms
 
 import mlekit as mle
-from mlekit.inference.draws import draws
-from mlekit.report import arviz as to_arviz
 
 from .models import RULES, START, Counted, least_squares, line, line_data, logistic
 
@@ -293,7 +291,7 @@ def wide_fit() -> mle.Fit:
 def test_draws_have_the_covariance_of_the_free_vector(model: str) -> None:
     fit = wide_fit() if model == "wide line" else with_own("simplex")[0]
     n = 20_000
-    found = draws(fit, KEY, n)
+    found = fit.draws(KEY, n)
     free = np.asarray(jax.vmap(fit.parameters.free)(found))
     wanted = np.linalg.inv(np.asarray(fit.information()))
     variance = np.diag(wanted)
@@ -309,19 +307,19 @@ def test_draws_have_the_covariance_of_the_free_vector(model: str) -> None:
 
 
 def test_draws_of_other_kinds_and_of_nothing() -> None:
-    robust = draws(wide_fit(), KEY, 20_000, "sandwich")
+    robust = wide_fit().draws(KEY, 20_000, "sandwich")
     np.testing.assert_allclose(robust["slope"].std(), wide_fit().standard_errors("sandwich")["slope"], rtol=0.03)
     short = mle.fit(line, START, DATA, constraints=RULES, max_steps=1)
-    assert all(bool(jnp.all(jnp.isnan(leaf))) for leaf in jax.tree.leaves(draws(short, KEY, 10)))
+    assert all(bool(jnp.all(jnp.isnan(leaf))) for leaf in jax.tree.leaves(short.draws(KEY, 10)))
     with pytest.raises(ValueError, match="needs a key"):
-        draws(short, None)
+        short.draws(None)
 
 
 def test_draws_of_a_batch_are_those_of_its_fits() -> None:
     fits = mle.fit_batch(line, START, line_data(n_sets=3), constraints=RULES)
-    found = draws(fits, KEY, 7)
+    found = fits.draws(KEY, 7)
     assert found["slope"].shape == (3, 7)
-    same(draws(fits[2], KEY, 7), jax.tree.map(lambda leaf: leaf[2], found))
+    same(fits[2].draws(KEY, 7), jax.tree.map(lambda leaf: leaf[2], found))
     assert len(np.unique(found["slope"])) == 21
 
 
@@ -337,7 +335,7 @@ def tree() -> Any:
         data,
         constraints={**RULES, "unit": mle.fixed, "twin": mle.tied(to="sigma")},
     )
-    return fit, to_arviz.of_fit(fit, KEY, 2000)
+    return fit, fit.to_arviz(KEY, 2000)
 
 
 @pytest.mark.filterwarnings("ignore")  # what ArviZ says of itself
@@ -365,29 +363,29 @@ def test_arviz_leaves_out_what_is_no_observation() -> None:
     weights[0], weights[1, :2] = 0.5, [2.0, 0.0]
     sets = line_data(n_sets=3)
     fits = mle.fit_batch(line, START, sets, constraints=RULES, weights=weights, lengths=[40, 30, 40])
-    found = to_arviz.of_fit(fits[1], KEY, 5)
+    found = fits[1].to_arviz(KEY, 5)
     np.testing.assert_array_equal(found["observed_data"]["y"], sets["y"][1, [0, 0, *range(2, 30)]])
-    params = jax.tree.map(lambda leaf: leaf[3], draws(fits[1], KEY, 5))
+    params = jax.tree.map(lambda leaf: leaf[3], fits[1].draws(KEY, 5))
     rows = {name: column[1, :30] for name, column in sets.items()}
     total = float(found["log_likelihood"]["log_density"][0, 3].sum())
     same(total, mle.log_likelihood(line, params, rows, weights=weights[1, :30]))
-    assert "log_likelihood" not in to_arviz.of_fit(fits[0], KEY, 5)
+    assert "log_likelihood" not in fits[0].to_arviz(KEY, 5)
     with pytest.raises(ValueError, match="whole numbers for weights"):
-        to_arviz.of_fit(fits[0], KEY, 5, log_likelihood=True)
+        fits[0].to_arviz(KEY, 5, log_likelihood=True)
     with pytest.raises(ValueError, match=r"fits\[i\]"):
-        to_arviz.of_fit(fits, KEY)
+        fits.to_arviz(KEY)
 
 
 def test_arviz_of_a_joint_model() -> None:
     fit = mle.fit(mle.joint(lambda mean, x: -0.5 * jnp.sum((x - mean) ** 2)), 0.0, DATA["y"])
-    assert list(to_arviz.of_fit(fit, KEY, 5)["observed_data"].data_vars) == ["data"]
+    assert list(fit.to_arviz(KEY, 5)["observed_data"].data_vars) == ["data"]
     with pytest.raises(ValueError, match="wants contributions"):
-        to_arviz.of_fit(fit, KEY, 5, log_likelihood=True)
+        fit.to_arviz(KEY, 5, log_likelihood=True)
 
 
 def test_arviz_of_a_bootstrap() -> None:
     boot = mle.bootstrap(line_fit(), KEY, 50)
-    found = to_arviz.of_bootstrap(boot)
+    found = boot.to_arviz()
     np.testing.assert_array_equal(found["posterior"]["sigma"][0], boot.params["sigma"])
     assert "bootstrap" in found["posterior"].attrs["sampling"]
     assert found["log_likelihood"]["log_density"].shape == (1, 50, 40)

@@ -15,6 +15,7 @@ class History(eqx.Module):
     The first step evaluates the start. A step that brought nothing leaves the search where it was; those of an
     optax optimiser are recorded in stretches of many. Steps of Newton's method that prove what another solver
     found belong to the path; those on a sample of a large data set do not.
+    The log-likelihood of mini-batches is that of the last one, scaled up.
 
     Args:
         steps: steps taken so far, shape `(points,)`.

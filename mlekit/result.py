@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from . import implicit
@@ -34,7 +35,7 @@ from .loop import Solution
 from .model import Model
 from .parameters import Parameters
 from .solvers import DENSE_CERTIFICATE
-from .trees import is_array, repeat
+from .trees import is_array, repeat, tracing
 
 if TYPE_CHECKING:
     import pandas
@@ -521,7 +522,8 @@ class Fit(Fitted):
 
     def errors(self, kind: str = "observed", clusters: Any = None, **options: Any) -> Float[Array, "... k"]:
         """The standard errors as a vector over `parameter_names`; arguments as in `covariance`."""
-        if kind == "observed" and clusters is None and not options and self.n_free <= DENSE_CERTIFICATE:
+        at_hand = self.n_free <= DENSE_CERTIFICATE or not (tracing(self) or np.any(self.converged))
+        if kind == "observed" and clusters is None and not options and at_hand:
             return implicit.followed(self.solution.errors, self, _observed_errors)
         return covariance.errors(self.covariance(kind, clusters, **options))
 

@@ -441,6 +441,19 @@ def test_many_parameters_without_a_hessian(many: int) -> None:
         np.testing.assert_allclose(second, difference(first, (jnp.asarray(1.0),), (1.0,)), rtol=1e-6)
 
 
+def test_a_fit_of_many_parameters_shows_itself_without_a_hessian() -> None:
+    """It would take a terabyte."""
+    network = {"weights": jnp.zeros((400, 1000))}
+    density = lambda p, x: -0.5 * jnp.sum((p["weights"] - x) ** 2)  # noqa: E731
+    fit = mle.fit(density, network, jnp.ones((3,)), solver=mle.Optax(optax.sgd(0.1), steps=2))
+    assert "too_few_observations" in repr(fit)
+    assert "... and 399," in repr(fit)
+    assert np.all(np.isnan(fit.errors()))
+    proven = mle.fit(density, {"weights": jnp.zeros(2500)}, jnp.ones((3,)))
+    assert proven.converged
+    assert "take a dense Hessian" in repr(proven)
+
+
 @pytest.mark.parametrize("solver", [mle.Scoring(), optax.adam(0.03)], ids=["scoring", "adam"])
 def test_many_parameters_are_proven_for_every_solver(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the curvature that a solver goes by nor its own belief proves a maximum."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .estimates import single, spread
+from ..solvers import DENSE_CERTIFICATE
+from .estimates import at_hand, spread
 from .numbers import count, counted, likelihood, number, share, uncertain
 from .pens import BAD, DOUBTFUL, GOOD, WIDTH, HtmlPen, Pen, TextPen
 from .summary import draw_batch
@@ -71,7 +72,11 @@ def _draw(pen: Pen, fit: Fit) -> str:
         pen.title(f"Fit{_which(fit)}", status)
         pen.paragraph(why[:1].upper() + why[1:])
         pen.marks("certificate", marks(fit))
-        pen.table(*single(fit, 0.95, ROWS).cells(["estimate", "standard_error"]))
+        pen.table(*at_hand(fit, ROWS).cells(["estimate", "standard_error"]))
+        if bool(fit.converged) and fit.n_free > DENSE_CERTIFICATE:
+            pen.paragraph(
+                "Standard errors of so many parameters take a dense Hessian, for which fit.standard_errors() asks."
+            )
         pen.paragraph(
             f"log-likelihood {likelihood(fit.log_likelihood)}, {counted(fit.n_obs, 'observation')}, "
             f"{counted(fit.n_free, 'free parameter')}, {counted(fit.steps, 'step')}, {fit.solver}"

@@ -114,7 +114,7 @@ class Estimates:
         return number(value) if column in _ERRORS else uncertain(value, self.error[i])
 
 
-def single(fit: Fit, level: float, limit: int | None = None, kind: str = "observed", **options: Any) -> Estimates:
+def single(fit: Fit, level: float, kind: str = "observed", **options: Any) -> Estimates:
     """The estimates of a single fit, with errors, two-sided tests against zero and Wald intervals."""
     errors = fit.errors(kind, **options)
     lower, upper = wald(fit.solution.vector, errors, level)
@@ -130,6 +130,12 @@ def single(fit: Fit, level: float, limit: int | None = None, kind: str = "observ
         "lower": np.asarray(lower),
         "upper": np.asarray(upper),
     }
+    return _of(fit, columns)
+
+
+def at_hand(fit: Fit, limit: int) -> Estimates:
+    """The estimates of a single fit, with those errors that nothing has to be computed for."""
+    columns = {"estimate": np.asarray(fit.solution.vector), "standard_error": np.asarray(fit.solution.errors)}
     return _of(fit, columns, limit)
 
 
@@ -156,7 +162,7 @@ def _quantile(values: np.ndarray, q: float, none: np.ndarray) -> np.ndarray:
         return np.quantile(values, q, axis=0).astype(values.dtype)
 
 
-def _of(fit: Fit, columns: dict[str, Any], limit: int | None) -> Estimates:
+def _of(fit: Fit, columns: dict[str, Any], limit: int | None = None) -> Estimates:
     tied: list[str] = []
     for leaf in fit.parameters.leaves:
         # A tied leaf has its twin's shape, so their entries match one by one.

@@ -21,12 +21,23 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 
 MAPS = Path("/proc/self/maps")
-#: A compiled program takes hundreds of memory maps, and Linux grants a process 65,530.
-MANY_MAPS = 30_000
+#: A compiled program takes hundreds of memory maps, and Linux grants a process 65,530. Forgetting programs takes
+#: time that grows with the square of their number, so it happens at the end of every file that has made some.
+SOME_MAPS, MANY_MAPS = 3_000, 30_000
+
+
+def forget_compiled_programs(beyond: int) -> None:
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > beyond:
+        jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fresh_file() -> Iterator[None]:
+    yield
+    forget_compiled_programs(SOME_MAPS)
 
 
 @pytest.fixture(autouse=True)
 def _room_for_compiled_programs() -> Iterator[None]:
     yield
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY_MAPS:
-        jax.clear_caches()
+    forget_compiled_programs(MANY_MAPS)

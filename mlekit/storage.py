@@ -19,7 +19,7 @@ import uuid
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -155,10 +155,6 @@ def _restored(array: np.ndarray, kind: dict[str, Any]) -> Any:
     array = array.view(dtype) if array.dtype != dtype else array
     if "repeated" in kind:
         return np.broadcast_to(array, (int(kind["repeated"]), *array.shape[1:]))
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype and dtype.kind == "f":
-        raise ValueError(
-            f"its numbers are {dtype}: call jax.config.update('jax_enable_x64', True) before reading it"
-        )
     return jnp.asarray(array)
 
 
@@ -195,32 +191,39 @@ class Content(NamedTuple):
 
 
 def _read(path: Path) -> Content:
+    content = None
     with path.open("rb") as file:
-        return _content(file, path)
-
-
-def _content(file: IO[bytes], path: Path) -> Content:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            header = json.loads(archive.read("header.json"))
-            if header["format"] > FORMAT:
-                raise NotImplementedError
-            kinds, groups = header["arrays"], header["groups"]
-            extra = 0 if groups is None else 2 + len(groups["columns"])
-            arrays = []
-            for i in range(len(kinds) + extra):
-                with archive.open(f"arrays/{i}.npy") as member:
-                    arrays.append(np.lib.format.read_array(member, allow_pickle=False))
-            keys = None if groups is None else archive.read("keys.arrow")
-        leaves = {kind["name"]: _restored(array, kind) for kind, array in zip(kinds, arrays)}
-        return Content(header, leaves, _groups(groups, arrays[len(kinds) :], keys))
-    except NotImplementedError:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                header = json.loads(archive.read("header.json"))
+                if header["format"] <= FORMAT:
+                    content = _content(header, archive)
+                    dtype = next(kind["dtype"] for kind in header["arrays"] if kind["name"] == ".solution.vector")
+        except Exception as error:  # whatever a file that was not written here may lead to
+            raise ValueError(f"path: {path} holds no fit, or one that is damaged: {error!r}") from error
+    if content is None:
         raise ValueError(
             f"path: {path} is of format {header['format']}, and this version of mlekit reads formats up to "
             f"{FORMAT}: use a later version"
-        ) from None
-    except Exception as error:  # whatever a file that was not written here may lead to
-        raise ValueError(f"path: {path} holds no fit, or one that is damaged: {error!r}") from error
+        )
+    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+        raise ValueError(
+            f"path: the estimates in {path} are {dtype}: call jax.config.update('jax_enable_x64', True) before "
+            "reading it"
+        )
+    return content
+
+
+def _content(header: dict[str, Any], archive: zipfile.ZipFile) -> Content:
+    kinds, groups = header["arrays"], header["groups"]
+    extra = 0 if groups is None else 2 + len(groups["columns"])
+    arrays = []
+    for i in range(len(kinds) + extra):
+        with archive.open(f"arrays/{i}.npy") as member:
+            arrays.append(np.lib.format.read_array(member, allow_pickle=False))
+    keys = None if groups is None else archive.read("keys.arrow")
+    leaves = {kind["name"]: _restored(array, kind) for kind, array in zip(kinds, arrays)}
+    return Content(header, leaves, _groups(groups, arrays[len(kinds) :], keys))
 
 
 def _groups(named: Any, arrays: list[np.ndarray], keys: bytes | None) -> Groups | None:

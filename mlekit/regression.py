@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .families import Family, as_family
-from .families.base import column, listed
+from .families.base import column, listed, with_column
 
 
 class Regression(eqx.Module):
@@ -78,15 +78,7 @@ class Regression(eqx.Module):
             # No integer is NaN: let it be one outside every support.
             integer = not jnp.issubdtype(y.dtype, jnp.inexact)
             draw = (jnp.nan_to_num(draw, nan=-1) if integer else draw).astype(y.dtype)
-        if isinstance(self.response, str):
-            return {**obs, self.response: draw}
-        try:
-            return eqx.tree_at(self.response, obs, draw)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                "simulate puts a draw in the place of the response: response must pick a leaf of obs as it is; "
-                f"{self.response!r} does not"
-            ) from error
+        return with_column(obs, self.response, draw, "response")
 
     def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the distribution function at the response."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from ..families.base import column
+from ..families.base import column, with_column
 from ..model import Model, as_model
 from ..regression import Regression
 
@@ -52,18 +52,9 @@ class Distribution(eqx.Module):
     def place(self, obs: PyTree, y: Array) -> PyTree:
         """The observation with another response."""
         which = self._which(obs)
-        if isinstance(which, str):
-            if not isinstance(obs, Mapping):
-                column(obs, which, "response")  # says what is wrong
-            return {**obs, which: y}
-        scalar(which(obs), "the response")
-        try:
-            return eqx.tree_at(which, obs, y)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                "other responses are put in the place of the observed one: response must pick a leaf of obs as it "
-                f"is; {which!r} does not"
-            ) from error
+        if callable(which):
+            scalar(which(obs), "the response")
+        return with_column(obs, which, y, "response")
 
     def at(self, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> At:
         """The distribution given parameters and the rest of one observation."""

@@ -174,6 +174,20 @@ def column(obs: Any, which: Any, argument: str) -> Any:
     return obs[which]
 
 
+def with_column(obs: Any, which: Any, value: Any, argument: str) -> Any:
+    """The observation with another number in that place."""
+    if not callable(which):
+        if not isinstance(obs, Mapping):
+            column(obs, which, argument)  # says what is wrong
+        return {**obs, which: value}
+    try:
+        return eqx.tree_at(which, obs, value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{argument} must pick a leaf of obs as it is, for another to take its place; {which!r} does not"
+        ) from error
+
+
 def listed(names: tuple[str, ...]) -> str:
     """Names in words: `mean and scale, 2 numbers`."""
     if len(names) == 1:

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..compilation import Compiled
+from ..families.base import with_column
 from ..likelihood import Likelihood
 from ..result import Fit
 from .observations import at_once, column_of, observations
@@ -150,14 +150,7 @@ def _put(obs: PyTree, place: Any, value: Array) -> PyTree:
     """The observation with another number in that place."""
     if place is None:
         return jax.tree.map(lambda _: value, obs)
-    if not callable(place):
-        return {**obs, place: value}
-    try:
-        return eqx.tree_at(place, obs, value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "density: response must pick a leaf of obs as it is, for others to take its place"
-        ) from error
+    return with_column(obs, place, value, "density: response")
 
 
 def _edges(x: np.ndarray, weights: np.ndarray, whole: bool, few: bool) -> np.ndarray:

@@ -333,12 +333,12 @@ class Fit(Fitted):
         return each.evaluate_proven(self, influence.influence(each.longest(self)), self.solution.free)
 
     def draws(self, key: Any, n: int = 1000, kind: str = "observed", **options: Any) -> PyTree:
-        r"""Draws from the asymptotic normal distribution of the estimates, which never leave a constraint.
+        r"""Draws from the asymptotic normal distribution of the estimates, made where there are no constraints.
 
         $$\theta_i = \theta(z_i), \qquad z_i \sim N(\hat z, V_z)$$
 
-        with $\hat z$ the free vector and $V_z$ its covariance. Fixed parameters keep their value, and tied ones
-        are equal in every draw.
+        with $\hat z$ the free vector and $V_z$ its covariance, so that no draw leaves a constraint. Fixed
+        parameters keep their value, and tied ones are equal in every draw.
 
         Args:
             key: random key, such as `jax.random.key(0)`; what a data set draws depends on the key and on its
@@ -349,21 +349,26 @@ class Fit(Fitted):
 
         Returns:
             A PyTree like `params` whose leaves have a leading axis of draws, behind that of the data sets in a
-            batch. NaN where the fit did not converge.
+            batch. NaN where the fit did not converge, and where there is no covariance of that kind.
 
         Raises:
             ValueError: no key, less than one draw, or as `covariance`.
             TypeError: `key` is no random key.
 
         Example:
+            How many times as often the first of two events happens, a ratio that is far from normal:
+
             >>> import jax, jax.numpy as jnp, mlekit as mle
-            >>> density = lambda rate, x: jnp.log(rate) - rate * x
-            >>> fit = mle.fit(density, 1.0, jnp.array([0.5, 1.5, 1.0, 3.0]), constraints=mle.positive)
-            >>> rates = fit.draws(jax.random.key(0), 500)
+            >>> density = lambda rates, waits: jnp.sum(jnp.log(rates) - rates * waits)
+            >>> waits = jnp.array([[1.0, 4.0], [3.0, 2.0], [2.0, 9.0]])
+            >>> fit = mle.fit(density, jnp.ones(2), waits, constraints=mle.positive)
+            >>> rates = fit.draws(jax.random.key(0), 4000)
             >>> rates.shape, bool(jnp.all(rates > 0))
-            ((500,), True)
+            ((4000, 2), True)
+            >>> print(jnp.quantile(rates[:, 0] / rates[:, 1], jnp.array([0.1, 0.9])).round(1))
+            [0.9 7.4]
         """
-        return draws.draws(self, key, n, kind, **options)
+        return self.parameters.tree(draws.vectors(self, key, n, kind, **options))
 
     def pit(self, key: Any = None) -> Float[Array, "... n_obs"]:
         r"""The probability integral transform: the share of the fitted distribution below each observation.
@@ -446,17 +451,27 @@ class Fit(Fitted):
             key: random key, such as `jax.random.key(0)`.
             draws: number of draws.
             kind: of the covariance, as in `covariance`.
-            log_likelihood: whether to add the contribution of every observation at every draw, which `arviz.loo`
-                reads. By default where the model has contributions and they are no more than 67 million numbers.
+            log_likelihood: whether to add the contribution of every observation at every draw, as `arviz.loo`
+                wants it: `draws` times `n_obs` numbers. By default where the model has contributions and these are
+                no more than 67 million numbers. Rows of frequency weight 3 appear three times.
             options: further arguments of `covariance`.
 
         Returns:
-            An `xarray.DataTree`, or with ArviZ before 1.0 an `arviz.InferenceData`, with the groups `posterior`,
-            `log_likelihood` and `observed_data`.
+            An `xarray.DataTree`, or with ArviZ before 1.0 an `arviz.InferenceData`, of the groups `posterior` (the
+            draws, one variable a leaf of `params`), `log_likelihood` and `observed_data`. Its attributes say that
+            these are no draws from a posterior distribution.
 
         Raises:
-            ValueError: a batch, contributions that the model lacks, or weights that are no whole numbers where
-                contributions are asked for.
+            ValueError: a batch, contributions that the model lacks, weights that are no whole numbers where
+                contributions are asked for, or as `draws`.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, mlekit as mle
+            >>> density = lambda params, x: jnp.log(params["rate"]) - params["rate"] * x
+            >>> fit = mle.fit(density, {"rate": 1.0}, jnp.array([0.5, 1.5, 1.0, 3.0]), constraints=mle.positive)
+            >>> tree = fit.to_arviz(jax.random.key(0), draws=500)
+            >>> dict(tree["posterior"].sizes), dict(tree["log_likelihood"].sizes)
+            ({'chain': 1, 'draw': 500}, {'chain': 1, 'draw': 500, 'obs_id': 4})
         """
         from .report.arviz import of_fit
 

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, Float, PyTree, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from ..arguments import check_count
 from ..compilation import Compiled
@@ -22,48 +22,8 @@ if TYPE_CHECKING:
     from ..result import Fit
 
 
-def draws(fit: Fit, key: Any, n: int = 1000, kind: str = "observed", **options: Any) -> PyTree:
-    r"""Draws from the asymptotic normal distribution of the estimates, made where there are no constraints.
-
-    $$\theta_i = \theta(z_i), \qquad z_i \sim N(\hat z, V_z)$$
-
-    with $\hat z$ the free vector and $V_z$ its covariance, so that no draw leaves a constraint. Fixed parameters
-    keep their value, and tied ones are equal in every draw.
-
-    Args:
-        fit: a fit, or a batch of fits.
-        key: random key, such as `jax.random.key(0)`; what a data set draws depends on the key and on its number
-            in the batch alone.
-        n: number of draws.
-        kind: of the covariance, as in `Fit.covariance`.
-        options: further arguments of `Fit.covariance`.
-
-    Returns:
-        A PyTree like `params` whose leaves have a leading axis of draws, behind that of the data sets in a batch.
-        NaN where the fit did not converge, and where there is no covariance of that kind.
-
-    Raises:
-        ValueError: no key, less than one draw, or as `Fit.covariance`.
-        TypeError: `key` is no random key.
-
-    Example:
-        How many times as often the first of two events happens, a ratio that is far from normal:
-
-        >>> import jax, jax.numpy as jnp, mlekit as mle
-        >>> density = lambda rates, waits: jnp.sum(jnp.log(rates) - rates * waits)
-        >>> waits = jnp.array([[1.0, 4.0], [3.0, 2.0], [2.0, 9.0]])
-        >>> fit = mle.fit(density, jnp.ones(2), waits, constraints=mle.positive)
-        >>> rates = draws(fit, jax.random.key(0), 4000)
-        >>> rates.shape, bool(jnp.all(rates > 0))
-        ((4000, 2), True)
-        >>> print(jnp.quantile(rates[:, 0] / rates[:, 1], jnp.array([0.1, 0.9])).round(1))
-        [0.9 7.4]
-    """
-    return fit.parameters.tree(vectors(fit, key, n, kind, **options))
-
-
 def vectors(fit: Fit, key: Any, n: int, kind: str = "observed", **options: Any) -> Float[Array, "... n k"]:
-    """The draws as vectors over `parameter_names`; arguments as in `draws`."""
+    """`Fit.draws`, which says what the arguments are, as vectors over `parameter_names`."""
     need_key(key, "draws")
     check_count(n, "n")
     need_one_axis(fit)

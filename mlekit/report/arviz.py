@@ -38,35 +38,7 @@ def of_fit(
     log_likelihood: bool | None = None,
     **options: Any,
 ) -> Any:
-    """`Fit.to_arviz`: draws from the asymptotic normal distribution of a single fit's estimates.
-
-    Args:
-        fit: a single fit.
-        key: random key, such as `jax.random.key(0)`.
-        draws: number of draws.
-        kind: of the covariance, as in `Fit.covariance`.
-        log_likelihood: whether to add the contribution of every observation at every draw, as `arviz.loo` wants
-            it: `draws` times `n_obs` numbers. By default where the model has contributions and these are no more
-            than 67 million numbers. Rows of frequency weight 3 appear three times.
-        options: further arguments of `Fit.covariance`.
-
-    Returns:
-        An `xarray.DataTree`, or with ArviZ before 1.0 an `arviz.InferenceData`, of the groups `posterior` (the
-        draws, one variable a leaf of `params`), `log_likelihood` and `observed_data`. Its attributes say that
-        these are no draws from a posterior distribution.
-
-    Raises:
-        ValueError: a batch, contributions that the model lacks, weights that are no whole numbers where
-            contributions are asked for, or as `mlekit.inference.draws.draws`.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, mlekit as mle
-        >>> density = lambda params, x: jnp.log(params["rate"]) - params["rate"] * x
-        >>> fit = mle.fit(density, {"rate": 1.0}, jnp.array([0.5, 1.5, 1.0, 3.0]), constraints=mle.positive)
-        >>> tree = of_fit(fit, jax.random.key(0), draws=500)
-        >>> dict(tree["posterior"].sizes), dict(tree["log_likelihood"].sizes)
-        ({'chain': 1, 'draw': 500}, {'chain': 1, 'draw': 500, 'obs_id': 4})
-    """
+    """`Fit.to_arviz`, which says what the arguments are."""
     _need_one(fit.batched)
     about = (
         "draws from the asymptotic normal distribution of a maximum-likelihood estimate, made on the free scale: "
@@ -76,18 +48,7 @@ def of_fit(
 
 
 def of_bootstrap(bootstrap: Bootstrap, *, log_likelihood: bool | None = None) -> Any:
-    """`Bootstrap.to_arviz`: the refits of a single fit as draws; those that failed are left out.
-
-    Args:
-        bootstrap: refits of a single fit.
-        log_likelihood: as in `of_fit`; contributions are those of the observations as they were.
-
-    Returns:
-        As `of_fit`.
-
-    Raises:
-        ValueError: the bootstrap of a batch, or as in `of_fit`.
-    """
+    """`Bootstrap.to_arviz`."""
     _need_one(bootstrap.vector.ndim > 2)
     about = (
         "refits of a maximum-likelihood estimate to data drawn anew (a bootstrap): no prior, and no posterior "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import Any, Self
 
 import equinox as eqx
@@ -22,6 +23,7 @@ from .modes import Modes
 from .objective import Objective
 from .parameters import Parameters
 from .status import ADVICE, Status, StatusArray
+from .trees import map_arrays
 
 
 class Fitted(eqx.Module):
@@ -189,10 +191,12 @@ class Fitted(eqx.Module):
             raise TypeError("a single fit cannot be indexed; only a batch of fits can")
         if isinstance(index, int | np.integer) and not -self.n_sets <= index < self.n_sets:
             raise IndexError(f"data set {index} is out of range: the batch holds {self.n_sets}")
-        if not isinstance(index, int | slice | jax.core.Tracer):
+        if not isinstance(index, slice | jax.core.Tracer):
             index = np.asarray(index)
-            index = index.astype(int) if not index.size else index
-        return jax.tree.map(lambda leaf: leaf[index], self)
+            index = index if index.size else index.astype(int)
+        if not isinstance(index, jax.core.Tracer):
+            index = np.arange(self.n_sets)[index]
+        return map_arrays(operator.getitem, self, index)
 
     @property
     def objective(self) -> Objective:

@@ -21,7 +21,7 @@ from .parameters import Parameters
 from .report.progress import batch_bar
 from .solvers import Solver, Stop
 from .status import Status
-from .trees import traced, tracing
+from .trees import batch_of_one, only_one, traced, tracing
 from .watched import Watcher
 
 #: A data set with more rows than this keeps the device busy by itself; lanes would only be in each other's way.
@@ -130,10 +130,9 @@ def best_of(
         progress: whether to show how far it is.
     """
     likelihood, parameters, solver, stop = problem.likelihood, problem.parameters, problem.solver, problem.stop
-    one = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
-    collection = from_arrays(one(likelihood.data), one(likelihood.weights), None, likelihood.args)
-    leaves = one(parameters.split(problem.start))
-    others = None if drawn is None else one(parameters.split(drawn))
+    collection = from_arrays(*batch_of_one((likelihood.data, likelihood.weights)), None, likelihood.args)
+    leaves = batch_of_one(parameters.split(problem.start))
+    others = None if drawn is None else batch_of_one(parameters.split(drawn))
 
     def in_turn(starts: list[Any]) -> loop.Solution:
         found = []
@@ -150,7 +149,6 @@ def best_of(
         return pieces.solve(repeated, likelihood.model, parameters, starts, solver, stop, report=report)
 
     with batch_bar(progress and len(keys) > 1, len(keys) - 1, (first, keys)) as report:
-        best = modes.best_of(
-            keys, one(first), leaves, others, collection, likelihood.model, parameters, stop.tolerance, solve
-        )
-    return jax.tree.map(lambda leaf: leaf[0], best)
+        rest = (leaves, others, collection, likelihood.model, parameters, stop.tolerance)
+        best = modes.best_of(keys, batch_of_one(first), *rest, solve)
+    return only_one(best)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+import operator
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, PyTree
+
+Tree = TypeVar("Tree", bound=PyTree)
+_ADD_AXIS, _DROP_AXIS = operator.itemgetter(None), operator.itemgetter(0)
 
 
 def is_array(leaf: Any) -> bool:
@@ -51,6 +56,35 @@ def shared(tree: PyTree) -> bool:
     """Whether `repeat` made every array of the tree, so that one serves all data sets."""
     arrays = [leaf for leaf in jax.tree.leaves(tree) if is_array(leaf)]
     return all(isinstance(leaf, np.ndarray) and leaf.strides[:1] == (0,) for leaf in arrays)
+
+
+def map_arrays(fn: Callable[..., Any], tree: Tree, *others: Any) -> Tree:
+    """`fn(leaf, *others)` for every leaf; those of JAX by one compiled program, those of NumPy where they are.
+
+    Args:
+        fn: compiled once for as long as it is the same function.
+        tree: all leaves are arrays.
+        others: arrays.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    found = iter(_map_leaves(fn, [leaf for leaf in leaves if isinstance(leaf, jax.Array)], others))
+    every = [next(found) if isinstance(leaf, jax.Array) else fn(leaf, *others) for leaf in leaves]
+    return jax.tree.unflatten(treedef, every)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _map_leaves(fn: Callable[..., Array], leaves: list[Array], others: tuple[Any, ...]) -> list[Array]:
+    return [fn(leaf, *others) for leaf in leaves]
+
+
+def batch_of_one(tree: Tree) -> Tree:
+    """The same with a leading axis of one on every leaf."""
+    return map_arrays(_ADD_AXIS, tree)
+
+
+def only_one(tree: Tree) -> Tree:
+    """A batch of one without its axis."""
+    return map_arrays(_DROP_AXIS, tree)
 
 
 def numbers_as_arrays(tree: PyTree) -> PyTree:

@@ -19,9 +19,9 @@ from ..keys import need_key, seeds
 from ..likelihood import n_rows, weighted_rows
 from ..objective import Objective
 from ..status import Status, StatusArray
-from ..trees import tracing
+from ..trees import batch_of_one, only_one, tracing
 from .covariance import sums_of_clusters
-from .each import beside_rows, evaluate, has_contributions, in_batch, index, longest
+from .each import beside_rows, evaluate, has_contributions, index, longest
 from .influence import influence
 from .intervals import quantile
 from .refit import leaves_at, refit, shared_collection, shared_parameters
@@ -113,28 +113,9 @@ class Bootstrap(eqx.Module):
         check_level(level)
         if method == "bca" and self.acceleration is None:
             raise ValueError("method='bca' wants scores, and the joint model returns a scalar, not contributions")
-        fixed = np.array(self.fit.fixed)
-        lower, upper = (self._end(level, method, side) for side in (-1, 1))
-        best = self.fit.solution.vector
-        return jnp.where(fixed, best, lower), jnp.where(fixed, best, upper)
-
-    def _end(self, level: float, method: str, side: int) -> Array:
-        best, z = self.fit.solution.vector, side * quantile(level, self.vector.dtype)
-        share = jnp.broadcast_to(ndtr(z), best.shape)
-        if method == "percentile":
-            return _quantiles(self.vector, share)
-        if method == "basic":
-            return 2 * best - _quantiles(self.vector, 1 - share)
-        if method == "studentized":
-            pivot = (self.vector - best[..., None, :]) / self.errors
-            return best - self.fit.solution.errors * _quantiles(pivot, 1 - share)
-        fine = ~jnp.isnan(self.vector)
-        here = best[..., None, :]
-        below = jnp.sum(fine & (self.vector < here), -2) + 0.5 * jnp.sum(fine & (self.vector == here), -2)
-        shift = ndtri(below / jnp.sum(fine, -2))
-        moved = shift + z
-        assert self.acceleration is not None
-        return _quantiles(self.vector, ndtr(shift + moved / (1 - self.acceleration * moved)))
+        solution, z = self.fit.solution, quantile(level, self.vector.dtype)
+        refits, fixed = (self.vector, self.errors, self.acceleration), np.array(self.fit.fixed)
+        return _ends(refits, solution.vector, solution.errors, fixed, z, method)
 
     def to_arviz(self, *, log_likelihood: bool | None = None) -> Any:
         """The refits of a single fit as ArviZ reads them, without those that failed.
@@ -155,6 +136,33 @@ class Bootstrap(eqx.Module):
         from ..report.sentences import bootstrap_text
 
         return bootstrap_text(self)
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def _ends(
+    refits: tuple[Array, Array, Array | None], best: Array, errors: Array, fixed: Array, z: Array, method: str
+) -> tuple[Array, Array]:
+    """`Bootstrap.ends`, with a normal quantile for the level."""
+    lower, upper = (_end(*refits, best, errors, side * z, method) for side in (-1, 1))
+    return jnp.where(fixed, best, lower), jnp.where(fixed, best, upper)
+
+
+def _end(
+    vector: Array, own: Array, acceleration: Array | None, best: Array, errors: Array, z: Array, method: str
+) -> Array:
+    share = jnp.broadcast_to(ndtr(z), best.shape)
+    here = best[..., None, :]
+    if method == "percentile":
+        return _quantiles(vector, share)
+    if method == "basic":
+        return 2 * best - _quantiles(vector, 1 - share)
+    if method == "studentized":
+        return best - errors * _quantiles((vector - here) / own, 1 - share)
+    assert acceleration is not None
+    below = jnp.sum(vector < here, -2) + 0.5 * jnp.sum(vector == here, -2)  # NaN are neither
+    shift = ndtri(below / jnp.sum(~jnp.isnan(vector), -2))
+    moved = shift + z
+    return _quantiles(vector, ndtr(shift + moved / (1 - acceleration * moved)))
 
 
 def _quantiles(values: Float[Array, "... replicates k"], share: Float[Array, "... k"]) -> Float[Array, "... k"]:
@@ -243,8 +251,7 @@ def bootstrap(
     if tracing(fit.solution):
         raise ValueError("bootstrap: it draws on the host, so it does not run under jit or vmap; pass it a batch")
     if not fit.batched:
-        many = _bootstrap(in_batch(fit), key, int(replicates), kind, clusters, progress, fit)
-        return jax.tree.map(lambda leaf: leaf[0], many)
+        return only_one(_bootstrap(batch_of_one(fit), key, int(replicates), kind, clusters, progress, fit))
     return _bootstrap(fit, key, int(replicates), kind, clusters, progress, fit)
 
 

@@ -18,7 +18,7 @@ from ..compilation import Compiled, Held
 from ..groups import Groups
 from ..likelihood import Likelihood, block_rows, n_rows
 from ..objective import Objective
-from ..trees import is_array, shared, transforming
+from ..trees import batch_of_one, is_array, only_one, shared, transforming
 
 if TYPE_CHECKING:
     from ..fitted import Fitted
@@ -94,19 +94,13 @@ def evaluate_times(fit: Fit, times: int, fn: Callable[..., Any], value: Any) -> 
         What it returns, with the same leading axes.
     """
     if not fit.batched:
-        one = evaluate_times(in_batch(fit), times, fn, jax.tree.map(lambda leaf: leaf[None], value))
-        return jax.tree.map(lambda leaf: leaf[0], one)
+        return only_one(evaluate_times(batch_of_one(fit), times, fn, batch_of_one(value)))
     everything, model, own = collection(fit)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), value)
     arrays = lambda leaf: repeat_each(leaf, times) if is_array(leaf) else leaf  # noqa: E731
     parameters, own = jax.tree.map(arrays, (fit.parameters, own))
     out = pieces.map_sets(fn, everything.repeated(times), model, parameters, flat, own)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, times, *leaf.shape[1:]), out)
-
-
-def in_batch(fit: Fit) -> Fit:
-    """A single fit as a batch of one."""
-    return jax.tree.map(lambda leaf: leaf[None], fit)
 
 
 def repeat_each(leaf: Any, times: int) -> Any:

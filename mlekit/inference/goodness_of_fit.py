@@ -15,8 +15,8 @@ from ..arguments import check_count, known
 from ..keys import need_key, seeds
 from ..objective import Objective
 from ..status import Status
-from ..trees import tracing
-from .each import evaluate, in_batch, index
+from ..trees import batch_of_one, tracing
+from .each import evaluate, index
 from .hypothesis import HypothesisTest
 from .refit import leaves_at, refit, shared_collection, shared_parameters
 from .resample import again, drawn
@@ -84,7 +84,7 @@ def goodness_of_fit_test(
         raise ValueError("goodness_of_fit_test draws each row once, so it has no use for weights: repeat the rows")
     if tracing(fit.solution):
         raise ValueError("goodness_of_fit_test draws on the host, so it does not run under jit or vmap")
-    many = fit if fit.batched else in_batch(fit)
+    many = fit if fit.batched else batch_of_one(fit)
     name = (
         f"{statistic.title().replace('-Von-', '-von ')} test"
         if isinstance(statistic, str)

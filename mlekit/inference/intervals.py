@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
@@ -13,8 +14,12 @@ def wald(
     estimates: Float[Array, "... k"], errors: Float[Array, "... k"], level: float
 ) -> tuple[Float[Array, "... k"], Float[Array, "... k"]]:
     r"""$\hat\theta \pm z_{(1 + \text{level}) / 2}\, \mathrm{se}$."""
-    margin = quantile(level, errors.dtype) * errors
-    return estimates - margin, estimates + margin
+    return _wald(estimates, errors, quantile(level, errors.dtype))
+
+
+@jax.jit
+def _wald(estimates: Array, errors: Array, z: Array) -> tuple[Array, Array]:
+    return estimates - z * errors, estimates + z * errors
 
 
 def wald_free(
@@ -38,7 +43,11 @@ def wald_free(
         high: and ends here.
         level: confidence level.
     """
-    z = quantile(level, errors.dtype)
+    return _wald_free(estimates, errors, low, high, quantile(level, errors.dtype))
+
+
+@jax.jit
+def _wald_free(estimates: Array, errors: Array, low: Array, high: Array, z: Array) -> tuple[Array, Array]:
     inside = (estimates > low) & (estimates < high)
     safe = jnp.where(
         inside, estimates, jnp.where(jnp.isfinite(low), low + 1, jnp.where(jnp.isfinite(high), high - 1, 0))
@@ -80,4 +89,4 @@ def from_line(h: Array, low: Array, high: Array) -> Array:
 
 def quantile(level: float, dtype: Any) -> Array:
     """The normal quantile that leaves half of `1 - level` above it."""
-    return ndtri(jnp.asarray(0.5 * (1 + level), dtype))
+    return jax.jit(ndtri)(jnp.asarray(0.5 * (1 + level), dtype))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,12 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..arguments import check_count, warn
 from ..compilation import Compiled
+from ..loop import Solution
 from ..parameters import Parameters
-from ..solvers.farthest import BETTER
+from ..solvers.farthest import BETTER, Farthest
 from ..status import Status, StatusArray
-from ..trees import tracing
-from .each import evaluate, evaluate_times, in_batch, repeat_each
+from ..trees import batch_of_one, only_one, tracing
+from .each import evaluate, evaluate_times, repeat_each
 from .information import inverse_of_kind
 from .intervals import from_line, quantile, to_line, wald_free
 from .profile_end import end
@@ -67,8 +69,7 @@ def ends(fit: Fit, level: float) -> tuple[Fit, Ends]:
         The fit, made again where that was needed, and the ends.
     """
     if not fit.batched:
-        fits, found = ends(in_batch(fit), level)
-        return jax.tree.map(lambda leaf: leaf[0], (fits, found))
+        return only_one(ends(batch_of_one(fit), level))
     found, better, free = _ends(fit, level)
     if tracing(better):
         return fit, found
@@ -90,48 +91,67 @@ def _put(those: np.ndarray, old: Array, new: Array) -> Array:
 
 def _ends(fit: Fit, level: float) -> tuple[Ends, Array, Array]:
     """The ends; for each data set whether a better maximum was met, and where."""
-    vector = fit.solution.vector
-    n_sets, k = vector.shape
-    low, high = eqx.filter_vmap(Parameters.ranges)(fit.parameters, vector)
-    moving = np.array([i for i, j in enumerate(_moving(fit.parameters)) if i == j], int)
-    lower = upper = jnp.where(fit.converged[:, None], vector, jnp.nan)
-    status = jnp.broadcast_to(fit.solution.status[:, None, None], (n_sets, k, 2))
-    if not moving.size:
-        return Ends(lower, upper, status), jnp.zeros(n_sets, bool), fit.solution.free
-    times = 2 * len(moving)
-    which, sign = np.repeat(moving, 2), np.tile([-1.0, 1.0], len(moving))
+    solution, parameters = fit.solution, fit.parameters
+    moving = [i for i, j in enumerate(_moving(parameters)) if i == j]
+    if not moving:
+        lower = upper = jnp.where(fit.converged[:, None], solution.vector, jnp.nan)
+        status = jnp.broadcast_to(solution.status[:, None, None], (*solution.vector.shape, 2))
+        return Ends(lower, upper, status), jnp.zeros(fit.n_sets, bool), solution.free
+    value = _searches(solution, parameters, quantile(level, solution.vector.dtype), tuple(moving))
+    found, reached = evaluate_times(fit, 2 * len(moving), end, value)
+    return _found(solution, parameters, tuple(moving), found, reached)
+
+
+@Compiled
+def _searches(solution: Solution, parameters: Parameters, z: Array, moving: tuple[int, ...]) -> tuple[Array, ...]:
+    """Where to look for the ends, as `profile_end.end` takes it: both of each parameter in turn."""
+    n_sets, times = len(solution.vector), 2 * len(moving)
+    low, high = eqx.filter_vmap(Parameters.ranges)(parameters, solution.vector)
+    which, sign = np.repeat(np.array(moving), 2), np.tile([-1.0, 1.0], len(moving))
+    dtype = solution.vector.dtype
     every = lambda array: jnp.broadcast_to(array[:, None], (n_sets, times, *array.shape[1:]))  # noqa: E731
-    drop = jnp.full((n_sets, times), 0.5 * quantile(level, vector.dtype) ** 2, vector.dtype)
     each = lambda array: jnp.broadcast_to(jnp.asarray(array), (n_sets, times))  # noqa: E731
-    value = (
-        every(fit.solution.free),
-        every(fit.converged),
-        every(fit.log_likelihood),
-        drop,
+    return (
+        every(solution.free),
+        every(solution.status == Status.converged),
+        every(solution.log_likelihood),
+        each(0.5 * z**2),
         each(which),
-        each(sign.astype(vector.dtype)),
+        each(sign.astype(dtype)),
         low[:, which],
         high[:, which],
     )
-    found, reached = evaluate_times(fit, times, end, value)
-    proven = fit.converged[:, None] & ~found.better
-    edge = jnp.where(sign > 0, high[:, which], low[:, which])
+
+
+@Compiled
+def _found(
+    solution: Solution, parameters: Parameters, moving: tuple[int, ...], found: Farthest, reached: Array
+) -> tuple[Ends, Array, Array]:
+    """What the searches say, in the order of the parameters."""
+    vector, status = solution.vector, solution.status[:, None]
+    n_sets, k = vector.shape
+    low, high = eqx.filter_vmap(Parameters.ranges)(parameters, vector)
+    which, upwards = np.repeat(np.array(moving), 2), np.tile([False, True], len(moving))
+    converged = status == Status.converged
+    edge = jnp.where(upwards, high[:, which], low[:, which])
     reached = jnp.where(found.status == Status.converged, reached, jnp.nan)
     reached = jnp.where(found.status == Status.unbounded, edge, reached)
     # An element that never moves, as the diagonal of a correlation, is its own interval.
-    still = (fit.solution.errors == 0)[:, which]
+    still = (solution.errors == 0)[:, which]
+    proven = converged & ~found.better
     reached = jnp.where(still, vector[:, which], jnp.where(proven, reached, jnp.nan)).reshape(n_sets, -1, 2)
     own = jnp.where(still, Status.converged, found.status)
-    own = jnp.where(fit.converged[:, None], own, fit.solution.status[:, None]).reshape(n_sets, -1, 2)
+    own = jnp.where(converged, own, status).reshape(n_sets, -1, 2)
     # A tied parameter shares the row of its twin.
-    twins = [(i, int(np.flatnonzero(moving == j)[0])) for i, j in enumerate(_moving(fit.parameters)) if j >= 0]
+    twins = [(i, moving.index(j)) for i, j in enumerate(_moving(parameters)) if j >= 0]
     mine, of = (np.array(pair, int) for pair in zip(*twins))
+    lower = upper = jnp.where(converged, vector, jnp.nan)
     result = Ends(
         lower.at[:, mine].set(reached[:, of, 0]),
         upper.at[:, mine].set(reached[:, of, 1]),
-        status.at[:, mine].set(own[:, of]),
+        jnp.broadcast_to(status[..., None], (n_sets, k, 2)).at[:, mine].set(own[:, of]),
     )
-    better = found.better & fit.converged[:, None]
+    better = found.better & converged
     highest = jnp.argmax(jnp.where(better, found.log_likelihood, -jnp.inf), axis=1)
     free = jnp.take_along_axis(found.free, highest[:, None, None], axis=1)[:, 0]
     return result, jnp.any(better, axis=1), free
@@ -242,60 +262,49 @@ def profile(fit: Fit, name: str | Sequence[str], values: Any = None, *, points: 
     if points is not None:
         check_count(points, "points", least=2)
     if not fit.batched:
-        given = None if values is None else tuple(v[None] for v in _arrays(values, names))
-        return jax.tree.map(lambda leaf: leaf[0], profile(in_batch(fit), names, given, points=points))
+        given = None if values is None else tuple(v[None] for v in _given(values, names))
+        return only_one(profile(batch_of_one(fit), names, given, points=points))
     parameters = shared_parameters(fit)
     parameters.holding(names)  # says what is wrong with the names
-    begun = fit
+    places = tuple(fit.parameter_names.index(one) for one in names)
+    dtype, begun = fit.solution.vector.dtype, fit
+    if values is None:
+        steps = np.linspace(0.0, 1.0, points or POINTS[len(names)]).astype(dtype)
+    else:
+        grid = tuple(jnp.broadcast_to(v.astype(dtype), (fit.n_sets, v.shape[-1])) for v in _given(values, names))
     for _ in range(ROUNDS):
-        found = None
         if values is None:
             fit, found = ends(fit, WIDE[len(names)])
-        curve = _curve(fit, names, _grid(fit, names, values, found, points or POINTS[len(names)]))
-        higher, start = _higher(curve)
+            grid = _grid(fit.solution, fit.parameters, found.lower, found.upper, steps, places)
+        curve = _curve(fit, names, grid)
+        higher, start = _higher(fit.solution, fit.parameters, curve.log_likelihood, curve.params, len(names))
         if tracing(higher) or not np.any(higher):
             break
         fit = from_better(fit, jnp.where(higher[:, None], start, fit.solution.free), higher)
     return dataclasses.replace(curve, better=fit.log_likelihood > begun.log_likelihood)
 
 
-def _higher(curve: Profile) -> tuple[Array, Array]:
+@Compiled
+def _higher(
+    solution: Solution, parameters: Parameters, heights: Array, params: PyTree, axes: int
+) -> tuple[Array, Array]:
     """Which data sets have a point above what was taken for their maximum, and where the highest is."""
-    fit, n_sets = curve.fit, curve.fit.n_sets
-    size = jnp.maximum(1.0, jnp.abs(fit.log_likelihood))
+    best, n_sets = solution.log_likelihood, len(heights)
+    size = jnp.maximum(1.0, jnp.abs(best))
     eps, bits = jnp.finfo(size.dtype).eps, jnp.finfo(size.dtype).bits
-    flat = curve.log_likelihood.reshape(n_sets, -1)
+    flat = heights.reshape(n_sets, -1)
     height = jnp.where(jnp.isnan(flat), -jnp.inf, flat)
     top = jnp.argmax(height, axis=1)
 
     def at_top(leaf: Array) -> Array:
-        return leaf.reshape(n_sets, -1, *leaf.shape[1 + len(curve.names) :])[jnp.arange(n_sets), top]
+        return leaf.reshape(n_sets, -1, *leaf.shape[1 + axes :])[jnp.arange(n_sets), top]
 
-    there = eqx.filter_vmap(Parameters.free)(fit.parameters, jax.tree.map(at_top, curve.params))
-    return (jnp.max(height, axis=1) > fit.log_likelihood + BETTER[bits] + 10 * eps * size) & fit.converged, there
-
-
-def _grid(fit: Fit, names: tuple[str, ...], values: Any, found: Ends | None, points: int) -> tuple[Array, ...]:
-    """For each name the values to hold it at, shape `(n_sets, points)`."""
-    vector, dtype = fit.solution.vector, fit.solution.vector.dtype
-    if values is not None:
-        arrays = _arrays(values, names)
-        return tuple(jnp.broadcast_to(v.astype(dtype), (fit.n_sets, v.shape[-1])) for v in arrays)
-    assert found is not None
-    places = np.array([fit.parameter_names.index(one) for one in names])
-    low, high = (end[:, places] for end in eqx.filter_vmap(Parameters.ranges)(fit.parameters, vector))
-    # Where there is no end, four standard errors will do.
-    wide = wald_free(vector[:, places], fit.solution.errors[:, places], low, high, 0.9999)
-    ending = (found.lower[:, places], found.upper[:, places])
-    edges = [jnp.where(jnp.isfinite(e) & (e > low) & (e < high), e, w) for e, w in zip(ending, wide)]
-    begin, end = (to_line(e, low, high) for e in edges)
-    steps = jnp.linspace(0.0, 1.0, points, dtype=dtype)
-    line = begin[..., None] + (end - begin)[..., None] * steps
-    grid = from_line(line, low[..., None], high[..., None])
-    return tuple(grid[:, i] for i in range(len(names)))
+    there = eqx.filter_vmap(Parameters.free)(parameters, jax.tree.map(at_top, params))
+    higher = jnp.max(height, axis=1) > best + BETTER[bits] + 10 * eps * size
+    return higher & (solution.status == Status.converged), there
 
 
-def _arrays(values: Any, names: tuple[str, ...]) -> tuple[Array, ...]:
+def _given(values: Any, names: tuple[str, ...]) -> tuple[Array, ...]:
     """For each name the values to hold it at, shape `(points,)`, or with a leading axis of data sets."""
     pair = (values,) if len(names) == 1 and not isinstance(values, tuple) else tuple(values)
     if len(pair) != len(names):
@@ -306,30 +315,46 @@ def _arrays(values: Any, names: tuple[str, ...]) -> tuple[Array, ...]:
     return arrays
 
 
+@Compiled
+def _grid(
+    solution: Solution,
+    parameters: Parameters,
+    lower: Array,
+    upper: Array,
+    steps: Float[Array, " points"],
+    places: tuple[int, ...],
+) -> tuple[Array, ...]:
+    """For each place among the parameters values from one of its ends to the other, shape `(n_sets, points)`."""
+    at = np.array(places)
+    low, high = (end[:, at] for end in eqx.filter_vmap(Parameters.ranges)(parameters, solution.vector))
+    # Where there is no end, four standard errors will do.
+    wide = wald_free(solution.vector[:, at], solution.errors[:, at], low, high, 0.9999)
+    found = (lower[:, at], upper[:, at])
+    edges = [jnp.where(jnp.isfinite(e) & (e > low) & (e < high), e, w) for e, w in zip(found, wide)]
+    begin, end = (to_line(e, low, high) for e in edges)
+    line = begin[..., None] + (end - begin)[..., None] * steps
+    grid = from_line(line, low[..., None], high[..., None])
+    return tuple(grid[:, i] for i in range(len(places)))
+
+
 def _curve(fit: Fit, names: tuple[str, ...], values: tuple[Array, ...]) -> Profile:
     """The fits with the names held at all combinations of these values."""
-    n_sets, shape = fit.n_sets, tuple(v.shape[1] for v in values)
-    points = int(np.prod(shape))
-    axes = [v.reshape(n_sets, *(-1 if j == i else 1 for j in range(len(values)))) for i, v in enumerate(values)]
-    held = jnp.stack([jnp.broadcast_to(v, (n_sets, *shape)) for v in axes], -1).reshape(n_sets, points, -1)
+    points = math.prod(v.shape[1] for v in values)
     everything, model = shared_collection(fit)
     parameters = shared_parameters(fit)
     places = tuple(fit.parameter_names.index(one) for one in names)
     spread = evaluate(fit, inverse_of_kind("observed"), fit.solution.free)
-    starts = _starts(fit.parameters, fit.solution.free, spread, held, places)
-    flat = [leaf.reshape(n_sets * points, *leaf.shape[2:]) for leaf in starts]
-    solution = refit(everything.repeated(points), model, parameters.holding(names), flat)
-    known = (solution.status == Status.converged) & repeat_each(fit.converged, points)
-    reached = jnp.where(known, solution.log_likelihood, jnp.nan)
-    vector = jnp.where(known[:, None], solution.vector, jnp.nan)
+    starts = _starts(fit.parameters, fit.solution.free, spread, values, places)
+    found = refit(everything.repeated(points), model, parameters.holding(names), starts)
+    reached, params, status = _reached(found, fit.converged, parameters, tuple(v.shape[1] for v in values))
     return Profile(
         names=names,
         values=values,
-        log_likelihood=reached.reshape(n_sets, *shape),
-        params=parameters.tree(vector.reshape(n_sets, *shape, -1)),
-        status=StatusArray(solution.status.reshape(n_sets, *shape)),
+        log_likelihood=reached,
+        params=params,
+        status=StatusArray(status),
         fit=fit,
-        better=jnp.zeros(n_sets, bool),
+        better=jnp.asarray(np.zeros(fit.n_sets, bool)),
     )
 
 
@@ -338,12 +363,12 @@ def _starts(
     parameters: Parameters,
     free: Array,
     spread: Array,
-    held: Float[Array, "n_sets points m"],
+    values: tuple[Float[Array, "n_sets points"], ...],
     places: tuple[int, ...],
 ) -> list[Array]:
     """Leaves of `params` with the elements at `places` held: where a quadratic likelihood has its maximum then."""
 
-    def of_set(parameters: Parameters, free: Array, spread: Array, held: Array) -> list[Array]:
+    def of_set(parameters: Parameters, free: Array, spread: Array, *values: Array) -> list[Array]:
         low, high = (end[np.array(places)] for end in parameters.ranges(parameters.natural_vector(free)))
 
         def target(z: Array) -> Array:
@@ -352,16 +377,30 @@ def _starts(
         slope = jax.jacfwd(target)(free)
         along = spread @ slope.T @ jnp.linalg.inv(slope @ spread @ slope.T)
 
-        def at(values: Array) -> list[Array]:
-            move = along @ (to_line(values, low, high) - target(free))
+        def at(held: Array) -> list[Array]:
+            move = along @ (to_line(held, low, high) - target(free))
             moved = jnp.where(jnp.all(jnp.isfinite(move)), free + move, free)
             vector = parameters.natural_vector(moved)
             twins = _moving(parameters)
-            for place, value in zip(places, values):
+            for place, value in zip(places, held):
                 same = np.array([twin == twins[place] for twin in twins])
                 vector = jnp.where(same, value, vector)
             return parameters.split(parameters.tree(vector))
 
+        held = jnp.stack([axis.ravel() for axis in jnp.meshgrid(*values, indexing="ij")], -1)
         return jax.vmap(at)(held)
 
-    return eqx.filter_vmap(of_set)(parameters, free, spread, held)
+    leaves = eqx.filter_vmap(of_set)(parameters, free, spread, *values)
+    return [leaf.reshape(-1, *leaf.shape[2:]) for leaf in leaves]
+
+
+@Compiled
+def _reached(
+    found: Solution, converged: Array, parameters: Parameters, shape: tuple[int, ...]
+) -> tuple[Array, PyTree, Array]:
+    """Log-likelihoods, parameters and statuses of the points, NaN where no maximum is proven."""
+    n_sets = len(converged)
+    known = (found.status == Status.converged) & repeat_each(converged, math.prod(shape))
+    heights = jnp.where(known, found.log_likelihood, jnp.nan).reshape(n_sets, *shape)
+    vector = jnp.where(known[:, None], found.vector, jnp.nan).reshape(n_sets, *shape, -1)
+    return heights, parameters.tree(vector), found.status.reshape(n_sets, *shape)

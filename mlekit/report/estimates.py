@@ -142,9 +142,10 @@ def at_hand(fit: Fit, limit: int) -> Estimates:
 def spread(fit: Fit, limit: int | None = None) -> Estimates:
     """The spread of the estimates over the converged data sets of a batch."""
     k = len(fit.parameter_names)
-    proven = np.ravel(fit.converged)
-    estimate = np.reshape(fit.solution.vector, (-1, k))[proven, :limit]
-    error = np.reshape(fit.solution.errors, (-1, k))[proven, :limit]
+    proven = np.asarray(fit.converged).ravel()
+    estimate, error = (
+        np.asarray(of_all).reshape(-1, k)[proven, :limit] for of_all in (fit.solution.vector, fit.solution.errors)
+    )
     none = np.full(estimate.shape[1], np.nan, estimate.dtype)
     columns = {
         "median": _quantile(estimate, 0.5, none),

@@ -1,17 +1,20 @@
 """Tests run in float64 unless they ask for something else."""
 
+import gc
 import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Most of the time goes into compiling, and most of that for speed that tests do not need.
-# Later versions of JAX stop at a flag that they do not know.
+# Most of the time goes into compiling, and most of that for speed that tests do not need; every worker has a core
+# to itself. Later versions of JAX stop at flags that they do not know.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib").startswith("0.10.") else "",
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        if importlib.metadata.version("jaxlib").startswith("0.10.")
+        else "",
     ]
 ).strip()
 
@@ -19,6 +22,8 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+# Traces make millions of objects that live for long, and looking through all of them for garbage finds little.
+gc.set_threshold(100_000, 20, 50)
 
 MAPS = Path("/proc/self/maps")
 #: A compiled program takes hundreds of memory maps, and Linux grants a process 65,530. Forgetting programs takes

@@ -16,6 +16,7 @@ import mlekit as mle
 from mlekit import collection
 from mlekit.inference import resample
 
+from .marks import mostly_slow
 from .models import logistic
 
 RNG = np.random.default_rng(8)
@@ -162,13 +163,7 @@ def ragged() -> mle.Fit:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [
-        "nonparametric",
-        pytest.param("weights", marks=pytest.mark.slow),
-        pytest.param("cluster", marks=pytest.mark.slow),
-        "parametric",
-    ],
+    "kind", mostly_slow(["nonparametric", "weights", "cluster", "parametric"], "nonparametric")
 )
 def test_draws_depend_on_key_and_number_alone(ragged: mle.Fit, kind: str) -> None:
     labels = np.arange(12) // 2
@@ -318,6 +313,7 @@ def simulate_path(key: Any, phi: Any, data: Any) -> Any:
     return {"x": jax.lax.scan(step, jnp.zeros(()), noise)[1]}
 
 
+@pytest.mark.slow
 def test_joint_models() -> None:
     """Their observations are drawn as a whole path or reweighted, and never shuffled."""
     series = {"x": np.asarray(simulate_path(jax.random.key(2), 0.5, {"x": jnp.zeros(200)})["x"])}

@@ -23,6 +23,7 @@ import mlekit as mle
 from mlekit.densities.logarithms import log_complement, log_mixture, shares
 
 from .derivatives import difference
+from .marks import mostly_slow
 from .models import Counted
 from .test_censored import CASES, Sample, by_scipy, printed
 from .test_references import columns, maximum, medpar
@@ -143,7 +144,7 @@ TRUNCATED = [(0.0, INF, 0.5), (-INF, 0.0, -3.0), (0.0, 2.0, 1.9), (51.0, INF, 51
 TRUNCATED += [(-52.0, -50.0, -51.0), (-INF, INF, 0.4), (-1.0, 1.0, 1.0)]
 
 
-@pytest.mark.parametrize("which", ["normal", "normal functions"])
+@pytest.mark.parametrize("which", mostly_slow(["normal", "normal functions"], "normal"))
 def test_derivatives_of_truncated(which: str) -> None:
     low, high, y = np.array(TRUNCATED).T
     model: Any = mle.truncated(MODELS[which], lower="low", upper="high")
@@ -265,7 +266,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", mostly_slow(PUBLISHED, "logistic", "weibull, placed"))
 def test_published_by_r_and_sas(name: str) -> None:
     """Some of the cases of test_censored.py; the last two with a support that ends."""
     case, model = CASES[name], mle.censored(PUBLISHED[name], lower="low", upper="high")
@@ -297,6 +298,7 @@ def test_survreg_of_lung() -> None:
     assert abs(float(fit.log_likelihood) + 1132.4) <= 0.05
 
 
+@pytest.mark.slow
 def test_survreg_of_cracks() -> None:
     """Turbine parts inspected now and then, tests/r_sas.Rout.save of R's survival: intervals with weights.
 
@@ -406,6 +408,7 @@ def test_zero_inflated_poisson() -> None:
     assert_same(fit, vector, sm.ZeroInflatedPoisson(data["y"], data["x"], exog_infl=data["x"]))
 
 
+@pytest.mark.slow
 def test_zero_inflated_negative_binomial() -> None:
     data = articles()
     predict = lambda params, obs: (jnp.exp(obs["x"] @ params["coef"]), params["dispersion"])  # noqa: E731
@@ -484,7 +487,7 @@ SIZES: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", mostly_slow(COUNTS, "inflated", "mixture", "truncated"))
 def test_counts(name: str) -> None:
     """Probabilities sum to one, their sums are the distribution function, and draws are as likely as these say."""
     model, params = COUNTS[name]
@@ -508,7 +511,7 @@ def simulated(model: Any, params: Any, y: Any, times: int) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(3), times)))
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", mostly_slow(SIZES, "truncated", "mixture of two kinds"))
 def test_sizes(name: str) -> None:
     """The density is the slope of the distribution function, and draws have that function."""
     model, params = SIZES[name]
@@ -552,6 +555,7 @@ def rest_of(obs: Any) -> Any:
     return jnp.where(obs["failed"], obs["time"], jnp.inf)
 
 
+@pytest.mark.slow
 def test_batches_compiled_once() -> None:
     """Ragged data sets with weights, args, delayed entry and censoring; models made anew of the same parts."""
     predict = Counted(lambda params, obs, unit: (jnp.exp(params["level"]) * unit, params["shape"]))

@@ -180,7 +180,17 @@ POINTS = {
     joint_batch: (Y, 0.4),
     mapped: (Y, 0.1),
 }
-SLOW = (many_starts, joint_batch, closed_over, matrix, mapped, gamma_regression, first_order)
+SLOW = (
+    many_starts,
+    joint_batch,
+    closed_over,
+    closed_over_batch,
+    matrix,
+    mapped,
+    mixture,
+    gamma_regression,
+    first_order,
+)
 NESTED = (weighted_line, fixed_and_tied, series, ragged_batch, groups)
 
 

@@ -71,6 +71,7 @@ def test_influence_against_refits(fit: mle.Fit) -> None:
     np.testing.assert_allclose(own[3, which] * (1 - leverage[3]), -moves[3, which], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_influence_of_ragged_sets() -> None:
     data = {name: np.stack([column, column[::-1]]) for name, column in DATA.items()}
     fits = mle.fit_batch(line, START, data, constraints={**RULES, "slope": mle.fixed}, lengths=np.array([N, 12]))

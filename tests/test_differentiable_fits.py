@@ -18,6 +18,7 @@ from jax.scipy.stats import norm
 import mlekit as mle
 
 from .derivatives import assert_derivatives, difference
+from .marks import mostly_slow
 from .models import Counted, logistic, logistic_data
 
 RNG = np.random.default_rng(30)
@@ -135,6 +136,7 @@ def test_derivatives_of_uncertainty(name: str) -> None:
     assert_derivatives(said, Y, WEIGHTS, 0.1)
 
 
+@pytest.mark.slow
 def test_derivatives_of_errors() -> None:
     def errors(y: Any, weights: Any, bend: Any) -> Any:
         fits = batch(y, weights, bend)
@@ -319,7 +321,7 @@ NOWHERE = {
 }
 
 
-@pytest.mark.parametrize("name", NOWHERE)
+@pytest.mark.parametrize("name", mostly_slow(NOWHERE, "unbounded", "not_identified", "nonfinite_data"))
 def test_no_derivative_where_no_maximum_is_proven(name: str) -> None:
     """NaN in both modes, of estimates, log-likelihood and errors, and a status that says why."""
     fn, at = NOWHERE[name]

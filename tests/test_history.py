@@ -65,6 +65,7 @@ def test_steps_of_two_solvers_are_counted_through() -> None:
     assert np.all(np.diff(path.log_likelihood) >= 0)
 
 
+@pytest.mark.slow
 def test_regression_that_is_searched_twice() -> None:
     """The path is that of the search that was kept."""
     model = mle.regression(lambda level, obs: jnp.exp(level), mle.families.poisson)

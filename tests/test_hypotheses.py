@@ -438,6 +438,7 @@ def test_what_did_not_converge_has_no_p_value() -> None:
         assert repr(test).endswith(f"is rejected at 5 % in {share} of 2; 1 have no p-value")
 
 
+@pytest.mark.slow
 def test_inside_jit(null: mle.Fit, full: mle.Fit) -> None:
     @jax.jit
     def every(data: Any) -> list[Any]:

@@ -135,19 +135,21 @@ MODELS: dict[str, tuple[Any, Any, Any, Any]] = {
 tfb = tfp.bijectors
 BIJECTORS: list[tuple[str, Callable[[], Any]]] = [
     ("positive", tfb.Softplus),
+    ("unit", distreqx.bijectors.Sigmoid),
+    ("simplex", tfb.SoftmaxCentered),
+    ("ordered", transforms.OrderedTransform),
+    # TFP's shift of the diagonal is in float32.
+    ("covariance", lambda: tfb.Chain([tfb.CholeskyOuterProduct(), tfb.FillScaleTriL(diag_shift=None)])),
+]
+MORE_BIJECTORS: list[tuple[str, Callable[[], Any]]] = [
     ("positive", lambda: tfb.Chain([tfb.Scale(jnp.asarray(2.0)), tfb.Softplus()])),
     (
         "positive",
         lambda: transforms.ComposeTransform([transforms.ExpTransform(), transforms.AffineTransform(0, 2)]),
     ),
     ("unit", lambda: tfb.Sigmoid(low=np.float64(0), high=np.float64(1))),
-    ("unit", distreqx.bijectors.Sigmoid),
-    ("simplex", tfb.SoftmaxCentered),
     ("simplex", transforms.StickBreakingTransform),
     ("ordered", tfb.Ascending),
-    ("ordered", transforms.OrderedTransform),
-    # TFP's shift of the diagonal is in float32.
-    ("covariance", lambda: tfb.Chain([tfb.CholeskyOuterProduct(), tfb.FillScaleTriL(diag_shift=None)])),
     ("covariance", lambda: numpyro.distributions.biject_to(numpyro.distributions.constraints.positive_definite)),
     ("correlation", lambda: tfb.Chain([tfb.CholeskyOuterProduct(), tfb.CorrelationCholesky()])),
 ]
@@ -169,7 +171,10 @@ def with_own(name: str) -> tuple[mle.Fit, Any]:
     return fitted(name, lambda: MODELS[name][3])
 
 
-@pytest.mark.parametrize(("name", "bijector"), BIJECTORS)
+@pytest.mark.parametrize(
+    ("name", "bijector"),
+    [*BIJECTORS, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in MORE_BIJECTORS)],
+)
 def test_bijectors_of_other_packages_equal_own_constraints(name: str, bijector: Callable[[], Any]) -> None:
     fit, found = fitted(name, bijector)
     assert bool(fit.converged), fit.message
@@ -358,6 +363,7 @@ def test_arviz_reads_the_draws() -> None:
     np.testing.assert_allclose(elpd, float(fit.log_likelihood) - 0.5 * (fit.n_free + by_scores), atol=0.15)
 
 
+@pytest.mark.slow
 def test_arviz_leaves_out_what_is_no_observation() -> None:
     weights = np.ones((3, 40))
     weights[0], weights[1, :2] = 0.5, [2.0, 0.0]

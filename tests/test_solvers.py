@@ -15,6 +15,7 @@ from jax.scipy.special import gammaln
 
 import mlekit as mle
 
+from .marks import mostly_slow
 from .models import RULES, START, Counted, least_squares, line, line_data, logistic, logistic_data
 
 SOLVERS: dict[str, Any] = {
@@ -41,7 +42,7 @@ def test_finds_the_closed_form(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name if name == "newton" else pytest.param(name, marks=pytest.mark.slow) for name in SOLVERS],
+    mostly_slow(SOLVERS, "newton"),
 )
 def test_jit_and_vmap_change_nothing(name: str) -> None:
     sets = line_data(n_sets=3, seed=5)

@@ -172,6 +172,7 @@ def test_two_steps_with_two_instruments_allow_for_their_disagreement() -> None:
 # Attribution.
 
 
+@pytest.mark.slow
 def test_attribution_agrees_with_refits() -> None:
     use = worked_use("attribution")
     names, data = use.occupations()

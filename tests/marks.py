@@ -1,0 +1,13 @@
+"""Which of the parameters of a test take long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def mostly_slow(names: Iterable[str], *quick: str) -> list[Any]:
+    """The parameters of a test, of which only these run in `make test`; the others take `make test-all`."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -26,8 +27,13 @@ class Certificate(eqx.Module):
     Example:
         >>> import jax.numpy as jnp, mlekit as mle
         >>> fit = mle.fit(lambda mean, x: -0.5 * (x - mean) ** 2, 0.0, jnp.array([1.0, 2.0, 6.0]))
-        >>> bool(fit.certificate.decrement < 1e-9), bool(fit.certificate.min_eigenvalue > 0)
-        (True, True)
+        >>> fit.certificate
+        Certificate
+        <BLANKLINE>
+        decrement         0
+        gradient norm     0
+        least eigenvalue  1.00
+        condition number  1.00
     """
 
     decrement: Float[Array, "..."]
@@ -52,3 +58,10 @@ class Certificate(eqx.Module):
         """The least certain direction of a single fit in words: `coef[2] and coef[5] move together`."""
         *others, last = self.weak_parameters or ("nothing",)
         return f"{', '.join(others)} and {last} move together" if others else f"{last} is the least certain"
+
+    def __repr__(self) -> str:
+        if isinstance(self.decrement, jax.core.Tracer):
+            return f"Certificate(<traced>, parameters={', '.join(self.names)})"
+        from .report.sentences import certificate_text
+
+        return certificate_text(self)

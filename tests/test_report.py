@@ -238,6 +238,17 @@ def test_unknown_certificate(fit):
     assert str(blind.summary())
 
 
+def test_certificates_show_their_numbers(fit, separated, fits):
+    shown = repr(fit.certificate)
+    for value, digits in ((fit.certificate.decrement, 2), (fit.certificate.condition_number, 3)):
+        assert numbers.number(value, digits) in shown
+    assert "least certain" not in shown  # nothing is uncertain enough to be named
+    assert fit.certificate.condition_number < 1e3
+    assert f"{separated.certificate.words}." in repr(separated.certificate)
+    worst = np.nanmax(fits.certificate.condition_number)
+    assert re.search(rf"condition number .* {re.escape(numbers.number(worst, 3))}$", repr(fits.certificate))
+
+
 def test_html_card_is_escaped_and_coloured(odd, separated):
     for drawn in (odd._repr_html_(), odd.summary()._repr_html_()):
         assert "&lt;b&gt;_a" in drawn

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .numbers import count, counted, likelihood, number, probability, share, uncertain
+from .numbers import NOTHING, count, counted, likelihood, number, probability, share, uncertain
 from .pens import HtmlPen, Pen, TextPen
 
 if TYPE_CHECKING:
+    from ..certificate import Certificate
     from ..inference.bootstrap import Bootstrap
     from ..inference.comparison import Comparison
     from ..inference.diagnosis import Diagnosis
@@ -22,6 +23,8 @@ LEVEL = 0.05
 EQUAL = 1e-3
 #: Condition number beyond which the least certain direction is worth a word.
 WEAK = 1e3
+#: Decrement beyond which there is no maximum nearby.
+SETTLED = 1e-5
 
 
 def test_text(test: HypothesisTest) -> str:
@@ -51,6 +54,30 @@ def test_text(test: HypothesisTest) -> str:
 def _equals(p: float) -> str:
     shown = probability(p)
     return f"< {shown[1:]}" if shown.startswith("<") else f"= {shown}"
+
+
+def certificate_text(proof: Certificate) -> str:
+    """The numbers of a certificate; of a batch the median and the worst of each."""
+    pen = TextPen()
+    numbers = {
+        "decrement": (proof.decrement, 2, np.nanmax),
+        "gradient norm": (proof.gradient_norm, 2, np.nanmax),
+        "least eigenvalue": (proof.min_eigenvalue, 3, np.nanmin),
+        "condition number": (proof.condition_number, 3, np.nanmax),
+    }
+    if not np.ndim(proof.decrement):
+        pen.title("Certificate")
+        pen.table([[name, number(value, digits)] for name, (value, digits, _) in numbers.items()])
+        if not (float(proof.condition_number) < WEAK and float(proof.decrement) < SETTLED):
+            pen.paragraph(f"{proof.words}.")
+        return pen.done()
+    pen.title(f"Certificates of {counted(np.size(proof.decrement), 'data set')}")
+    rows = []
+    for name, (values, digits, worst) in numbers.items():
+        known = np.asarray(values)[~np.isnan(values)]
+        rows.append([name, *(number(of(known), digits) if known.size else NOTHING for of in (np.median, worst))])
+    pen.table(rows, ["", "median", "worst"], ("left", "right", "right"))
+    return pen.done()
 
 
 def bootstrap_text(draws: Bootstrap) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from .trees import holds_keys
+
 AXIS = "pieces"
 ALIGNMENT = 64  #: bytes
 
@@ -85,7 +87,8 @@ def together(trees: list[PyTree], mesh: Mesh | None) -> PyTree:
     if mesh is None:
         return jax.device_put(trees[0])
     place = NamedSharding(mesh, PartitionSpec(AXIS))
-    return jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), place), *trees)
+    stack = lambda *leaves: (jnp.stack if holds_keys(leaves[0]) else np.stack)(leaves)  # noqa: E731
+    return jax.tree.map(lambda *leaves: jax.device_put(stack(*leaves), place), *trees)
 
 
 def apart(tree: PyTree, mesh: Mesh | None) -> list[PyTree]:

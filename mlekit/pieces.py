@@ -27,7 +27,7 @@ from .objective import Objective
 from .parameters import Parameters
 from .solvers import Newton, Solver, Stop
 from .status import Status
-from .trees import is_array, numbers_as_arrays, traced, tracing
+from .trees import is_array, numbers_as_arrays, on_host, traced, tracing
 
 
 @dataclasses.dataclass
@@ -260,7 +260,7 @@ def _in_pieces(
     As many pieces are under way as there is room for: the next ones are gathered and sent while these compute.
     Each runs in a thread of its own, as a CPU works off what one thread asks for one after the other.
     """
-    arrays = jax.tree.map(np.asarray, arrays)
+    arrays = jax.tree.map(on_host, arrays)
     # Other threads don't know what precision was chosen for this one: they get no numbers to convert.
     rest = jax.tree.map(lambda leaf: jnp.asarray(leaf) if is_array(leaf) else leaf, rest)
     mesh = devices.mesh()

@@ -22,6 +22,16 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray)
 
 
+def holds_keys(leaf: Any) -> bool:
+    """Whether a leaf holds typed random keys, which only JAX can."""
+    return is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+
+
+def on_host(leaf: Any) -> Any:
+    """An array as NumPy's, without a copy where it lies in the host's memory; random keys as they are."""
+    return leaf if holds_keys(leaf) else np.asarray(leaf)
+
+
 def traced(tree: PyTree) -> bool:
     """Whether any array is known only to a trace, inside `jit` or `vmap`."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
@@ -45,7 +55,7 @@ def _nothing_under_way() -> Any:
 
 def repeat(leaf: Any, n_sets: int) -> Any:
     """One for each data set; numbers and known arrays take no further memory, what is neither stays as it is."""
-    if isinstance(leaf, jax.core.Tracer) or (is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended)):
+    if isinstance(leaf, jax.core.Tracer) or holds_keys(leaf):
         return jnp.broadcast_to(leaf, (n_sets, *leaf.shape))
     if is_array(leaf) or isinstance(leaf, np.generic | float | int):
         return np.broadcast_to(np.asarray(leaf), (n_sets, *np.shape(leaf)))

@@ -504,6 +504,17 @@ def test_pieces_in_threads_keep_the_precision_of_their_caller(monkeypatch: pytes
         np.testing.assert_allclose(fits.params["slope"][150], one.params["slope"][0], rtol=1e-5)
 
 
+def test_random_keys_among_args() -> None:
+    """Typed keys are arrays that only JAX can hold."""
+    key = jax.random.key(3)
+    x = np.random.default_rng(0).normal(size=(4, 20))
+    density = lambda mean, x, key: -0.5 * (x - mean - jax.random.normal(key)) ** 2  # noqa: E731
+    fits = mle.fit_batch(density, 0.0, x, args=key)
+    np.testing.assert_allclose(fits.params, x.mean(axis=1) - jax.random.normal(key), rtol=1e-10)
+    spread = np.sum((x - x.mean(axis=1, keepdims=True)) ** 2, axis=1) / 20**2
+    np.testing.assert_allclose(fits[[2, 0]].covariance("sandwich").ravel(), spread[[2, 0]], rtol=1e-8)
+
+
 def test_powers_of_two() -> None:
     assert [power_of_two(n) for n in (0, 1, 2, 3, 4, 5, 1023, 1024, 1025)] == [1, 1, 2, 4, 4, 8, 1024, 1024, 2048]
     assert [round_up(n) for n in (1, 5, 8, 200, 300, 1000, 1025)] == [1, 8, 8, 256, 320, 1024, 1152]

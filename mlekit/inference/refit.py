@@ -21,7 +21,7 @@ from ..parameters import Parameters
 from ..solvers import Stop, choose_solver
 from ..solvers.base import usual_tolerance
 from ..status import Status
-from ..trees import is_array, traced, tracing
+from ..trees import holds_keys, is_array, traced, tracing
 from .each import collection
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _first(what: str, leaf: Any) -> Any:
     if not is_array(leaf):
         return leaf
     if not tracing(leaf):
-        known = np.asarray(leaf)
+        known = np.asarray(jax.random.key_data(leaf) if holds_keys(leaf) else leaf)
         if not np.array_equal(known, np.broadcast_to(known[:1], known.shape), equal_nan=known.dtype.kind == "f"):
             raise ValueError(f"the fits of this batch have {what} of their own; go one by one: fits[i]")
     return leaf[0]

@@ -46,6 +46,7 @@ def as_arrays(data: Any, name: str = "data", axes: int = 1) -> PyTree:
             leaf_name(path): leaf for path, leaf in jtu.tree_flatten_with_path(data)[0] if hasattr(leaf, "dims")
         }
         _leading({leaf: array.dims for leaf, array in labelled.items()}, name, axes)
+        _need_same_labels(data, name, axes)
     data = jax.tree.map(lambda leaf: leaf.to_numpy() if hasattr(leaf, "to_numpy") else leaf, data)
     wanted = "(n_obs, ...)" if axes == 1 else "(n_sets, n_obs, ...)"
     found = {leaf_name(path): leaf for path, leaf in jtu.tree_flatten_with_path(data)[0]}
@@ -134,6 +135,23 @@ def _leading(dims: dict[Any, tuple[Any, ...]], name: str, axes: int) -> tuple[An
         shown = ", ".join(f"{label} has {own}" for label, own in dims.items())
         raise ValueError(f"{name}: dimensions must begin with {wanted}; use .transpose(...), for {shown}")
     return first.pop() if first else ()
+
+
+def _need_same_labels(data: PyTree, name: str, axes: int) -> None:
+    """A `ValueError` where leaves of xarray or pandas label their rows differently: rows are joined in order."""
+    known: dict[Any, tuple[str, Any]] = {}
+    for path, leaf in jtu.tree_flatten_with_path(data)[0]:
+        if hasattr(leaf, "dims"):
+            labels = {dim: leaf.indexes[dim] for dim in leaf.dims[:axes] if dim in leaf.indexes}
+        else:
+            labels = {"index": leaf.index} if hasattr(leaf, "to_numpy") and hasattr(leaf, "index") else {}
+        for axis, index in labels.items():
+            first, other = known.setdefault(axis, (leaf_name(path), index))
+            if not other.equals(index):
+                raise ValueError(
+                    f"{name}: {first} and {leaf_name(path)} have different labels along {axis!r}, and rows are "
+                    "joined in their order: align them first, or leave the labels out with .to_numpy()"
+                )
 
 
 def _wants_numbers(shown: str, kind: Any) -> str:

@@ -247,6 +247,11 @@ def _rebuilt(content: Content, like: Fit, path: Any) -> Fit:
             raise ValueError(
                 f"like: it is no fit of the model in {path}, where {what} is {header.get(what)}; here it is {here}"
             )
+    precision, wanted = like.solution.vector.dtype, leaves[".solution.vector"].dtype
+    if precision != wanted:
+        raise ValueError(
+            f"like: its estimates are {precision}, and those in {path} {wanted}: fit the same model in {wanted}"
+        )
     data: Any
     if groups is not None:
         data = Held(groups)
@@ -294,14 +299,12 @@ def _check_model(fit: Fit, path: Any) -> None:
     vector, log_likelihood = evaluate(fit, _at_maximum, solution.free)
     tolerance = SAME[jnp.finfo(solution.vector.dtype).bits]
     for what, here, there in (
-        ("estimates", vector, solution.vector),
-        ("log-likelihood", log_likelihood, solution.log_likelihood),
+        ("estimates are others", vector, solution.vector),
+        ("log-likelihood is another", log_likelihood, solution.log_likelihood),
     ):
         if not np.allclose(here, there, rtol=tolerance, atol=tolerance, equal_nan=True):
             shown = "" if fit.batched else f": it makes it {here}, the file {there}"
-            raise ValueError(
-                f"like: its model is not that of {path}, for at the same point the {what} is another{shown}"
-            )
+            raise ValueError(f"like: its model is not that of {path}, for at the same point the {what}{shown}")
 
 
 def _at_maximum(objective: Objective, free: Array) -> tuple[Array, Array]:

@@ -211,6 +211,18 @@ def test_tables_of_every_kind_are_data(kind: str) -> None:
     same(numbers(mle.fit(line, START, TABLES[kind](), constraints=RULES)), numbers(line_fit()))
 
 
+@pytest.mark.parametrize("kind", ["xarray", "pandas"])
+def test_rows_of_other_labels_are_not_joined(kind: str) -> None:
+    def column(values: np.ndarray, labels: np.ndarray) -> Any:
+        return pd.Series(values, labels) if kind == "pandas" else xr.DataArray(values, {"t": labels}, ["t"])
+
+    rows = np.arange(len(DATA["x"]))
+    same_rows = {name: column(values, rows) for name, values in DATA.items()}
+    same(numbers(mle.fit(line, START, same_rows, constraints=RULES)), numbers(line_fit()))
+    with pytest.raises(ValueError, match=r"data: .* have different labels along .*align them first"):
+        mle.fit(line, START, same_rows | {"x": column(DATA["x"], rows[::-1])}, constraints=RULES)
+
+
 def test_what_is_null_is_no_number() -> None:
     holes = {"x": DATA["x"], "y": [None, *DATA["y"][1:]]}
     for table in (pd.DataFrame(holes).convert_dtypes(), pl.DataFrame(holes), pa.table(holes)):
@@ -380,6 +392,17 @@ def test_arviz_leaves_out_what_is_no_observation() -> None:
         fits[0].to_arviz(KEY, 5, log_likelihood=True)
     with pytest.raises(ValueError, match=r"fits\[i\]"):
         fits.to_arviz(KEY)
+
+
+def test_arviz_has_names_of_its_own() -> None:
+    density = lambda params, obs: -0.5 * (obs["obs_id"] - params["draw"]) ** 2  # noqa: E731
+    data = {"obs_id": np.array([3.0, 1.0, 5.0])}
+    with pytest.raises(ValueError, match="another name to the parameter 'draw'"):
+        mle.fit(density, {"draw": 0.0}, data).to_arviz(KEY, 5)
+    renamed = mle.fit(lambda params, obs: density({"draw": params["mean"]}, obs), {"mean": 0.0}, data)
+    found = renamed.to_arviz(KEY, 5)
+    np.testing.assert_array_equal(found["observed_data"]["obs_id"], data["obs_id"])
+    assert found["log_likelihood"].sizes["obs_id_"] == 3
 
 
 def test_arviz_of_a_joint_model() -> None:

@@ -229,6 +229,10 @@ def test_precision_and_traces(tmp_path: Path) -> None:
         fit = mle.fit(log_density, START, rows, constraints=RULES)
         fit.save(path)
         assert mle.load(path, like=fit).solution.vector.dtype == jnp.float32
+        with pytest.raises(
+            ValueError, match=r"estimates are float64, and those in .* float32: fit the same model"
+        ):
+            mle.load(path, like=like())
         # A number of Python's is of no precision, though NumPy writes 64 bits.
         scaled = mle.fit(lambda mean, x, scale: -scale * (x - mean) ** 2, 0.0, jnp.arange(4.0), args=0.5)
         scaled.save(path)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 #: Up to so many numbers, half a gigabyte, contributions are computed without being asked for.
 MANY = 1 << 26
-#: What the axis of observations is called.
-ROWS = "obs_id"
+#: What the axes are called: those of draws, and that of observations unless a column has this name.
+DRAWS, ROWS = ("chain", "draw"), "obs_id"
 
 
 def of_fit(
@@ -74,6 +74,10 @@ def _tree(fit: Fit, drawn: Any, log_likelihood: bool | None, about: str, **more:
     data, weights = likelihood.aligned()
     count = likelihood.rows if likelihood.length is None else int(likelihood.length)
     rows, whole = _repeated(count, weights)
+    observed = {name: np.asarray(column)[rows] for name, column in _named(data)}
+    axis = ROWS
+    while axis in observed:
+        axis += "_"
     groups = {"posterior": _dataset(parameters, drawn)}
 
     known = has_contributions(fit)
@@ -91,10 +95,9 @@ def _tree(fit: Fit, drawn: Any, log_likelihood: bool | None, about: str, **more:
                 "leave it out"
             )
         found = np.asarray(evaluate(fit, _contributions, drawn))[:, rows]
-        groups["log_likelihood"] = xarray.Dataset({"log_density": (("chain", "draw", ROWS), found[None])})
-    observed = {name: np.asarray(column)[rows] for name, column in _named(data)}
+        groups["log_likelihood"] = xarray.Dataset({"log_density": ((*DRAWS, axis), found[None])})
     groups["observed_data"] = xarray.Dataset(
-        {name: ((ROWS, *_axes(name, column.shape[1:])), column) for name, column in observed.items()}
+        {name: ((axis, *_axes(name, column.shape[1:])), column) for name, column in observed.items()}
     )
 
     attributes = {
@@ -116,11 +119,13 @@ def _dataset(parameters: Parameters, drawn: Any) -> xarray.Dataset:
     import xarray
 
     leaves = zip(parameters.leaves, parameters.split(parameters.tree(drawn)))
+    if taken := {leaf.name for leaf in parameters.leaves} & set(DRAWS):
+        raise ValueError(
+            f"to_arviz: ArviZ calls its own axes {' and '.join(DRAWS)}; give another name to the parameter "
+            f"{taken.pop()!r}"
+        )
     return xarray.Dataset(
-        {
-            leaf.name: (("chain", "draw", *_axes(leaf.name, leaf.shape)), np.asarray(values)[None])
-            for leaf, values in leaves
-        }
+        {leaf.name: ((*DRAWS, *_axes(leaf.name, leaf.shape)), np.asarray(values)[None]) for leaf, values in leaves}
     )
 
 

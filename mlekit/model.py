@@ -97,6 +97,14 @@ class Model(eqx.Module):
         """The structure of a model made by `mle.regression`; `None` for any other."""
         return self.log_density if isinstance(self.log_density, Regression) else None
 
+    @property
+    def jumps(self) -> bool | Callable[[Any], Any] | None:
+        """Whether the distribution function jumps at a response: always, as for whole numbers, or never.
+
+        Or where a function `jumps(obs)` of an observation says so; `None` where the model does not tell.
+        """
+        return getattr(self.log_density, "jumps", None)
+
     def __call__(self, params: Any, obs: Any, *args: Any) -> Any:
         """The log-density of one observation."""
         return self.log_density(params, obs, *args)

@@ -40,6 +40,11 @@ class Regression(eqx.Module):
                 f"got {self.response!r}"
             )
 
+    @property
+    def jumps(self) -> bool:
+        """Whether the distribution function jumps at a response, as that of whole numbers does."""
+        return self.family.support.whole
+
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The log-density of one observation."""
         # Not from the vector: what all observations share is computed once as long as it stays apart.

@@ -380,8 +380,10 @@ class Fit(Fitted):
         tests that, `mle.plot.pit` draws it.
 
         Args:
-            key: random key, for responses that are whole numbers; not for others. A `mle.regression` knows of
-                which kind its responses are; of any other model a key says that they are whole numbers.
+            key: random key, for responses that are whole numbers, and for those that are zero with a probability;
+                not for others. A `mle.regression` knows of which kind its responses are, and so does what
+                `mle.truncated` and its like make of one; of any other model a key says that they are whole
+                numbers.
 
         Returns:
             One number an observation, between 0 and 1; NaN where a ragged batch is padded, and where the fit did

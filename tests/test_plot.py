@@ -277,6 +277,34 @@ def test_density_of_whole_numbers() -> None:
     )
 
 
+def test_density_beside_zeros() -> None:
+    """Zeros of their own are no part of the density: told in a remark, and both areas are those of the rest."""
+    y = np.append(np.zeros(30), RNG.gamma(2.0, 3.0, size=70))
+    model = mle.zero_inflated(mle.regression(lambda p, obs: p["mean"], mle.families.exponential))
+    rules = {"mean": mle.positive, "chance": mle.unit_interval}
+    fit = mle.fit(model, {"mean": 1.0, "chance": 0.5}, {"y": y}, constraints=rules)
+    ax = plot.density(fit, bins=[0.0, 5.0, 100.0], values=np.array([0.0, 1.0, 2.0]))
+    heights = np.histogram(y[y > 0], [0.0, 5.0, 100.0])[0] / 100 / np.array([5.0, 95.0])
+    np.testing.assert_allclose(ax.patches[0].get_data().values, heights)
+    known = 0.7 * stats.expon(scale=y[y > 0].mean()).pdf([1.0, 2.0])
+    np.testing.assert_allclose(line(ax, "model")[:, 1], [np.nan, *known], rtol=1e-8)
+    assert ax.get_title("right") == "30.0% are 0, by the model 30.0%"
+
+
+def test_density_of_observations_that_are_all_alike() -> None:
+    fit = mle.fit(lambda mean, y: -0.5 * (y - mean) ** 2, 0.0, np.full(5, 2.0))
+    heights = plot.density(fit).patches[0].get_data()
+    np.testing.assert_allclose(np.sum(heights.values * np.diff(heights.edges)), 1.0)
+
+
+def test_density_of_intervals() -> None:
+    lives = mle.regression(lambda p, obs: p, mle.families.exponential)
+    model = mle.censored(lives, upper=lambda obs: jnp.where(obs["y"] < 2, obs["y"], jnp.inf))
+    fit = mle.fit(model, 1.0, {"y": np.array([0.5, 1.0, 2.0])}, constraints=mle.positive)
+    with pytest.raises(ValueError, match="censored observations are intervals"):
+        plot.density(fit)
+
+
 @pytest.mark.parametrize("columns", ["tuple", "array"])
 def test_density_of_a_response_that_a_function_picks(columns: str) -> None:
     family = mle.families.exponential

@@ -54,6 +54,42 @@ def test_whole_numbers_are_drawn_between_the_sides_of_the_jump() -> None:
         fit.residuals()
 
 
+@functools.cache
+def rain() -> tuple[mle.Fit, np.ndarray, float, np.ndarray]:
+    """Sums that are often nothing; their zeros, the fitted chance of them, and the other distribution there."""
+    sums = np.where(RNG.uniform(size=200) < 0.4, 0.0, RNG.gamma(2.0, 3.0, size=200))
+    gamma = mle.regression(lambda p, obs: (p["mean"], p["shape"]), mle.families.gamma)
+    rules = {"mean": mle.positive, "shape": mle.positive, "chance": mle.unit_interval}
+    start = {"mean": 5.0, "shape": 1.0, "chance": 0.5}
+    fit = mle.fit(mle.zero_inflated(gamma), start, {"y": sums}, constraints=rules)
+    mean, shape, chance = (float(fit.params[name]) for name in ("mean", "shape", "chance"))
+    return fit, sums == 0, chance, scipy.stats.gamma(shape, scale=mean / shape).cdf(sums)
+
+
+def test_only_zeros_are_drawn_where_the_rest_is_continuous() -> None:
+    fit, zero, chance, rest = rain()
+    np.testing.assert_allclose(chance, zero.mean(), rtol=1e-9)
+    draws = np.asarray(fit.pit(KEY))
+    np.testing.assert_allclose(draws[~zero], (chance + (1 - chance) * rest)[~zero], rtol=1e-9)
+    assert scipy.stats.kstest(draws[zero] / chance, "uniform").pvalue > 0.01
+    with pytest.raises(ValueError, match=r"jumps at zero: pass key=jax\.random\.key"):
+        fit.residuals()
+
+
+def test_counts_that_are_truncated_want_a_key_too() -> None:
+    rates = mle.regression(lambda rate, obs: rate, mle.families.poisson)
+    y = RNG.poisson(2.0, size=200)
+    fit = mle.fit(mle.truncated(rates, upper=40), 1.0, {"y": y}, constraints=mle.positive)
+    with pytest.raises(ValueError, match="jumps at whole numbers"):
+        fit.pit()
+    plain = mle.fit(rates, 1.0, {"y": y}, constraints=mle.positive)  # 40 is out of reach
+    np.testing.assert_allclose(fit.pit(KEY), plain.pit(KEY), rtol=1e-9)
+    mixture = mle.mixture([rates, mle.truncated(rates, upper=40)])
+    assert mixture.jumps is True
+    assert mle.mixture([rates, mle.regression(lambda p, obs: p, mle.families.exponential)]).jumps({"y": 1.0})
+    assert mle.mixture([rates, lambda params, obs: 0.0]).jumps is None
+
+
 def test_both_tails_keep_their_digits() -> None:
     model = mle.Model(
         lambda mean, x: norm.logpdf(x, mean), log_cdf=lambda mean, x: jax.scipy.special.log_ndtr(x - mean)

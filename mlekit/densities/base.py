@@ -32,6 +32,11 @@ class Density(eqx.Module):
     def response(self) -> Response:
         """Where the response lies; `None` if that is for `obs` to say."""
 
+    @property
+    @abc.abstractmethod
+    def jumps(self) -> bool | Callable[[Any], Any] | None:
+        """Whether the distribution function jumps at a response, as in `Model.jumps`."""
+
 
 class Distribution(eqx.Module):
     """A model of one response, which may be asked about other responses than the observed one.

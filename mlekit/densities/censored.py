@@ -25,6 +25,10 @@ class Censored(Density):
         """Where the response lies."""
         return self.distribution.response
 
+    @property
+    def jumps(self) -> None:
+        """An interval has no distribution function."""
+
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the density, or of the probability of an interval."""
         lower, upper = self._bound(obs, "lower"), self._bound(obs, "upper")

@@ -37,6 +37,16 @@ class Mixture(Density):
         first, *others = (own_response(model) for model in self.components)
         return first if all(other == first for other in others) else None
 
+    @property
+    def jumps(self) -> bool | Callable[[Any], Any] | None:
+        """Whether the distribution function jumps at a response: where that of any component does."""
+        every = [model.jumps for model in self.components]
+        if None in every:
+            return None
+        if all(isinstance(one, bool) for one in every) and len(set(every)) == 1:
+            return bool(every[0])
+        return lambda obs: jnp.any(jnp.stack([jnp.asarray(one(obs) if callable(one) else one) for one in every]))
+
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The log-density of one observation."""
         return log_mixture(*self._terms(params, obs, args))

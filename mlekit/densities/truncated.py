@@ -57,6 +57,11 @@ class Truncated(Density):
         """Where the response lies."""
         return self.distribution.response
 
+    @property
+    def jumps(self) -> bool | Callable[[Any], Any] | None:
+        """Whether the distribution function jumps at a response."""
+        return self.distribution.model.jumps
+
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The log-density of one observation."""
         at, y = self.distribution.at(params, obs, args), self.distribution.of(obs)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ..model import Model
-from .base import Density, Distribution, Response, distribution, guarded, independent, of_params, scalar
+from .base import HALF, Density, Distribution, Response, distribution, guarded, independent, of_params, scalar
 from .logarithms import log_mixed_cdf, log_mixture
 
 NAME = "the chance of zero_inflated"
@@ -21,16 +21,46 @@ class ZeroInflated(Density):
 
     distribution: Distribution
     chance: str | Callable[..., Any]
+    whole: bool | None
 
     @property
     def response(self) -> Response:
         """Where the response lies."""
         return self.distribution.response
 
+    @property
+    def jumps(self) -> bool | Callable[[Any], Any]:
+        """Whether the distribution function jumps at a response: at every whole number, or at zero alone."""
+        known = self.distribution.model.jumps
+        return True if known is True or (known is None and self.whole) else self._jumps
+
+    def _jumps(self, obs: PyTree) -> Array:
+        return (self.distribution.of(obs) == 0) | self._model_jumps(obs)
+
+    def _model_jumps(self, obs: PyTree) -> Any:
+        """Whether zero has a probability in the model, too, and no density."""
+        known = self.distribution.model.jumps
+        if known is not None:
+            return known(obs) if callable(known) else known
+        if self.whole is not None:
+            return self.whole
+        if not jnp.issubdtype(self.distribution.of(obs).dtype, jnp.inexact):
+            return True
+        raise ValueError(
+            "zero_inflated: a log-density of floating-point numbers does not say whether zero has a probability "
+            "in it or a density: pass whole=True for counts, whole=False for responses that may be any number"
+        )
+
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The log-density of one observation."""
-        rest = guarded(self.distribution.model, "log_density", params, obs, args)
-        return log_mixture(*self._terms(params, obs, args, self.distribution.of(obs) == 0, rest))
+        y, jumps = self.distribution.of(obs), self._model_jumps(obs)
+        if jumps is True:
+            rest = guarded(self.distribution.model, "log_density", params, obs, args)
+        else:
+            alone = (y == 0) & ~jnp.asarray(jumps)
+            at = self.distribution.at(params, obs, args)
+            rest = jnp.where(alone, -jnp.inf, at.log_density(jnp.where(alone, HALF, y), ~alone))
+        return log_mixture(*self._terms(params, obs, args, y == 0, rest))
 
     def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the distribution function at the response."""
@@ -64,14 +94,16 @@ def zero_inflated(
     chance: str | Callable[..., Any] = "chance",
     *,
     response: Response = None,
+    whole: bool | None = None,
 ) -> Model:
     r"""A model of a response that is zero with a chance $\pi$ of its own, otherwise what another model says.
 
     $$\log\,[\pi\, 1\{y = 0\} + (1 - \pi)\, p(y)]$$
 
-    Of a count, whose $p(0)$ is a probability, zeros come from both. Where the model allows no zero, they come from
-    one alone: truncate a count above zero, `mle.zero_inflated(mle.truncated(counts, lower=0))`, for a hurdle; take
-    a density of positive numbers, such as that of `mle.families.gamma`, for sums that are often nothing.
+    Of a count, whose $p(0)$ is a probability, zeros come from both. If the response may be any number, zero has no
+    probability in the model, and all zeros come from $\pi$, as in sums that are often nothing: then the second
+    term is left out where $y = 0$. Where counts above zero are to be modelled by themselves, a hurdle, truncate
+    them: `mle.zero_inflated(mle.truncated(counts, lower=0))`.
 
     Args:
         log_density: `log_density(params, obs)`, or `log_density(params, obs, args)`; a `mle.Model` or a
@@ -81,12 +113,15 @@ def zero_inflated(
         response: where the response lies: the name of a column of `obs`, or a function of `obs` that picks a leaf.
             Left out, it is that of the `mle.regression`, otherwise the column `y`, or `obs` itself if that is a
             number.
+        whole: whether the response is a whole number, such as a count. The family of a `mle.regression` says so
+            itself, and so do integers; other log-densities of floating-point numbers want it.
 
     Returns:
         A `mle.Model` with `log_cdf` and `simulate` if the model has them. It is NaN where the chance is none.
 
     Raises:
-        ValueError: a joint model, or a response other than that of the regression; while tracing, no such key.
+        ValueError: a joint model, or a response other than that of the regression; while tracing, no such key, or
+            nothing that says whether the response is a whole number.
         TypeError: `chance` is neither a key nor a function.
 
     Example:
@@ -104,7 +139,10 @@ def zero_inflated(
             f"zero_inflated: chance must be a key of params, or a function chance(params, obs); got {chance!r}"
         )
     model = independent(log_density, "zero_inflated")
-    density = ZeroInflated(distribution(model, response, "zero_inflated"), chance)
+    if isinstance(model.jumps, bool) and whole not in (None, model.jumps):
+        kind = "whole numbers" if model.jumps else "any number"
+        raise ValueError(f"zero_inflated: got whole={whole}, and the responses of this model are {kind}")
+    density = ZeroInflated(distribution(model, response, "zero_inflated"), chance, whole)
     return Model(
         density,
         simulate=density.simulate if model.simulate else None,

@@ -184,7 +184,8 @@ def with_column(obs: Any, which: Any, value: Any, argument: str) -> Any:
         return eqx.tree_at(which, obs, value)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{argument} must pick a leaf of obs as it is, for another to take its place; {which!r} does not"
+            f"{argument} must pick a leaf of obs as it is, for another to take its place, and {which!r} does not: "
+            "pass the data as a dict or tuple of columns"
         ) from error
 
 

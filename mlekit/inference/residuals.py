@@ -52,15 +52,14 @@ def residuals(fit: Fit, key: Any) -> Float[Array, "... n_obs"]:
 
 def _of_rows(fit: Fit, key: Any, who: str, normal: bool) -> Array:
     need_log_cdf(fit, who)
-    structure = fit.model.regression
-    if structure is not None:
-        whole = structure.family.support.whole
-        if whole and key is None:
-            raise ValueError(
-                f"{who}: responses of mle.families.{structure.family.name} are whole numbers, whose distribution "
-                "function jumps: pass key=jax.random.key(0) to draw between the two sides of each jump"
-            )
-        key = key if whole else None
+    jumps = fit.model.jumps
+    if jumps and key is None:
+        where = "at zero" if callable(jumps) else "at whole numbers"
+        raise ValueError(
+            f"{who}: the distribution function of these responses jumps {where}: pass key=jax.random.key(0) to "
+            "draw between the two sides of each jump"
+        )
+    key = None if jumps is False else key
     if key is not None:
         need_key(key, who)
     words = None if key is None else seeds(key, index(fit))
@@ -71,7 +70,7 @@ def _of_rows(fit: Fit, key: Any, who: str, normal: bool) -> Array:
 def _rows(width: int, normal: bool) -> Callable[[Objective, Any], Array]:
     """The share of the distribution below each row, or the normal quantile of that share, shape `(width,)`.
 
-    Where there is a seed, a share drawn between the two sides of the jump at a whole number.
+    Where there is a seed, a share drawn between the two sides of each jump.
     """
 
     def at(objective: Objective, value: tuple[Array, Array | None]) -> Array:
@@ -83,6 +82,8 @@ def _rows(width: int, normal: bool) -> Callable[[Objective, Any], Array]:
             # So that what is drawn for a row does not depend on how many follow.
             draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), dtype=logs.dtype))
             jump = jnp.exp(likelihood.contributions(params) - logs)
+            if callable(jumps := likelihood.model.jumps):
+                jump = jnp.where(jax.vmap(jumps)(likelihood.aligned()[0]), jump, 0.0)
             logs = logs + jnp.log1p(-draw(jnp.arange(likelihood.rows)) * jnp.minimum(jump, 1.0))
         # Each half of the distribution is measured from its own end, where numbers are finer.
         upper = logs > jnp.log(0.5)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..compilation import Compiled
+from ..densities.censored import Censored
 from ..families.base import with_column
 from ..likelihood import Likelihood
 from ..result import Fit
@@ -42,6 +43,8 @@ def density(
 
     averaged over the observations where it depends on their other columns $x_i$. Whole numbers show as bars of
     their observed shares, with points for the probabilities of the model; over a wide range as a histogram, too.
+    Where some observations have a probability of their own, as the zeros of `mle.zero_inflated`, these are told in
+    a remark, and the rest is drawn: both areas are the share of that rest.
 
     Args:
         fit: a single fit.
@@ -56,8 +59,8 @@ def density(
         The Axes.
 
     Raises:
-        ValueError: a batch, a fit that did not converge, a joint model, no such column, or one that is not one
-            number an observation.
+        ValueError: a batch, a fit that did not converge, a joint or censored model, no such column, or one that
+            is not one number an observation.
 
     Example:
         >>> import jax.numpy as jnp, mlekit as mle
@@ -75,6 +78,8 @@ def density(
     need_single(fit)
     if fit.model.is_joint:
         raise ValueError("density: a joint model has no density of one observation; see its residuals, if any")
+    if isinstance(fit.model.log_density, Censored):
+        raise ValueError("density: censored observations are intervals, over which no density can be drawn")
     data, weights = observations(fit)
     place, name = _place(fit, data, column)
     x = np.asarray(_get(data, place))
@@ -85,9 +90,14 @@ def density(
     fine = counts & np.isfinite(x)
     if not fine.any():
         raise ValueError("density: no observation is a finite number, so there is nothing to draw")
+    missing, known = int(np.sum(counts & ~fine)), weights[fine].sum()
+    atoms = fine & _atoms(fit, data)
+    fine &= ~atoms
+    if not fine.any():
+        raise ValueError("density: every observation has a probability of its own, so there is no density to draw")
+    share, zeros = weights[atoms].sum() / known, np.unique(x[atoms])
     x, weights = x[fine].astype(float), weights[fine]
-    structure = fit.model.regression
-    whole = integer or (structure is not None and structure.family.support.whole)
+    whole = integer or fit.model.jumps is True
     few = whole and bins is None and x.max() - x.min() < WIDE
     edges = _edges(x, weights, whole, few) if bins is None else np.histogram_bin_edges(x, bins)
     if values is None:
@@ -99,7 +109,7 @@ def density(
         raise ValueError(f"values must be whole numbers, as {name} is; got {points}")
     model = _mean_density(fit.objective.likelihood, fit.params, points.astype(dtype), place)
     ax = axes_for(ax)
-    heights = np.histogram(x, edges, weights=weights)[0] / weights.sum() / np.diff(edges)
+    heights = np.histogram(x, edges, weights=weights)[0] / known / np.diff(edges)
     if few:
         bars = ax.bar(edges[:-1] + 0.5, heights, 0.8, **BARS)
         bars[0].set_label("data")
@@ -108,9 +118,11 @@ def density(
     else:
         ax.stairs(heights, edges, fill=True, **BARS, label="data")
         ax.plot(points, model, color=VERMILLION, lw=1.8, label="model")
-    missing, beyond = int(np.sum(counts & ~fine)), int(np.sum((x < edges[0]) | (x > edges[-1])))
+    beyond = int(np.sum((x < edges[0]) | (x > edges[-1])))
+    chance = _mean_density(fit.objective.likelihood, fit.params, zeros, place, atoms=True).sum()
     note(
         ax,
+        f"{share:.1%} are {', '.join(f'{zero:g}' for zero in zeros)}, by the model {chance:.1%}" if share else "",
         f"{beyond:,} of {x.size:,} observations lie further out" if beyond else "",
         f"{missing:,} are not finite" if missing else "",
     )
@@ -140,6 +152,12 @@ def _place(fit: Fit, data: PyTree, column: str | None) -> tuple[Any, str]:
     return None, "observation"
 
 
+def _atoms(fit: Fit, data: PyTree) -> np.ndarray:
+    """Which observations have a probability where others have a density, as the zeros of `mle.zero_inflated`."""
+    jumps = fit.model.jumps
+    return np.asarray(jax.vmap(jumps)(data)) if callable(jumps) else np.asarray(False)
+
+
 def _get(data: PyTree, place: Any) -> Array:
     if place is None:
         return jax.tree.leaves(data)[0]
@@ -159,6 +177,8 @@ def _edges(x: np.ndarray, weights: np.ndarray, whole: bool, few: bool) -> np.nda
     rank = np.cumsum(weights[order]) / weights.sum()
     low, high = (float(x[order][np.searchsorted(rank, share)]) for share in (0.25, 0.75))
     begin, end = float(x.min()), float(x.max())
+    if begin == end and not whole:
+        begin, end = begin - 0.5, end + 0.5
     if few:
         return np.arange(begin - 0.5, end + 1)
     if high > low:
@@ -179,25 +199,30 @@ def _values(edges: np.ndarray, whole: bool) -> np.ndarray:
     return numbers[:: max(1, len(numbers) // POINTS)]
 
 
-def _mean_density(likelihood: Likelihood, params: PyTree, values: np.ndarray, place: Any) -> np.ndarray:
+def _mean_density(
+    likelihood: Likelihood, params: PyTree, values: np.ndarray, place: Any, atoms: bool = False
+) -> np.ndarray:
     if len(jax.tree.leaves(likelihood.data)) == 1:  # nothing differs between the rows once the value is put in
         one = jax.tree.map(lambda leaf: leaf[:1], likelihood.data)
         likelihood = Likelihood(likelihood.model, one, None, likelihood.args)
-    return np.asarray(_averaged(likelihood, params, jnp.asarray(values), place, at_once(likelihood)), float)
+    found = _averaged(likelihood, params, jnp.asarray(values), place, at_once(likelihood), atoms)
+    return np.asarray(found, float)
 
 
 @Compiled
 def _averaged(
-    likelihood: Likelihood, params: PyTree, values: Array, place: Any, side_by_side: int
+    likelihood: Likelihood, params: PyTree, values: Array, place: Any, side_by_side: int, atoms: bool
 ) -> Float[Array, " points"]:
-    """The density at each value, averaged over the other columns of the observations."""
+    """The density at each value, or the probability of `atoms`, averaged over the other columns; elsewhere NaN."""
     extra = () if likelihood.args is None else (likelihood.args,)
     single = dataclasses.replace(likelihood, weights=None)
     dtype = jax.eval_shape(single.contributions, params).dtype
 
     def at(value: Array) -> Array:
         def one(obs: PyTree) -> Array:
-            return jnp.exp(likelihood.model(params, _put(obs, place, value), *extra))
+            there, jumps = _put(obs, place, value), likelihood.model.jumps
+            found = jnp.exp(likelihood.model(params, there, *extra))
+            return jnp.where(jumps(there) == atoms, found, jnp.nan) if callable(jumps) else found
 
         def block(data: PyTree, weights: Array | None) -> Array:
             found = jax.vmap(one)(data)

@@ -25,10 +25,9 @@ from mlekit.densities.logarithms import log_complement, log_mixture, shares
 from .derivatives import difference
 from .marks import mostly_slow
 from .models import Counted
-from .test_censored import CASES, Sample, by_scipy, printed
+from .test_censored import INF, of_interval, printed
 from .test_references import columns, maximum, medpar
 
-INF = np.inf
 normal = mle.regression(lambda params, obs: (params[0], params[1]), mle.families.normal)
 weibull = mle.regression(lambda params, obs: (params[0], params[1]), mle.families.weibull)
 
@@ -60,15 +59,6 @@ MODELS = {
 
 
 # --- values and derivatives at hard points -------------------------------------------------------------------
-
-
-def of_interval(at: Any, low: float, high: float) -> float:
-    """The log-likelihood of one censored observation by SciPy's functions, from the nearer tail."""
-    if low == high:
-        return at.logpdf(low)
-    near, far = (at.logsf(low), at.logsf(high)) if low > at.median() else (at.logcdf(high), at.logcdf(low))
-    gap = far - near
-    return near + (np.log1p(-np.exp(gap)) if gap < -0.7 else np.log(-np.expm1(gap)))
 
 
 def of_window(at: Any, low: float, y: float, high: float) -> float:
@@ -239,45 +229,6 @@ def test_float32() -> None:
 # --- published fits, and those of other programs -------------------------------------------------------------
 
 
-def intervals(sample: Sample) -> dict[str, np.ndarray]:
-    pairs = [*((x, x) for x in sample.exact), *((-INF, x) for x in sample.left), *((x, INF) for x in sample.right)]
-    low, high = np.array([*pairs, *sample.inside]).T
-    return {"low": low, "high": high}
-
-
-def of_family(family: Any, arguments: Callable[[Any], Any] = lambda params: params) -> mle.Model:
-    return mle.regression(lambda params, obs: arguments(params), family)
-
-
-def of_functions(name: str) -> mle.Model:
-    maker = CASES[name].maker
-    return mle.Model(
-        lambda params, obs: maker(params).pdf(obs["y"]), log_cdf=lambda params, obs: maker(params).cdf(obs["y"])
-    )
-
-
-PUBLISHED = {
-    "logistic": of_family(mle.families.logistic),
-    "log-normal": of_family(mle.families.log_normal),
-    "normal": of_family(mle.families.normal),
-    "inverse Gaussian": of_family(mle.families.inverse_gaussian, lambda params: (params[0], 1 / params[1])),
-    "weibull, placed": of_functions("weibull, placed"),
-    "weibull, mirrored": of_functions("weibull, mirrored"),
-}
-
-
-@pytest.mark.parametrize("name", mostly_slow(PUBLISHED, "logistic", "weibull, placed"))
-def test_published_by_r_and_sas(name: str) -> None:
-    """Some of the cases of test_censored.py; the last two with a support that ends."""
-    case, model = CASES[name], mle.censored(PUBLISHED[name], lower="low", upper="high")
-    fit = mle.fit(model, case.init, intervals(case.sample), constraints=case.constraints)
-    assert fit.converged, fit.message
-    number, unit = printed(case.published)
-    found, errors = np.array(fit.params), np.array(fit.standard_errors())
-    assert np.all(np.abs(found - number) <= unit + case.search * errors), (found, number)
-    np.testing.assert_allclose(fit.log_likelihood, by_scipy(case, case.arguments(*found)), rtol=1e-11)
-
-
 accelerated = mle.regression(
     lambda params, obs: (jnp.exp(obs["x"] @ params["coef"]), 1 / params["scale"]), mle.families.weibull, "time"
 )
@@ -406,6 +357,35 @@ def test_zero_inflated_poisson() -> None:
     fit = mle.fit(mle.zero_inflated(rate, inflated), {"zero": np.zeros(4), "coef": np.zeros(4)}, data)
     vector = lambda tree: np.concatenate([tree["zero"], tree["coef"]])  # noqa: E731
     assert_same(fit, vector, sm.ZeroInflatedPoisson(data["y"], data["x"], exog_infl=data["x"]))
+
+
+@pytest.mark.parametrize("density", ["family", "function"])
+def test_zeros_beside_a_density(density: str) -> None:
+    """All zeros stem from the chance of them, in any unit, as zero has no probability in what is continuous."""
+    y = np.append(np.zeros(40), np.random.default_rng(0).gamma(2.0, 3.0, 60))
+    rules = {"chance": mle.unit_interval, "mean": mle.positive, "shape": mle.positive}
+    shape, mean = st.gamma.fit(y[y > 0], floc=0)[0], y[y > 0].mean()
+    for unit in (1.0, 1e3):
+        model: Any = mle.regression(lambda p, obs: (p["mean"], p["shape"]), mle.families.gamma)
+        if density == "function":  # minus infinity at zero, with derivatives that are not finite
+            model = lambda p, obs: jax.scipy.stats.gamma.logpdf(obs["y"], p["shape"], scale=p["mean"] / p["shape"])  # noqa: E731
+        inflated = mle.zero_inflated(model, whole=False)
+        start = {"chance": 0.5, "mean": 5.0 * unit, "shape": 1.0}
+        fit = mle.fit(inflated, start, {"y": unit * y}, constraints=rules)
+        found = [fit.params["chance"], fit.params["mean"] / unit, fit.params["shape"]]
+        np.testing.assert_allclose(found, [0.4, mean, shape], rtol=1e-5)
+
+
+def test_counts_and_what_is_none() -> None:
+    poisson = mle.regression(lambda p, obs: p["rate"], mle.families.poisson)
+    with pytest.raises(ValueError, match="whole=False, and the responses of this model are whole numbers"):
+        mle.zero_inflated(poisson, whole=False)
+    plain = mle.zero_inflated(lambda p, obs: jax.scipy.stats.poisson.logpmf(obs["y"], p["rate"]))
+    params = {"rate": 2.0, "chance": 0.3}
+    with pytest.raises(ValueError, match="pass whole=True for counts"):
+        plain(params, {"y": 0.0})
+    wanted = mle.zero_inflated(poisson)(params, {"y": 0})
+    np.testing.assert_allclose(plain(params, {"y": 0}), wanted, rtol=1e-14)
 
 
 @pytest.mark.slow
@@ -744,7 +724,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "no dict": (lambda: loose.mixture({"a": pair})(P, ROW), ValueError, ["dict", "['a']"]),
     "what chance": (lambda: loose.zero_inflated(pair, 0.5), TypeError, ["chance", "0.5"]),
     "no chance": (
-        lambda: loose.zero_inflated(pair)({"mean": 0.0, "scale": 1.0}, ROW),
+        lambda: loose.zero_inflated(pair, whole=False)({"mean": 0.0, "scale": 1.0}, ROW),
         ValueError,
         ["'chance'", "mean"],
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +87,8 @@ def test_counts_that_are_truncated_want_a_key_too() -> None:
     np.testing.assert_allclose(fit.pit(KEY), plain.pit(KEY), rtol=1e-9)
     mixture = mle.mixture([rates, mle.truncated(rates, upper=40)])
     assert mixture.jumps is True
-    assert mle.mixture([rates, mle.regression(lambda p, obs: p, mle.families.exponential)]).jumps({"y": 1.0})
+    both: Any = mle.mixture([rates, mle.regression(lambda p, obs: p, mle.families.exponential)])
+    assert both.jumps({"y": 1.0})
     assert mle.mixture([rates, lambda params, obs: 0.0]).jumps is None
 
 

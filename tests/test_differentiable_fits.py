@@ -443,6 +443,7 @@ def test_many_parameters_without_a_hessian(many: int) -> None:
         np.testing.assert_allclose(second, difference(first, (jnp.asarray(1.0),), (1.0,)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fit_of_many_parameters_shows_itself_without_a_hessian() -> None:
     """It would take a terabyte."""
     network = {"weights": jnp.zeros((400, 1000))}

@@ -98,7 +98,7 @@ def gumbel_cdf(y: Any, at: Any, scale: Any) -> Any:
 
 
 CHI2 = of_functions(lambda y, df: gamma_pdf(y, df / 2, 2.0), lambda y, df: gamma_cdf(y, df / 2, 2.0))
-CAUCHY = of_family(mle.families.student_t, lambda at, scale: (at, scale, 1.0))
+CAUCHY = of_functions(jst.cauchy.logpdf, lambda y, at, scale: jnp.log(jst.cauchy.cdf(y, at, scale)))
 FRECHET = of_functions(  # the exponential of a Gumbel
     lambda y, shape, scale: gumbel_pdf(jnp.log(y), jnp.log(scale), 1 / shape) - jnp.log(y),
     lambda y, shape, scale: gumbel_cdf(jnp.log(y), jnp.log(scale), 1 / shape),

@@ -279,7 +279,7 @@ def test_density_of_whole_numbers() -> None:
 
 def test_density_beside_zeros() -> None:
     """Zeros of their own are no part of the density: told in a remark, and both areas are those of the rest."""
-    y = np.append(np.zeros(30), RNG.gamma(2.0, 3.0, size=70))
+    y = np.append(np.zeros(30), np.random.default_rng(1).gamma(2.0, 3.0, size=70))
     model = mle.zero_inflated(mle.regression(lambda p, obs: p["mean"], mle.families.exponential))
     rules = {"mean": mle.positive, "chance": mle.unit_interval}
     fit = mle.fit(model, {"mean": 1.0, "chance": 0.5}, {"y": y}, constraints=rules)

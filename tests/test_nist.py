@@ -220,7 +220,7 @@ def agrees(fit: mle.Fit, name: str, problem: Problem) -> None:
     np.testing.assert_allclose(errors, problem.errors, rtol=max(1e-7, rounding))
 
 
-#: Those that NIST calls of higher difficulty, and one whose parameters lie far apart; all others are slow.
+#: Most of those that NIST calls of higher difficulty, and one whose parameters lie far apart; the others are slow.
 HARD = ("Bennett5", "BoxBOD", "MGH09", "MGH10", "MGH17", "Rat42")
 
 

@@ -40,10 +40,7 @@ def test_finds_the_closed_form(name: str) -> None:
     assert float(fit.certificate.min_eigenvalue) > 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    mostly_slow(SOLVERS, "newton"),
-)
+@pytest.mark.parametrize("name", mostly_slow(SOLVERS, "newton"))
 def test_jit_and_vmap_change_nothing(name: str) -> None:
     sets = line_data(n_sets=3, seed=5)
 

@@ -119,10 +119,13 @@ def density(
         ax.stairs(heights, edges, fill=True, **BARS, label="data")
         ax.plot(points, model, color=VERMILLION, lw=1.8, label="model")
     beyond = int(np.sum((x < edges[0]) | (x > edges[-1])))
-    chance = _mean_density(fit.objective.likelihood, fit.params, zeros, place, atoms=True).sum()
+    remark = ""
+    if share:
+        chance = _mean_density(fit.objective.likelihood, fit.params, zeros, place, atoms=True).sum()
+        remark = f"{share:.1%} are {', '.join(f'{zero:g}' for zero in zeros)}, by the model {chance:.1%}"
     note(
         ax,
-        f"{share:.1%} are {', '.join(f'{zero:g}' for zero in zeros)}, by the model {chance:.1%}" if share else "",
+        remark,
         f"{beyond:,} of {x.size:,} observations lie further out" if beyond else "",
         f"{missing:,} are not finite" if missing else "",
     )

@@ -43,8 +43,10 @@ class Mixture(Density):
         every = [model.jumps for model in self.components]
         if None in every:
             return None
-        if all(isinstance(one, bool) for one in every) and len(set(every)) == 1:
-            return bool(every[0])
+        if all(one is True for one in every):
+            return True
+        if not any(every):
+            return False
         return lambda obs: jnp.any(jnp.stack([jnp.asarray(one(obs) if callable(one) else one) for one in every]))
 
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:

@@ -87,6 +87,9 @@ def from_line(h: Array, low: Array, high: Array) -> Array:
     return jnp.where(below & above, between, jnp.where(below | above, one_edge, h))
 
 
+_ndtri = jax.jit(ndtri)
+
+
 def quantile(level: float, dtype: Any) -> Array:
     """The normal quantile that leaves half of `1 - level` above it."""
-    return jax.jit(ndtri)(jnp.asarray(0.5 * (1 + level), dtype))
+    return _ndtri(jnp.asarray(0.5 * (1 + level), dtype))

@@ -28,7 +28,7 @@ from .inference import (
     influence,
     information,
     intervals,
-    profile,
+    profile_interval,
     residuals,
 )
 from .loop import Solution
@@ -558,7 +558,7 @@ class Fit(Fitted):
         if method == "profile":
             if kind != "observed" or key is not None or options:
                 raise ValueError("method='profile' follows the likelihood alone: leave out kind, key and the rest")
-            return profile.intervals(self, level)
+            return profile_interval.intervals(self, level)
         if method == "bootstrap":
             how = "nonparametric" if kind == "observed" else kind
             return bootstrap.bootstrap(self, key, replicates, how, **options).ends(level, "percentile")

@@ -60,10 +60,10 @@ def certificate_text(proof: Certificate) -> str:
     """The numbers of a certificate; of a batch the median and the worst of each."""
     pen = TextPen()
     numbers = {
-        "decrement": (proof.decrement, 2, np.nanmax),
-        "gradient norm": (proof.gradient_norm, 2, np.nanmax),
-        "least eigenvalue": (proof.min_eigenvalue, 3, np.nanmin),
-        "condition number": (proof.condition_number, 3, np.nanmax),
+        "decrement": (proof.decrement, 2, np.max),
+        "gradient norm": (proof.gradient_norm, 2, np.max),
+        "least eigenvalue": (proof.min_eigenvalue, 3, np.min),
+        "condition number": (proof.condition_number, 3, np.max),
     }
     if not np.ndim(proof.decrement):
         pen.title("Certificate")

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from .families import Family
+from .families.numerics import log_rest
 from .regression import Regression
 
 
@@ -51,6 +53,19 @@ def joint(fn: Callable[..., Any]) -> Joint:
     return Joint(fn)
 
 
+class Complement(eqx.Module):
+    """The logarithm of what a probability leaves over: the survival function from the distribution function.
+
+    Or the other way round; it has the digits of what it is made of.
+    """
+
+    log_probability: Callable[..., Any]
+
+    def __call__(self, params: Any, obs: Any, *args: Any) -> Any:
+        """The logarithm of one less the probability."""
+        return log_rest(jnp.asarray(self.log_probability(params, obs, *args)))
+
+
 class Model(eqx.Module):
     """A log-density with its companions, accepted wherever a log-density is.
 
@@ -61,6 +76,9 @@ class Model(eqx.Module):
             parametric bootstrap and the expected information by simulation.
         log_cdf: `log_cdf(params, obs)`: the logarithm of the distribution function, for residuals and
             censoring.
+        log_survival: `log_survival(params, obs)`: the logarithm of the survival function, the chance of more than
+            the response, which keeps the digits of the upper tail. Of `log_cdf` and `log_survival` each one gives
+            the other, if that is left out.
 
     Raises:
         TypeError: a companion is neither callable nor `None`.
@@ -75,6 +93,18 @@ class Model(eqx.Module):
     log_density: Callable[..., Any]
     simulate: Callable[..., Any] | None = None
     log_cdf: Callable[..., Any] | None = None
+    log_survival: Callable[..., Any] | None = None
+
+    def __init__(
+        self,
+        log_density: Callable[..., Any],
+        simulate: Callable[..., Any] | None = None,
+        log_cdf: Callable[..., Any] | None = None,
+        log_survival: Callable[..., Any] | None = None,
+    ) -> None:
+        self.log_density, self.simulate = log_density, simulate
+        self.log_cdf = log_cdf if log_cdf is not None or log_survival is None else Complement(log_survival)
+        self.log_survival = log_survival if log_survival is not None or log_cdf is None else Complement(log_cdf)
 
     def __check_init__(self) -> None:
         if not callable(self.log_density):
@@ -82,7 +112,7 @@ class Model(eqx.Module):
                 "log_density must be a function log_density(params, obs) of one observation, "
                 f"got {type(self.log_density).__name__}"
             )
-        for name in ("simulate", "log_cdf"):
+        for name in ("simulate", "log_cdf", "log_survival"):
             companion = getattr(self, name)
             if companion is not None and not callable(companion):
                 raise TypeError(f"{name} must be a function or None, got {type(companion).__name__}")
@@ -128,7 +158,7 @@ def regression(predict: Callable[..., Any], family: Family, response: str | Call
         response: the name of the response among the columns of `obs`, or a function of `obs` that picks it.
 
     Returns:
-        A `mle.Model` with `simulate` and `log_cdf`; its `regression` holds the parts.
+        A `mle.Model` with all companions; its `regression` holds the parts.
 
     Raises:
         TypeError: `predict` is no function, `family` no family, or `response` neither a name nor a function.
@@ -143,7 +173,7 @@ def regression(predict: Callable[..., Any], family: Family, response: str | Call
         0.6931
     """
     structure = Regression(predict, family, response)
-    return Model(structure, simulate=structure.simulate, log_cdf=structure.log_cdf)
+    return Model(structure, structure.simulate, structure.log_cdf, structure.log_survival)
 
 
 def as_model(log_density: Any) -> Model:

@@ -89,6 +89,10 @@ class Regression(eqx.Module):
         """The logarithm of the distribution function at the response."""
         return self.family.given(obs).log_cdf(self.response_of(obs), *self._parts(params, obs, *args))
 
+    def log_survival(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The logarithm of the survival function at the response."""
+        return self.family.given(obs).log_survival(self.response_of(obs), *self._parts(params, obs, *args))
+
     def _parts(self, params: PyTree, obs: PyTree, *args: Any) -> list[Array]:
         out = self.predict(params, obs, *args)
         whole = isinstance(out, jax.Array) and out.ndim == 1

@@ -20,7 +20,7 @@ import scipy.stats as st
 from jax.scipy.special import gammaln, logsumexp
 
 import mlekit as mle
-from mlekit.densities.logarithms import log_complement
+from mlekit.families.numerics import log1mexp
 
 INF = np.inf
 
@@ -40,7 +40,7 @@ def of_functions(pdf: Callable[..., Any], cdf: Callable[..., Any]) -> mle.Model:
 
 def mirrored(pdf: Callable[..., Any], cdf: Callable[..., Any]) -> mle.Model:
     """The distribution of the negative."""
-    return of_functions(lambda y, *params: pdf(-y, *params), lambda y, *params: log_complement(-cdf(-y, *params)))
+    return of_functions(lambda y, *params: pdf(-y, *params), lambda y, *params: log1mexp(-cdf(-y, *params)))
 
 
 def mixed(pdf: Callable[..., Any], cdf: Callable[..., Any], parts: Callable[..., Any]) -> mle.Model:

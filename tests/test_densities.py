@@ -20,7 +20,8 @@ from sklearn.mixture import GaussianMixture
 from statsmodels.discrete.truncated_model import TruncatedLFPoisson
 
 import mlekit as mle
-from mlekit.densities.logarithms import log_complement, log_mixture, shares
+from mlekit.densities.logarithms import log_mixture, shares
+from mlekit.families.numerics import log1mexp
 
 from .derivatives import difference
 from .marks import mostly_slow
@@ -46,15 +47,26 @@ def weibull_log_density(params: Any, obs: Any) -> Any:
 
 
 def weibull_log_cdf(params: Any, obs: Any) -> Any:
-    return log_complement((obs["y"] / params[0]) ** params[1])
+    return log1mexp((obs["y"] / params[0]) ** params[1])
 
 
-#: Each twice: as a regression, whose predictions are guarded, and as a pair of functions, which knows no edges.
+def weibull_log_survival(params: Any, obs: Any) -> Any:
+    return -((obs["y"] / params[0]) ** params[1])
+
+
+#: As a regression, whose predictions are guarded, and as functions, which know no edges, of one tail or of both.
 MODELS = {
     "normal": normal,
     "normal functions": mle.Model(normal_log_density, log_cdf=normal_log_cdf),
     "weibull": weibull,
     "weibull functions": mle.Model(weibull_log_density, log_cdf=weibull_log_cdf),
+    "weibull survival": mle.Model(weibull_log_density, log_survival=weibull_log_survival),
+    "weibull tails": mle.Model(weibull_log_density, None, weibull_log_cdf, weibull_log_survival),
+}
+#: Of what lies so far above that the distribution function says nothing.
+FAR = {
+    "normal": [(200.0, INF), (200.0, 201.0), (1e4, 2e4), (1e4, INF)],
+    "weibull": [(1e3, INF), (1e3, 1001.0), (1e6, INF)],
 }
 
 
@@ -67,6 +79,15 @@ def of_window(at: Any, low: float, y: float, high: float) -> float:
         return 0.0
     below, beyond = of_interval(at, low, y) - of_interval(at, low, high), of_interval(at, y, high)
     return below if below < -0.7 else np.log1p(-np.exp(beyond - of_interval(at, low, high)))
+
+
+def of_rest(at: Any, low: float, y: float, high: float) -> float:
+    """The logarithm of what a truncated distribution function leaves over."""
+    if y == high:
+        return -INF
+    below, beyond = of_interval(at, low, y), of_interval(at, y, high)
+    whole = of_interval(at, low, high)
+    return beyond - whole if beyond - whole < -0.7 else np.log1p(-np.exp(below - whole))
 
 
 INTERVALS = {
@@ -111,6 +132,7 @@ def assert_smooth(
     for i, move in enumerate(np.eye(len(params))):
         with np.errstate(all="ignore"):
             slope = difference(lambda p: np.array(wanted(p)), (params,), (move,), 1e-3)
+        slope = np.where(np.isneginf(value), 0, slope)
         np.testing.assert_allclose(gradient[:, i], slope, rtol=1e-7, atol=1e-9)
         bend = difference(lambda p: at(p, obs)[1], (params,), (move,), 1e-3)
         np.testing.assert_allclose(hessian[:, i], bend, rtol=1e-6, atol=1e-9)
@@ -119,7 +141,8 @@ def assert_smooth(
 
 @pytest.mark.parametrize("which", MODELS)
 def test_derivatives_of_censored(which: str) -> None:
-    name, intervals = which.split()[0], INTERVALS[which.split()[0]]
+    name = which.split()[0]
+    intervals = INTERVALS[name] + ([] if "functions" in which else FAR[name])
     low, high = np.array(intervals).T
     model = mle.censored(MODELS[which], lower="low", upper="high")
 
@@ -132,11 +155,12 @@ def test_derivatives_of_censored(which: str) -> None:
 
 TRUNCATED = [(0.0, INF, 0.5), (-INF, 0.0, -3.0), (0.0, 2.0, 1.9), (51.0, INF, 51.5), (51.0, 53.0, 52.0)]
 TRUNCATED += [(-52.0, -50.0, -51.0), (-INF, INF, 0.4), (-1.0, 1.0, 1.0)]
+TRUNCATED_FAR = [(90.0, INF, 90.1), (90.0, 93.0, 90.01)]
 
 
 @pytest.mark.parametrize("which", mostly_slow(["normal", "normal functions"], "normal"))
 def test_derivatives_of_truncated(which: str) -> None:
-    low, high, y = np.array(TRUNCATED).T
+    low, high, y = np.array(TRUNCATED + ([] if "functions" in which else TRUNCATED_FAR)).T
     model: Any = mle.truncated(MODELS[which], lower="low", upper="high")
     obs, params = {"low": low, "high": high, "y": y}, POINTS["normal"]
 
@@ -153,6 +177,14 @@ def test_derivatives_of_truncated(which: str) -> None:
         return np.array([of_window(at, *ends) for ends in zip(low, y, high)])
 
     assert_smooth(model.log_cdf, params, obs, distribution)
+    if "functions" in which:
+        return
+
+    def survival(params: Any) -> np.ndarray:
+        at = st.norm(*params)
+        return np.array([of_rest(at, *ends) for ends in zip(low, y, high)])
+
+    assert_smooth(model.log_survival, params, obs, survival)
 
 
 def test_derivatives_of_mixtures() -> None:
@@ -184,7 +216,7 @@ def test_derivatives_of_mixtures() -> None:
 
 def test_third_derivatives_in_a_tail() -> None:
     """Where probabilities are 1e-198: log(1 - exp(-x)) is log x, and its derivatives those of the logarithm."""
-    f = lambda t: log_complement(1e-198 * t)  # noqa: E731
+    f = lambda t: log1mexp(1e-198 * t)  # noqa: E731
     for order in range(4):
         np.testing.assert_allclose(f(1.0), [np.log(1e-198), 1.0, -1.0, 2.0][order], rtol=1e-13)
         f = jax.grad(f)
@@ -199,7 +231,8 @@ def test_what_is_not_valid_is_nan() -> None:
         assert np.isnan(by_row(model, params, obs)).all()
     # An empty interval, a window that the computer cannot tell from nothing, and responses outside or missing.
     empty = {"low": np.array([0.0, 60.0, 0.0, 0.0, 0.0]), "high": np.array([0.0, 61.0, 1.0, 1.0, 1.0])}
-    found = by_row(truncated, params, {**empty, "y": np.array([0.0, 60.5, 0.0, 1.1, np.nan])})
+    blind: Any = mle.truncated(MODELS["normal functions"], lower="low", upper="high")
+    found = by_row(blind, params, {**empty, "y": np.array([0.0, 60.5, 0.0, 1.1, np.nan])})
     np.testing.assert_array_equal(found, [np.nan, np.nan, -INF, -INF, np.nan])
     # The status of a data set tells.
     data = {"low": np.array([0.0, 2.0, 1.0]), "high": np.array([1.0, 1.0, 1.0])}
@@ -208,9 +241,9 @@ def test_what_is_not_valid_is_nan() -> None:
 
 
 def test_float32() -> None:
-    """In float32 a normal tail ends at 13 standard deviations; twelve are safe, in all derivatives."""
+    """Numbers of float32 end where a normal tail is at 13 standard deviations, and its logarithm does not."""
     params = np.array([0.3, 1.7], np.float32)
-    low, high = np.array([[-20.0, -20.0], [-INF, 1.0], [20.0, INF], [20.0, 21.0]], np.float32).T
+    low, high = np.array([[-20.0, -20.0], [-INF, 1.0], [200.0, INF], [200.0, 210.0]], np.float32).T
     model = mle.censored(normal, lower="low", upper="high")
     single = with_derivatives(model)(params, {"low": low, "high": high})
     double = with_derivatives(model)(params.astype(float), {"low": low.astype(float), "high": high.astype(float)})
@@ -632,6 +665,34 @@ def test_where_the_response_lies(name: str) -> None:
     np.testing.assert_allclose(model(params, obs), st.norm.logsf(1.2, 0.3, 1.7), rtol=1e-13)
 
 
+def test_both_tails_of_densities_made_of_others() -> None:
+    """The chance of more than a response, where the distribution function is one to the computer."""
+    far, half = {"y": 30.0}, {"chance": 0.25, "weights": np.array([0.25, 0.75])}
+    one, two = np.array([0.3, 1.7]), np.array([0.0, 2.0])
+    mixed: Any = mle.mixture([normal, normal])
+    wanted = np.logaddexp(np.log(0.25) + st.norm.logsf(30, *one), np.log(0.75) + st.norm.logsf(30, *two))
+    np.testing.assert_allclose(mixed.log_survival(half | {"components": [one, two]}, far), wanted, rtol=1e-13)
+    zeros: Any = mle.zero_inflated(mle.regression(lambda p, obs: (0.3, 1.7), mle.families.normal))
+    np.testing.assert_allclose(zeros.log_survival(half, far), np.log(0.75) + st.norm.logsf(30, *one), rtol=1e-13)
+    low = zeros.log_cdf(half, {"y": -30.0}), np.log(0.75) + st.norm.logcdf(-30, *one)
+    np.testing.assert_allclose(*low, rtol=1e-13)
+    below = np.exp(zeros.log_cdf(half, {"y": -1.0})) + np.exp(zeros.log_survival(half, {"y": -1.0}))
+    np.testing.assert_allclose(below, 1.0, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_start_far_below_what_was_cut_off(dtype: Any) -> None:
+    """Where the chance of all that was seen is zero to the computer, but its logarithm leads to the maximum."""
+    y = np.array([90.0, 95.0, 97.0, 99.0, 100.0, 100.0, 100.0], dtype)
+    model = mle.censored(normal, upper=lambda obs: jnp.where(obs["y"] < 100, obs["y"], jnp.inf))
+    placed, zero, one = (None, mle.positive), dtype(0), dtype(1)
+    fit = mle.fit(model, (zero, one), {"y": y}, constraints=placed)
+    near = mle.fit(model, (97.0, 5.0), {"y": y.astype(float)}, constraints=placed)
+    assert fit.converged
+    assert near.converged
+    np.testing.assert_allclose(fit.params, near.params, rtol=1e-3 if dtype == np.float32 else 1e-8)
+
+
 def test_another_distribution_function_stands_in() -> None:
     model = mle.truncated(normal, lower=0, log_cdf=lambda params, obs: -1.0 + 0 * obs["y"])
     wanted = st.norm.logpdf(1.2, *PLACED) - np.log(-np.expm1(-1))
@@ -640,7 +701,11 @@ def test_another_distribution_function_stands_in() -> None:
 
 def test_companions() -> None:
     bare, with_cdf = mle.Model(normal_log_density), mle.Model(normal_log_density, log_cdf=normal_log_cdf)
-    has = lambda model: (model.log_cdf is not None, model.simulate is not None)  # noqa: E731
+
+    def has(model: mle.Model) -> tuple[bool, bool]:
+        assert (model.log_cdf is None) == (model.log_survival is None)
+        return model.log_cdf is not None, model.simulate is not None
+
     assert has(mle.censored(normal, upper=INF)) == (False, False)
     assert has(mle.truncated(with_cdf, lower=0)) == (True, True)
     for make in (lambda model: mle.mixture([normal, model]), mle.zero_inflated):
@@ -668,6 +733,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     ),
     "no function": (lambda: loose.censored(3, lower=0), TypeError, ["log_density", "int"]),
     "no cdf": (lambda: loose.censored(normal, lower=0, log_cdf=3), TypeError, ["log_cdf", "int"]),
+    "no survival": (lambda: loose.truncated(normal, lower=0, log_survival=3), TypeError, ["log_survival", "int"]),
     "joint": (lambda: loose.truncated(mle.joint(normal), lower=0), ValueError, ["truncated", "ONE", "joint"]),
     "other response": (
         lambda: loose.censored(normal, lower=0, response="t"),

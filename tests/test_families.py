@@ -135,7 +135,7 @@ ROWS = 4000
 
 @functools.cache
 def compiled(family: Any) -> Any:
-    """Log-density, score, Hessian and log distribution function, of one array of responses."""
+    """Log-density, score, Hessian, and logarithms of both tails, of one array of responses."""
 
     def one(y: Any, p: Any) -> Any:
         def both(q: Any) -> Any:
@@ -143,7 +143,7 @@ def compiled(family: Any) -> Any:
             return score, (value, score)
 
         hessian, (value, score) = jax.jacfwd(both, has_aux=True)(p)
-        return value, score, hessian, family.log_cdf(y, *p)
+        return value, score, hessian, family.log_cdf(y, *p), family.log_survival(y, *p)
 
     return jax.jit(jax.vmap(one, in_axes=(0, None)))
 
@@ -182,19 +182,25 @@ def nodes(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 @every_family
-def test_log_density_and_log_cdf_are_scipys(case):
+def test_log_density_and_both_tails_are_scipys(case):
     for point in case.points:
-        density, _, _, log_cdf = evaluate(case.family, case.responses, *point)
+        density, _, _, log_cdf, log_survival = evaluate(case.family, case.responses, *point)
         reference = case.scipy(*point)
         of_scipy = (reference.logpmf if case.whole else reference.logpdf)(case.responses)
         np.testing.assert_allclose(density, of_scipy, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(np.exp(log_cdf), reference.cdf(case.responses), rtol=1e-9, atol=1e-13)
+        np.testing.assert_allclose(np.exp(log_survival), reference.sf(case.responses), rtol=1e-9, atol=1e-13)
+        # Far out their relative digits count, too.
+        low, high = reference.ppf([0.3, 1e-3, 1e-10]), reference.isf([0.3, 1e-3, 1e-10])
+        low, high = low[low > case.family.support.low], high[high < case.family.support.high]
+        np.testing.assert_allclose(np.exp(evaluate(case.family, low, *point)[3]), reference.cdf(low), rtol=1e-12)
+        np.testing.assert_allclose(np.exp(evaluate(case.family, high, *point)[4]), reference.sf(high), rtol=1e-12)
 
 
 @every_family
 def test_density_sums_to_one_and_information_is_expected_curvature_and_variance_of_score(case):
     y, weight = nodes(case)
-    density, score, hessian, _ = evaluate(case.family, y, *case.points[0])
+    density, score, hessian, *_ = evaluate(case.family, y, *case.points[0])
     weight = weight * np.exp(density)
     some = weight > 1e-200
     weight, score, hessian = weight[some], score[some], hessian[some]
@@ -229,7 +235,7 @@ def test_outside_support_and_domains(case):
     assert np.isnan(evaluate(case.family, [np.nan], *point)[0])
     for i, value in enumerate(case.invalid):
         bad = [value if i == k else number for k, number in enumerate(point)]
-        density, _, _, log_cdf = evaluate(case.family, [y], *bad)
+        density, _, _, log_cdf, _ = evaluate(case.family, [y], *bad)
         assert np.isnan(density)
         assert np.isnan(log_cdf)
         assert all(np.all(np.isnan(out)) for out in compiled_rest(case.family)(jax.random.key(0), *bad))
@@ -264,7 +270,7 @@ def test_float32_stays_float32(case):
 def test_negative_binomial_tends_to_the_poisson(dispersion):
     y = np.array([0, 1, 5, 40, 10_000.0])
     for mean in (0.3, 4.0, 9_900.0):
-        density, score, _, log_cdf = evaluate(families.negative_binomial, y, mean, dispersion)
+        density, score, _, log_cdf, _ = evaluate(families.negative_binomial, y, mean, dispersion)
         poisson = evaluate(families.poisson, y, mean)
         np.testing.assert_allclose(density, poisson[0], rtol=1e-6)
         np.testing.assert_allclose(log_cdf, poisson[3], rtol=1e-6)
@@ -314,7 +320,7 @@ def test_information_that_the_quadrature_cannot_give_is_nan():
 
 def test_student_tends_to_the_normal():
     y = np.array([-6.0, 0.1, 2.0])
-    density, score, _, log_cdf = evaluate(families.student_t, y, 0.0, 1.0, 1e9)
+    density, score, _, log_cdf, _ = evaluate(families.student_t, y, 0.0, 1.0, 1e9)
     normal = evaluate(families.normal, y, 0.0, 1.0)
     np.testing.assert_allclose(density, normal[0], rtol=1e-7)
     np.testing.assert_allclose(log_cdf, normal[3], rtol=1e-7)

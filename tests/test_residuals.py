@@ -100,6 +100,18 @@ def test_both_tails_keep_their_digits() -> None:
     fit = mle.fit(model, 0.0, jnp.array([-30.0, -9.0, 0.5, 9.0, 29.5]))
     np.testing.assert_allclose(fit.residuals(), np.array([-30.0, -9.0, 0.5, 9.0, 29.5]), rtol=1e-12)
     assert fit.residuals(KEY).shape == (5,)
+    # In float32 one less a distribution function has its last digit at 5.4 standard deviations.
+    single = np.array([-12.0, 0.5, 11.5], np.float32)
+    family = mle.regression(lambda mean, x: (mean, 1.0), mle.families.normal, lambda x: x)
+    np.testing.assert_allclose(mle.fit(family, np.float32(0), single).residuals(), single, rtol=1e-5)
+
+
+def test_counts_far_above_keep_their_digits() -> None:
+    """Between the two sides of a jump that the distribution function does not tell from one."""
+    model = mle.regression(lambda rate, obs: rate, mle.families.poisson)
+    fit = mle.fit(model, 1.0, {"y": np.array([0.0] * 99 + [30.0])}, constraints=mle.positive)
+    low, high = (-scipy.stats.norm.ppf(scipy.stats.poisson(0.3).sf(30 - k)) for k in (1, 0))
+    assert low < fit.residuals(KEY)[-1] < high
 
 
 def test_batches_and_padding() -> None:

@@ -1,4 +1,4 @@
-"""Gamma functions against SciPy, against products written out, and against digits from mpmath."""
+"""Special functions against SciPy, against products written out, and against digits from mpmath."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import scipy.special
 import scipy.stats
 from jax import Array, export
 
-from mlekit.special import betaln, digamma, gammaln, gammaln_difference, polygamma, trigamma
+from mlekit.special import betaln, digamma, gammaln, gammaln_difference, log_ndtr, polygamma, trigamma
 
 # Order (-1 is log Γ), argument, value: mpmath 1.3, 60 digits, rounded.
 DIGITS = [
@@ -49,6 +49,17 @@ HALF_STEPS = {
     1e6: (6.907755153982137, 5.00000125e-07, -5.0000025e-13, 1.00000075e-18),
     1e15: (17.269388197455342, 5.000000000000001e-16, -5.000000000000002e-31, 1.0000000000000008e-45),
     1e100: (115.12925464970229, 5e-101, -5e-201, 1e-300),
+}
+# x: the logarithm of the normal distribution function and its first three derivatives, by mpmath as above.
+NORMAL = {
+    -1e5: (-5000000012.431864, 100000.00001, -0.9999999999, 1.9999999976e-15),
+    -100.0: (-5005.524208694205, 100.00999800099926, -0.9999000599500517, 1.997602995862343e-06),
+    -5.000001: (-15.065003580493178, 5.186504934429413, -0.9673035762086497, 0.010825759418521234),
+    -4.999999: (-15.06499320748524, 5.186502999822282, -0.9673035545571207, 0.010825769594195183),
+    -1.0: (-1.8410216450092636, 1.525135276160981, -0.8009023344296512, 0.11693119540604884),
+    0.0: (-0.6931471805599453, 0.7978845608028654, -0.6366197723675814, 0.21801361414499015),
+    3.0: (-0.0013508099647481938, 0.004437839042125664, -0.013333211541740806, 0.03568013687657047),
+    10.0: (-7.619853024160525e-24, 7.694598626706419e-23, -7.694598626706419e-22, 7.617652640439355e-21),
 }
 ZERO = 1.4616321449683622  # of digamma
 CHAIN: list[Callable[[Any], Array]] = [
@@ -163,6 +174,29 @@ def test_both_derivatives_of_a_difference() -> None:
     # A tiny step keeps its digits, a huge one is the function itself.
     np.testing.assert_allclose(gammaln_difference(x, 1e-30), 1e-30 * less[0], rtol=1e-14)
     np.testing.assert_allclose(gammaln_difference(0.5, 1e200), scipy.special.gammaln(1e200), rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_logarithm_of_the_normal_distribution_function(dtype: Any) -> None:
+    eps = np.finfo(dtype).eps
+    points = NORMAL if dtype == np.float64 else {x: value for x, value in NORMAL.items() if round(x) == x}
+    x, exact = np.array(list(points), dtype), np.array(list(points.values())).T
+    for order, digits in enumerate([60, 30, 600]):
+        value = jax.jit(jax.vmap(derivative(log_ndtr, order)))(x)
+        assert value.dtype == dtype
+        np.testing.assert_allclose(value, exact[order], rtol=digits * eps)
+    third = jax.jit(jax.vmap(derivative(log_ndtr, 3)))(x)
+    assert np.all(np.abs(third - exact[3]) < 100 * eps * (1 + np.abs(x)) ** 5 * np.abs(exact[3]))
+
+
+def test_tails_of_the_normal_distribution() -> None:
+    x = np.append(-np.geomspace(1e-3, 1e150, 2001), np.linspace(-8, 38, 4001))
+    np.testing.assert_allclose(log_ndtr(x), scipy.special.log_ndtr(x), rtol=1e-12, atol=1e-300)
+    with np.errstate(over="ignore"):
+        slope = math.sqrt(2 / math.pi) / scipy.special.erfcx(-x / math.sqrt(2))
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(log_ndtr)))(x), slope, rtol=1e-12, atol=1e-300)
+    np.testing.assert_array_equal(log_ndtr(np.array([-np.inf, np.inf, np.nan])), [-np.inf, 0, np.nan])
+    assert jax.grad(log_ndtr)(np.inf) == 0
 
 
 def test_betaln() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 import numbers
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,8 +16,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ..families.base import column, with_column
-from ..model import Model, as_model
+from ..model import Complement, Model, as_model
 from ..regression import Regression
+from .logarithms import log_between
 
 Response = str | Callable[[Any], Any] | None
 Bound = str | Callable[[Any], Any] | ArrayLike | None
@@ -26,6 +28,10 @@ HALF = 0.5  #: lies in the support of nearly every distribution
 
 class Density(eqx.Module):
     """A log-density, a callable `(params, obs)`, that says where the response lies."""
+
+    @abc.abstractmethod
+    def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The log-density of one observation."""
 
     @property
     @abc.abstractmethod
@@ -80,6 +86,37 @@ class Distribution(eqx.Module):
         )
 
 
+class Interval(NamedTuple):
+    """An interval of responses and its probability, measured from the end of the distribution that is nearer.
+
+    Args:
+        lower: where it begins, itself excluded.
+        upper: where it ends, itself included.
+        known: a response at which the distribution is there: a bound, if there is one.
+        from_above: whether it is measured from above, by the survival function.
+        outside: the logarithm of the chance from that end to the interval.
+        inside: that of the chance from that end to the other bound.
+    """
+
+    lower: Array
+    upper: Array
+    known: Array
+    from_above: bool | Array
+    outside: Array
+    inside: Array
+
+    @property
+    def mass(self) -> Array:
+        """The logarithm of its probability."""
+        return log_between(self.outside, self.inside)
+
+    def choose(self, from_above: Any, from_below: Any) -> Any:
+        """What holds from the end from which it is measured."""
+        if isinstance(self.from_above, bool):
+            return from_above if self.from_above else from_below
+        return jnp.where(self.from_above, from_above, from_below)
+
+
 @dataclasses.dataclass
 class At:
     """A distribution given parameters and the rest of one observation.
@@ -110,42 +147,72 @@ class At:
 
     def log_cdf(self, y: Array, wanted: Any) -> Float[Array, ""]:
         """The logarithm of the distribution function."""
-        model = self.distribution.model
-        assert model.log_cdf is not None
-        # Another function may stand in for that of the family.
-        if model.regression is None or getattr(model.log_cdf, "__func__", None) is not Regression.log_cdf:
-            return jnp.asarray(model.log_cdf(self.params, self.distribution.place(self.obs, y), *self.args))
-        return model.regression.family.given(self.obs).log_cdf(*self._numbers(y, wanted))
+        return self._companion("log_cdf", y, wanted)
 
-    def ends(
-        self, lower: Array | None, upper: Array | None, wanted: Any = True
-    ) -> tuple[Float[Array, ""], Float[Array, ""], Array]:
-        """Logarithms of the distribution function at two bounds, and a response between them.
+    def log_survival(self, y: Array, wanted: Any) -> Float[Array, ""]:
+        """The logarithm of the survival function."""
+        return self._companion("log_survival", y, wanted)
+
+    def interval(self, lower: Array | None, upper: Array | None, wanted: Any = True) -> Interval:
+        """What is known of an interval of responses.
 
         Args:
-            lower: the lower bound, which may be infinite; `None` if there never is one.
-            upper: the upper bound.
-            wanted: whether they are wanted.
+            lower: where it begins, which may be minus infinity; `None` if it always is.
+            upper: where it ends, itself included; infinity if `None`.
+            wanted: whether it is wanted; if not, it is all there is.
 
         Returns:
-            Minus infinity at a lower bound, and zero at an upper one, that is infinite or not wanted. A bound that
-            nothing lies below is none, as the derivatives of a logarithm are not finite there. Where the bounds
-            are one number, this is the response between them.
+            An interval. A bound that nothing lies below is none, as the derivatives of a logarithm are not finite
+            there.
         """
         low = jnp.asarray(-jnp.inf) if lower is None else lower
         high = jnp.asarray(jnp.inf) if upper is None else upper
         above, below = jnp.isfinite(low), jnp.isfinite(high)
-        one = jnp.where(below, high, HALF)
+        known, upper_half = jnp.where(below, high, HALF), jnp.asarray(False)
         if lower is not None:
-            above &= self.log_cdf(jnp.where(above, low, one), False) != -jnp.inf
-        between = jnp.where(above & below, 0.5 * low + 0.5 * high, jnp.where(above, low, one))
+            start = self.log_cdf(jnp.where(above, low, known), False)
+            above &= start != -jnp.inf
+            known, upper_half = jnp.where(above, low, known), above & (~below | (start > -math.log(2)))
         above, below = above & wanted, below & wanted
-        bottom, top = jnp.asarray(-jnp.inf), jnp.asarray(0.0)
-        if lower is not None:
-            bottom = jnp.where(above, self.log_cdf(jnp.where(above, low, between), above), bottom)
-        if upper is not None:
-            top = jnp.where(below, self.log_cdf(jnp.where(below, high, between), below), top)
-        return bottom, top, between
+        from_above = self._from_above(lower, upper, upper_half)
+        whole = Interval(low, high, known, from_above, jnp.asarray(-jnp.inf), jnp.asarray(0.0))
+
+        def end(bound: Array | None, there: Array, otherwise: float) -> Array:
+            return jnp.asarray(
+                otherwise if bound is None else jnp.where(there, self.beyond(whole, bound, there), otherwise)
+            )
+
+        return whole._replace(
+            outside=end(whole.choose(upper, lower), whole.choose(below, above), -jnp.inf),
+            inside=end(whole.choose(lower, upper), whole.choose(above, below), 0.0),
+        )
+
+    def beyond(self, interval: Interval, y: Array, wanted: Array) -> Float[Array, ""]:
+        """The logarithm of the chance from an end of the distribution to a response in the interval.
+
+        From that end from which the interval is measured.
+        """
+        y = jnp.where(wanted, y, interval.known)
+        if interval.from_above is False:
+            return self.log_cdf(y, wanted)
+        # No logarithm of a tail that may be empty, unless it is wanted.
+        upper = self.log_survival(interval.choose(y, interval.known), interval.from_above & wanted)
+        return upper if interval.from_above is True else interval.choose(upper, self.log_cdf(y, wanted))
+
+    def _from_above(self, lower: Array | None, upper: Array | None, upper_half: Array) -> bool | Array:
+        """Whether to measure from above: known before tracing if one function serves every interval."""
+        model = self.distribution.model
+        if lower is None or isinstance(model.log_survival, Complement):
+            return False
+        return True if upper is None or isinstance(model.log_cdf, Complement) else upper_half
+
+    def _companion(self, name: str, y: Array, wanted: Any) -> Array:
+        model = self.distribution.model
+        companion = getattr(model, name)
+        # Another function may stand in for that of the family.
+        if model.regression is None or getattr(companion, "__func__", None) is not getattr(Regression, name):
+            return jnp.asarray(companion(self.params, self.distribution.place(self.obs, y), *self.args))
+        return getattr(model.regression.family.given(self.obs), name)(*self._numbers(y, wanted))
 
     def _numbers(self, y: Array, wanted: Any) -> tuple[Array, ...]:
         """The response and the predictions, which do not move where nothing is wanted."""
@@ -153,7 +220,7 @@ class At:
 
 
 def guarded(model: Model, name: str, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> Float[Array, ""]:
-    """The `log_density` or `log_cdf` of an observation, without derivative where the response is not possible."""
+    """The log-density or a companion at an observation, without derivative where the response is not possible."""
     if model.regression is None:
         value = jnp.asarray(getattr(model, name)(params, obs, *args))
         return jnp.where(value == -jnp.inf, -jnp.inf, value)
@@ -190,21 +257,29 @@ def own_response(model: Model) -> Response:
     return density.response if isinstance(density, Regression | Density) else None
 
 
-def with_log_cdf(log_density: Any, log_cdf: Callable[..., Any] | None, who: str) -> Model:
+def with_log_cdf(
+    log_density: Any, log_cdf: Callable[..., Any] | None, log_survival: Callable[..., Any] | None, who: str
+) -> Model:
     """The model with its distribution function, or another one in its place.
 
     Raises:
         ValueError: there is none.
     """
     model = independent(log_density, who)
-    if log_cdf is not None:
-        return dataclasses.replace(model, log_cdf=log_cdf)
+    if log_cdf is not None or log_survival is not None:
+        return Model(model.log_density, model.simulate, log_cdf, log_survival)
     if model.log_cdf is None:
         raise ValueError(
-            f"{who} wants the distribution function, and this model has no log_cdf: pass log_cdf(params, obs), "
-            "write mle.Model(log_density, log_cdf=log_cdf), or use mle.regression"
+            f"{who} wants the distribution function, and this model has no log_cdf: pass log_cdf(params, obs) or "
+            "log_survival(params, obs), write mle.Model(log_density, log_cdf=log_cdf), or use mle.regression"
         )
     return model
+
+
+def with_companions(density: Density, models: Iterable[Model]) -> Model:
+    """A model of a density that has the companions which all the models have that it is made of."""
+    names, models = ("simulate", "log_cdf", "log_survival"), list(models)
+    return Model(density, *(getattr(density, n) if all(getattr(m, n) for m in models) else None for n in names))
 
 
 def check_bounds(lower: Bound, upper: Bound, who: str) -> None:

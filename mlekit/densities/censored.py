@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, PyTree
 
 from ..model import Model
 from .base import Bound, Density, Distribution, Response, bound_of, check_bounds, distribution, with_log_cdf
-from .logarithms import log_between
 
 
 class Censored(Density):
@@ -35,9 +34,9 @@ class Censored(Density):
         at = self.distribution.at(params, obs, args)
         valid = (lower <= upper) & (lower < jnp.inf) & (upper > -jnp.inf)
         exact = lower == upper
-        bottom, top, between = at.ends(lower, upper, valid & ~exact)
-        density = at.log_density(between, valid & exact)
-        return jnp.where(valid, jnp.where(exact, density, log_between(bottom, top)), jnp.nan)
+        interval = at.interval(lower, upper, valid & ~exact)
+        density = at.log_density(jnp.where(exact, upper, interval.known), valid & exact)
+        return jnp.where(valid, jnp.where(exact, density, interval.mass), jnp.nan)
 
     def _bound(self, obs: PyTree, name: str) -> Array:
         bound = getattr(self, name)
@@ -51,6 +50,7 @@ def censored(
     upper: Bound = None,
     response: Response = None,
     log_cdf: Callable[..., Any] | None = None,
+    log_survival: Callable[..., Any] | None = None,
 ) -> Model:
     r"""A model of observations of which some are censored: the response is known to lie in `(lower, upper]`.
 
@@ -77,9 +77,10 @@ def censored(
             which need not exist if both bounds are given, or a function of `obs` that picks a leaf. Left out, it
             is that of the `mle.regression`, otherwise the column `y`, or `obs` itself if that is a number.
         log_cdf: `log_cdf(params, obs)`, the logarithm of the distribution function, if the model carries none, or
-            to stand in for its own. It is never called with an infinite response. Probabilities have the digits
-            that it has: for those of the upper tail it must be accurate near zero. Families say where theirs lacks
+            to stand in for its own. It is never called with an infinite response. Families say where theirs lacks
             derivatives, as those of `gamma`, `beta`, `student_t` and `negative_binomial` do.
+        log_survival: `log_survival(params, obs)`, the logarithm of the survival function, in the same way. Either
+            is enough; both together keep the digits of both tails, as families do.
 
     Returns:
         A `mle.Model` without companions, as nothing says how a response that is drawn comes to be censored. The
@@ -104,5 +105,5 @@ def censored(
     `mle.censored(mle.truncated(...))`.
     """
     check_bounds(lower, upper, "censored")
-    model = with_log_cdf(log_density, log_cdf, "censored")
+    model = with_log_cdf(log_density, log_cdf, log_survival, "censored")
     return Model(Censored(distribution(model, response, "censored"), lower, upper))

@@ -16,29 +16,6 @@ from jaxtyping import Array, Float
 from ..families.numerics import log1mexp
 
 
-@jax.custom_jvp
-def log_complement(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    r"""$\log(1 - e^{-x})$ for $x \ge 0$, the logarithm of what a probability $e^{-x}$ leaves over."""
-    return log1mexp(x)
-
-
-@log_complement.defjvp
-def _log_complement_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return log_complement(*primals), _odds(*primals) * tangents[0]
-
-
-@jax.custom_jvp
-def _odds(x: Array) -> Array:
-    r"""$e^{-x} / (1 - e^{-x})$."""
-    return 1 / jnp.expm1(x)
-
-
-@_odds.defjvp
-def _odds_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    odds = _odds(*primals)
-    return odds, -(odds * ((1 + odds) * tangents[0]))
-
-
 def log_between(bottom: Float[Array, "..."], top: Float[Array, "..."]) -> Float[Array, "..."]:
     r"""$\log(e^t - e^b)$, without derivative where it is $-\infty$: where $b \ge t$.
 
@@ -49,7 +26,7 @@ def log_between(bottom: Float[Array, "..."], top: Float[Array, "..."]) -> Float[
     some = bottom != -jnp.inf
     gap = top - jnp.where(some, bottom, 0)
     none = some & (gap <= 0)
-    share = log_complement(jnp.where(some & ~none, gap, 1))
+    share = log1mexp(jnp.where(some & ~none, gap, 1))
     return jnp.where(none, -jnp.inf, top + jnp.where(some, share, 0))
 
 
@@ -80,19 +57,7 @@ def _ratios(weights: Array, logs: Array, total: Array) -> Array:
     return jnp.exp(jnp.minimum(logs - jnp.where(total == -jnp.inf, 0, total), most))
 
 
-def log_mixed_cdf(weights: Float[Array, " k"], logs: Float[Array, " k"]) -> Float[Array, ""]:
-    """`log_mixture` of distribution functions, with relative digits where it is near zero, too.
-
-    Args:
-        weights: that sum to one.
-        logs: logarithms of the distribution functions.
-    """
-    below = log_mixture(weights, logs)
-    beyond = log_mixture(weights, log_between(logs, jnp.zeros_like(logs)))
-    return from_either_side(below, beyond)
-
-
 def from_either_side(below: Float[Array, ""], beyond: Float[Array, ""]) -> Float[Array, ""]:
-    """The logarithm of a probability, from its own where it is small, otherwise from that of its complement."""
+    """The logarithm of a probability, from its own where that is small, otherwise from its complement's."""
     large = below > -math.log(2)
-    return jnp.where(large, log_complement(jnp.where(large, -beyond, 1)), below)
+    return jnp.where(large, log1mexp(jnp.where(large, -beyond, 1)), below)

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ..model import Model
 from ..trees import is_array
-from .base import Density, Response, guarded, independent, of_params, own_response
-from .logarithms import log_mixed_cdf, log_mixture, shares
+from .base import Density, Response, guarded, independent, of_params, own_response, with_companions
+from .logarithms import from_either_side, log_mixture, shares
 
 
 class Mixture(Density):
@@ -51,7 +51,7 @@ class Mixture(Density):
 
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The log-density of one observation."""
-        return log_mixture(*self._terms(params, obs, args))
+        return log_mixture(*self._terms("log_density", params, obs, args))
 
     def responsibilities(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, " k"]:
         r"""The probability of each component, given one observation.
@@ -66,12 +66,15 @@ class Mixture(Density):
         Returns:
             Shape `(K,)`, in the order of the components; NaN where none of them allows the observation.
         """
-        return shares(*self._terms(params, obs, args))
+        return shares(*self._terms("log_density", params, obs, args))
 
     def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the distribution function."""
-        logs = self._each(params, lambda model, part: guarded(model, "log_cdf", part, obs, args))
-        return log_mixed_cdf(self._weights(params, obs, args, logs), logs)
+        return from_either_side(*self._tails(params, obs, args))
+
+    def log_survival(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The logarithm of the survival function."""
+        return from_either_side(*self._tails(params, obs, args)[::-1])
 
     def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
         """The observation, drawn from a component that is drawn before."""
@@ -86,10 +89,15 @@ class Mixture(Density):
         draws = [_there(model.simulate)(key, part, obs, *args) for model, part in zip(self.components, parts)]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves)[k], *draws)
 
-    def _terms(self, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:
-        """The weights of the components, and their log-densities."""
-        logs = self._each(params, lambda model, part: guarded(model, "log_density", part, obs, args))
+    def _terms(self, name: str, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:
+        """The weights of the components, and their log-densities, or another function of all of them."""
+        logs = self._each(params, lambda model, part: guarded(model, name, part, obs, args))
         return self._weights(params, obs, args, logs), logs
+
+    def _tails(self, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:
+        """Logarithms of the distribution function and of the survival function."""
+        below, beyond = (self._terms(name, params, obs, args) for name in ("log_cdf", "log_survival"))
+        return log_mixture(*below), log_mixture(*beyond)
 
     def _weights(self, params: PyTree, obs: PyTree, args: tuple[Any, ...], logs: Array) -> Array:
         weights = jnp.asarray(of_params(self.weights, params, obs, args, "the weights of a mixture"))
@@ -152,7 +160,7 @@ def mixture(
             experts.
 
     Returns:
-        A `mle.Model` with `log_cdf` and `simulate` if all components have them. Its `log_density` has
+        A `mle.Model` with the companions that all components have. Its `log_density` has
         `responsibilities(params, obs)`, the probability of each component given the observation, shape `(K,)`.
 
     Raises:
@@ -191,11 +199,7 @@ def mixture(
         raise ValueError("mixture wants at least one component")
     models = tuple(independent(one, "mixture") for one in listed)
     density = Mixture(models, names, alike, weights)
-    return Model(
-        density,
-        simulate=density.simulate if all(model.simulate for model in models) else None,
-        log_cdf=density.log_cdf if all(model.log_cdf for model in models) else None,
-    )
+    return with_companions(density, models)
 
 
 def _there(companion: Callable[..., Any] | None) -> Callable[..., Any]:

@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ..model import Model
-from .base import At, Bound, Density, Distribution, Response, bound_of, check_bounds, distribution, with_log_cdf
+from .base import (
+    At,
+    Bound,
+    Density,
+    Distribution,
+    Interval,
+    Response,
+    bound_of,
+    check_bounds,
+    distribution,
+    with_log_cdf,
+)
 from .inversion import draw
 from .logarithms import from_either_side, log_between
-
-
-class Window(NamedTuple):
-    """What could be observed, and how likely that is.
-
-    Args:
-        lower: below all responses.
-        upper: the largest response.
-        bottom: the logarithm of the distribution function at `lower`.
-        top: that at `upper`.
-        between: a response inside.
-    """
-
-    lower: Array
-    upper: Array
-    bottom: Array
-    top: Array
-    between: Array
-
-    @property
-    def mass(self) -> Array:
-        """The logarithm of the probability."""
-        return log_between(self.bottom, self.top)
-
-    def known(self, value: Array) -> Array:
-        """A value, but NaN where nothing could be observed."""
-        return jnp.where((self.lower < self.upper) & (self.mass > -jnp.inf), value, jnp.nan)
-
-    def inside(self, y: Array) -> Array:
-        """Whether a response could be observed; NaN passes, and shows in what is made of it."""
-        return ~((y <= self.lower) | (y > self.upper))
 
 
 class Truncated(Density):
@@ -66,14 +46,22 @@ class Truncated(Density):
         """The log-density of one observation."""
         at, y = self.distribution.at(params, obs, args), self.distribution.of(obs)
         window = self._window(at)
-        inside = window.inside(y)
-        density = at.log_density(jnp.where(inside, y, window.between), inside)
-        return window.known(jnp.where(inside, density - window.mass, -jnp.inf))
+        inside = _holds(window, y)
+        density = at.log_density(jnp.where(inside, y, window.known), inside)
+        return _possible(window, jnp.where(inside, density - window.mass, -jnp.inf))
 
     def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the distribution function at the response."""
         at = self.distribution.at(params, obs, args)
         return _log_cdf(at, self._window(at), self.distribution.of(obs))
+
+    def log_survival(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The logarithm of the survival function at the response."""
+        at = self.distribution.at(params, obs, args)
+        window, y = self._window(at), self.distribution.of(obs)
+        below, beyond = _parts(at, window, y)
+        outside = jnp.where(y <= window.lower, 0.0, -jnp.inf)
+        return _possible(window, jnp.where(_splits(window, y), from_either_side(beyond, below), outside))
 
     def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
         """The observation with its response drawn anew: in the dtype it had, unless that cannot hold it."""
@@ -85,21 +73,40 @@ class Truncated(Density):
         y = draw(key, lambda y: _log_cdf(at, window, y), window.lower, window.upper, dtype)
         return self.distribution.place(obs, y)
 
-    def _window(self, at: At) -> Window:
-        lower = None if self.lower is None else bound_of(at.obs, self.lower, "lower")
-        upper = None if self.upper is None else bound_of(at.obs, self.upper, "upper")
-        low = jnp.asarray(-jnp.inf) if lower is None else lower
-        high = jnp.asarray(jnp.inf) if upper is None else upper
-        return Window(low, high, *at.ends(lower, upper))
+    def _window(self, at: At) -> Interval:
+        """What could be observed."""
+        return at.interval(
+            None if self.lower is None else bound_of(at.obs, self.lower, "lower"),
+            None if self.upper is None else bound_of(at.obs, self.upper, "upper"),
+        )
 
 
-def _log_cdf(at: At, window: Window, y: Array) -> Array:
-    inside = window.inside(y)
-    here = at.log_cdf(jnp.where(inside, y, window.between), inside)
-    below, beyond = log_between(window.bottom, here), log_between(here, window.top)
-    value = from_either_side(below - window.mass, beyond - window.mass)
+def _holds(window: Interval, y: Array) -> Array:
+    """Whether a response could be observed; NaN passes, and shows in what is made of it."""
+    return ~((y <= window.lower) | (y > window.upper))
+
+
+def _splits(window: Interval, y: Array) -> Array:
+    """Whether something of the window lies on either side of a response."""
+    return _holds(window, y) & ~(y >= window.upper)
+
+
+def _possible(window: Interval, value: Array) -> Array:
+    """A value, but NaN where nothing could be observed."""
+    return jnp.where((window.lower < window.upper) & (window.mass > -jnp.inf), value, jnp.nan)
+
+
+def _parts(at: At, window: Interval, y: Array) -> tuple[Array, Array]:
+    """Logarithms of the shares of the window up to a response and beyond it."""
+    here = at.beyond(window, y, _holds(window, y))
+    near = log_between(window.outside, here) - window.mass
+    far = log_between(here, window.inside) - window.mass
+    return window.choose(far, near), window.choose(near, far)
+
+
+def _log_cdf(at: At, window: Interval, y: Array) -> Array:
     outside = jnp.where(y <= window.lower, -jnp.inf, 0.0)
-    return window.known(jnp.where(inside & ~(y >= window.upper), value, outside))
+    return _possible(window, jnp.where(_splits(window, y), from_either_side(*_parts(at, window, y)), outside))
 
 
 def truncated(
@@ -109,6 +116,7 @@ def truncated(
     upper: Bound = None,
     response: Response = None,
     log_cdf: Callable[..., Any] | None = None,
+    log_survival: Callable[..., Any] | None = None,
 ) -> Model:
     r"""A model of responses that are observed only if they lie in `(lower, upper]`; of others nothing is known.
 
@@ -127,12 +135,14 @@ def truncated(
             bounds are put there, too. Left out, it is that of the `mle.regression`, otherwise the column `y`, or
             `obs` itself if that is a number.
         log_cdf: `log_cdf(params, obs)`, the logarithm of the distribution function, if the model carries none, or
-            to stand in for its own. It is never called with an infinite response. Probabilities have the digits
-            that it has: for those of the upper tail it must be accurate near zero. Families say where theirs lacks
+            to stand in for its own. It is never called with an infinite response. Families say where theirs lacks
             derivatives, as those of `gamma`, `beta`, `student_t` and `negative_binomial` do.
+        log_survival: `log_survival(params, obs)`, the logarithm of the survival function, in the same way. Either
+            is enough; both together keep the digits of both tails, as families do.
 
     Returns:
-        A `mle.Model` with `log_cdf`, so that it may be censored, and `simulate`, which draws by inverting that.
+        A `mle.Model` with `log_cdf` and `log_survival`, so that it may be censored, and `simulate`, which draws
+        by inverting the former.
         All is NaN where a response between the bounds has no chance that the computer can tell from zero.
 
     Raises:
@@ -151,6 +161,6 @@ def truncated(
         1.4578, 1.9000 = 1.9000
     """
     check_bounds(lower, upper, "truncated")
-    model = with_log_cdf(log_density, log_cdf, "truncated")
+    model = with_log_cdf(log_density, log_cdf, log_survival, "truncated")
     density = Truncated(distribution(model, response, "truncated"), lower, upper)
-    return Model(density, simulate=density.simulate, log_cdf=density.log_cdf)
+    return Model(density, density.simulate, density.log_cdf, density.log_survival)

@@ -10,8 +10,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ..model import Model
-from .base import HALF, Density, Distribution, Response, distribution, guarded, independent, of_params, scalar
-from .logarithms import log_mixed_cdf, log_mixture
+from .base import (
+    HALF,
+    Density,
+    Distribution,
+    Response,
+    distribution,
+    guarded,
+    independent,
+    of_params,
+    scalar,
+    with_companions,
+)
+from .logarithms import from_either_side, log_mixture
 
 NAME = "the chance of zero_inflated"
 
@@ -64,8 +75,11 @@ class ZeroInflated(Density):
 
     def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the distribution function at the response."""
-        rest = guarded(self.distribution.model, "log_cdf", params, obs, args)
-        return log_mixed_cdf(*self._terms(params, obs, args, self.distribution.of(obs) >= 0, rest))
+        return from_either_side(*self._tails(params, obs, args))
+
+    def log_survival(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The logarithm of the survival function at the response."""
+        return from_either_side(*self._tails(params, obs, args)[::-1])
 
     def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
         """The observation with its response drawn anew."""
@@ -77,12 +91,21 @@ class ZeroInflated(Density):
         chance = self._chance(params, obs, args)
         return self.distribution.place(drawn, jnp.where(jax.random.bernoulli(zero, chance), jnp.zeros_like(y), y))
 
+    def _tails(self, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:
+        """Logarithms of the distribution function and of the survival function."""
+        reached = self.distribution.of(obs) >= 0
+        below, beyond = (
+            self._terms(params, obs, args, zero, guarded(self.distribution.model, name, params, obs, args))
+            for name, zero in (("log_cdf", reached), ("log_survival", ~reached))
+        )
+        return log_mixture(*below), log_mixture(*beyond)
+
     def _terms(
-        self, params: PyTree, obs: PyTree, args: tuple[Any, ...], is_zero: Array, rest: Array
+        self, params: PyTree, obs: PyTree, args: tuple[Any, ...], certain: Array, rest: Array
     ) -> tuple[Array, Array]:
         """The weights of nothing but zeros and of the model, and logarithms of what each says."""
         chance = self._chance(params, obs, args)
-        logs = jnp.stack([jnp.where(is_zero, 0.0, -jnp.inf), rest])
+        logs = jnp.stack([jnp.where(certain, 0.0, -jnp.inf), rest])
         return jnp.stack([chance, 1 - chance]).astype(jnp.result_type(chance, logs)), logs
 
     def _chance(self, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> Float[Array, ""]:
@@ -117,7 +140,7 @@ def zero_inflated(
             itself, and so do integers; other log-densities of floating-point numbers want it.
 
     Returns:
-        A `mle.Model` with `log_cdf` and `simulate` if the model has them. It is NaN where the chance is none.
+        A `mle.Model` with the companions that the model has. It is NaN where the chance is none.
 
     Raises:
         ValueError: a joint model, or a response other than that of the regression; while tracing, no such key, or
@@ -143,8 +166,4 @@ def zero_inflated(
         kind = "whole numbers" if model.jumps else "any number"
         raise ValueError(f"zero_inflated: got whole={whole}, and the responses of this model are {kind}")
     density = ZeroInflated(distribution(model, response, "zero_inflated"), chance, whole)
-    return Model(
-        density,
-        simulate=density.simulate if model.simulate else None,
-        log_cdf=density.log_cdf if model.log_cdf else None,
-    )
+    return with_companions(density, [model])

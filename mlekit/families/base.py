@@ -6,13 +6,15 @@ import abc
 import functools
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
+
+from .numerics import log_rest
 
 
 class Range(NamedTuple):
@@ -42,9 +44,9 @@ class Family(eqx.Module):
 
     A subclass names its `parameters`, where they and the response may lie, and writes four formulas,
     `_log_density(y, *parameters)`, `_information(*parameters)`, `_sample(key, *parameters)` and
-    `_log_cdf(y, *parameters)`. These get floating-point numbers of one dtype and need not care what lies outside:
-    here such a response has log-density $-\infty$, and a parameter outside its domain makes all NaN, never a
-    plausible number.
+    `_log_cdf(y, *parameters)`; a fifth, `_log_survival(y, *parameters)`, keeps the digits of the upper tail. These
+    get floating-point numbers of one dtype and need not care what lies outside: here such a response has
+    log-density $-\infty$, and a parameter outside its domain makes all NaN, never a plausible number.
 
     Example:
         The methods take the response first, then the parameters in their order:
@@ -131,10 +133,30 @@ class Family(eqx.Module):
         Returns:
             In nats; NaN where a parameter lies outside its domain.
         """
+        return self._tail(self._log_cdf, -jnp.inf, 0.0, y, parameters)
+
+    def log_survival(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
+        """The logarithm of the survival function, the chance of a response above `y`.
+
+        That is the logarithm of one less the distribution function, with its digits where little is left.
+
+        Args:
+            y: the response.
+            parameters: numbers in the order of `parameters`.
+
+        Returns:
+            In nats; NaN where a parameter lies outside its domain.
+        """
+        return self._tail(self._log_survival, 0.0, -jnp.inf, y, parameters)
+
+    def _tail(
+        self, formula: Callable[..., Array], below: float, above: float, y: ArrayLike, parameters: tuple[Any, ...]
+    ) -> Array:
+        """A formula inside the support, and what it is outside."""
         y, *p = self._floats(parameters, y)
         y = jnp.floor(y) if self.support.whole else y
-        below = y < self.support.low if self.support.closed else y <= self.support.low
-        value = jnp.where(below, -jnp.inf, jnp.where(y >= self.support.high, 0, self._log_cdf(y, *p)))
+        under = y < self.support.low if self.support.closed else y <= self.support.low
+        value = jnp.where(under, below, jnp.where(y >= self.support.high, above, formula(y, *p)))
         return jnp.where(self._valid(p), value, jnp.nan)
 
     def _floats(self, parameters: tuple[ArrayLike, ...], *y: ArrayLike) -> list[Array]:
@@ -158,6 +180,9 @@ class Family(eqx.Module):
 
     @abc.abstractmethod
     def _log_cdf(self, *args: Any, **kwargs: Any) -> Array: ...
+
+    def _log_survival(self, *args: Any, **kwargs: Any) -> Array:
+        return log_rest(self._log_cdf(*args, **kwargs))
 
 
 def column(obs: Any, which: Any, argument: str) -> Any:

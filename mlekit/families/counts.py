@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import betainc, gammaincc
+from jax.scipy.special import betainc, gammainc, gammaincc
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from ..special import betaln
 from .base import COUNT, NONNEGATIVE, REAL, YES_OR_NO, Family, column
-from .numerics import LOG_TAU, deviance, stirling
+from .numerics import LOG_TAU, deviance, log_probability, stirling
 
 
 class Poisson(Family):
@@ -43,7 +43,10 @@ class Poisson(Family):
         return jax.random.poisson(key, rate).astype(rate.dtype)
 
     def _log_cdf(self, y: Array, rate: Array) -> Array:
-        return jnp.log(gammaincc(y + 1, rate))
+        return log_probability(gammaincc(y + 1, rate))
+
+    def _log_survival(self, y: Array, rate: Array) -> Array:
+        return log_probability(gammainc(y + 1, rate))
 
 
 class Bernoulli(Family):
@@ -72,6 +75,9 @@ class Bernoulli(Family):
 
     def _log_cdf(self, y: Array, logit: Array) -> Array:
         return -jax.nn.softplus(logit)
+
+    def _log_survival(self, y: Array, logit: Array) -> Array:
+        return -jax.nn.softplus(-logit)
 
 
 class Binomial(Family):
@@ -134,4 +140,9 @@ class Binomial(Family):
     def _log_cdf(self, y: Array, logit: Array) -> Array:
         n = self._n(logit)
         some = jnp.where(y < n, y, 0)
-        return jnp.where(y >= n, 0, jnp.log(betainc(n - some, some + 1, jax.nn.sigmoid(-logit))))
+        return jnp.where(y >= n, 0, log_probability(betainc(n - some, some + 1, jax.nn.sigmoid(-logit))))
+
+    def _log_survival(self, y: Array, logit: Array) -> Array:
+        n = self._n(logit)
+        some = jnp.where(y < n, y, 0)
+        return jnp.where(y >= n, -jnp.inf, log_probability(betainc(some + 1, n - some, jax.nn.sigmoid(logit))))

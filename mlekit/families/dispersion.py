@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import betainc, gammaincc
+from jax.scipy.special import betainc, gammainc, gammaincc
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..special import gammaln_difference
+from ..special.base import horner
 from .base import COUNT, NONNEGATIVE, Family
-from .numerics import LARGE, LOG_TAU, STIRLING, bend, deviance, horner, slope, stirling
+from .numerics import LARGE, LOG_TAU, STIRLING, bend, deviance, log_probability, slope, stirling
 
 NODES = 80  #: of the quadrature in `_dispersion_information`
 WIDEST = 1e12  #: what `NODES` suffice for
@@ -58,13 +59,25 @@ class NegativeBinomial(Family):
         return jax.random.poisson(second, mean * jnp.exp(log_rate)).astype(mean.dtype)
 
     def _log_cdf(self, y: Array, mean: Array, dispersion: Array) -> Array:
-        # Where betainc runs out of digits, the Poisson and the first two powers of the dispersion.
+        close, size, change = self._from_poisson(y, mean, dispersion)
+        near, odds = gammaincc(y + 1, mean) - change, dispersion * mean
+        return log_probability(jnp.where(close, jnp.maximum(near, 0), betainc(size, y + 1, 1 / (1 + odds))))
+
+    def _log_survival(self, y: Array, mean: Array, dispersion: Array) -> Array:
+        close, size, change = self._from_poisson(y, mean, dispersion)
+        near, odds = gammainc(y + 1, mean) + change, dispersion * mean
+        return log_probability(jnp.where(close, jnp.maximum(near, 0), betainc(y + 1, size, odds / (1 + odds))))
+
+    def _from_poisson(self, y: Array, mean: Array, dispersion: Array) -> tuple[Array, Array, Array]:
+        """Where betainc runs out of digits, its first argument elsewhere, and how much of the Poisson moves up.
+
+        In the first two powers of the dispersion.
+        """
         close = (dispersion * mean) ** 3 * dispersion < 8 * jnp.finfo(mean.dtype).eps
-        size = 1 / jnp.where(close, 1, dispersion)
         d, a = y - mean, jnp.where(close, dispersion, 0)
         bracket = d / 2 + a * ((d**2 - y) / 3 + (d**3 - 3 * d * y + 2 * y) / 8)
-        near = gammaincc(y + 1, mean) - jnp.exp(_log_density(y, mean, jnp.zeros_like(mean))) * a * mean * bracket
-        return jnp.log(jnp.where(close, jnp.maximum(near, 0), betainc(size, y + 1, 1 / (1 + dispersion * mean))))
+        change = jnp.exp(_log_density(y, mean, jnp.zeros_like(mean))) * a * mean * bracket
+        return close, 1 / jnp.where(close, 1, dispersion), change
 
 
 @jax.custom_jvp

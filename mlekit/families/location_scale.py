@@ -7,18 +7,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import betainc, log_ndtr
+from jax.scipy.special import betainc
 from jaxtyping import Array, PRNGKeyArray
 
-from ..special import trigamma
+from ..special import log_ndtr, trigamma
+from ..special.base import horner
 from .base import POSITIVE, REAL, Family
-from .numerics import LOG_TAU, NDTR, bend, horner, slope, stirling
+from .numerics import LOG_TAU, bend, log_probability, slope, stirling
 
 #: Of the series of (ψ'(ν/2) - ψ'((ν+1)/2)) / 4 in 1/ν, from the fifth power on in steps of two.
 ALTERNATING = (-1 / 2, 3 / 2, -17 / 2, 155 / 2, -2073 / 2, 38227 / 2, -929569 / 2, 28820619 / 2, -1109652905 / 2)
 
 
-class Normal(Family):
+class Symmetric(Family):
+    """A family whose first parameter is a center of symmetry."""
+
+    def _log_survival(self, y: Array, location: Array, *others: Array) -> Array:
+        return self._log_cdf(-y, -location, *others)
+
+
+class Normal(Symmetric):
     r"""The normal distribution; parameters `mean` and `scale`, its standard deviation.
 
     $$\log p = -\log(\sigma\sqrt{2\pi}) - \frac{(y - \mu)^2}{2\sigma^2}, \qquad
@@ -44,10 +52,10 @@ class Normal(Family):
         return mean + scale * jax.random.normal(key, (), scale.dtype)
 
     def _log_cdf(self, y: Array, mean: Array, scale: Array) -> Array:
-        return log_ndtr((y - mean) / scale, NDTR)
+        return log_ndtr((y - mean) / scale)
 
 
-class Laplace(Family):
+class Laplace(Symmetric):
     r"""The Laplace distribution; parameters `location`, its median, and `scale`, the mean distance from there.
 
     $$\log p = -\log 2 b - \frac{|y - m|}{b}, \qquad I = \begin{pmatrix} 1/b^2 & 0 \\ 0 & 1/b^2 \end{pmatrix}$$
@@ -80,7 +88,7 @@ class Laplace(Family):
         return jnp.where(z > 0, upper, jnp.where(z > 0, 0, z) - math.log(2))
 
 
-class StudentT(Family):
+class StudentT(Symmetric):
     r"""Student's t; parameters `location`, `scale` and `degrees_of_freedom`, which need not be whole.
 
     $$\log p = \log\frac{\Gamma(\frac{\nu+1}{2})}{\Gamma(\frac{\nu}{2})\sqrt{\pi\nu}\,\sigma}
@@ -141,10 +149,10 @@ class StudentT(Family):
         w = z * jnp.sqrt(b / degrees_of_freedom * slope(z * z / degrees_of_freedom))
         w2, b2 = w * w, 1 / (48 * b * b)
         w += w * b2 * (w2 + 3 - b2 * (((4 * w2 + 33) * w2 + 240) * w2 + 855) / 10)
-        return jnp.where(far, log_ndtr(w, NDTR), jnp.where(z < 0, jnp.log(tail), jnp.log1p(-tail)))
+        return jnp.where(far, log_ndtr(w), jnp.where(z < 0, log_probability(tail), jnp.log1p(-tail)))
 
 
-class Logistic(Family):
+class Logistic(Symmetric):
     r"""The logistic distribution; parameters `location`, its mean, and `scale`, $\sqrt3/\pi$ standard deviations.
 
     $$\log p = -z - 2 \log(1 + e^{-z}) - \log s, \quad z = \frac{y - m}{s}, \qquad

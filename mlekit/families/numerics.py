@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +16,9 @@ import numpy as np
 from jaxtyping import Array
 
 from ..special import digamma, gammaln, polygamma
+from ..special.base import horner
 
 LOG_TAU = math.log(2 * math.pi)
-NDTR = 8  #: order of `log_ndtr`; at JAX's default of 3 its tail has ten digits
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)
 LARGE = 8  #: from here on these terms are exact to rounding
 POINTS, WEIGHTS = ((c / 2).tolist() for c in np.polynomial.legendre.leggauss(8) + np.array([[1.0], [0.0]]))
@@ -114,13 +113,48 @@ def trigamma_excess(x: Array) -> Array:
     return 0.5 / x**2 + _stirling(2, x)
 
 
+@jax.custom_jvp
 def log1mexp(x: Array) -> Array:
-    r"""$\log(1 - e^{-x})$ for $x \ge 0$."""
+    r"""$\log(1 - e^{-x})$ for $x \ge 0$: the logarithm of what a probability $e^{-x}$ leaves over.
+
+    In a tail the square of a probability is zero to the computer: derivatives, to every order, are products in an
+    order in which nothing overflows or vanishes on the way.
+    """
     near = x < 0.7
     small, large = jnp.where(near, x, 1), jnp.where(near, 1, x)
     return jnp.where(near, jnp.log(-jnp.expm1(-small)), jnp.log1p(-jnp.exp(-large)))
 
 
-def horner(coefficients: Iterable[float], x: Array) -> Array:
-    """A polynomial, its coefficients from the constant upwards."""
-    return functools.reduce(lambda value, c: value * x + c, reversed(tuple(coefficients)), jnp.zeros_like(x))
+@log1mexp.defjvp
+def _log1mexp_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return log1mexp(*primals), _odds(*primals) * tangents[0]
+
+
+@jax.custom_jvp
+def _odds(x: Array) -> Array:
+    r"""$e^{-x} / (1 - e^{-x})$."""
+    return 1 / jnp.expm1(x)
+
+
+@_odds.defjvp
+def _odds_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    odds = _odds(*primals)
+    return odds, -(odds * ((1 + odds) * tangents[0]))
+
+
+def log_rest(log_probability: Array) -> Array:
+    """The logarithm of one less a probability, without derivative where nothing is left."""
+    none = log_probability >= 0
+    return jnp.where(none, -jnp.inf, log1mexp(jnp.where(none, 1, -log_probability)))
+
+
+@jax.custom_jvp
+def log_probability(p: Array) -> Array:
+    """The logarithm, without derivative where it is infinite: of a probability below the smallest number."""
+    return jnp.log(p)
+
+
+@log_probability.defjvp
+def _log_probability_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (p,), none = primals, primals[0] == 0
+    return log_probability(p), jnp.where(none, 0, 1 / jnp.where(none, 1, p)) * tangents[0]

@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import betainc, gammainc, log_ndtr
+from jax.scipy.special import betainc, gammainc, gammaincc
 from jaxtyping import Array, PRNGKeyArray
 
+from ..special import log_ndtr
 from .base import NONNEGATIVE, POSITIVE, REAL, SHARE, Family
-from .numerics import LOG_TAU, NDTR, deviance, log1mexp, stirling, trigamma_excess
+from .numerics import LOG_TAU, deviance, log1mexp, log_probability, stirling, trigamma_excess
 
 
 class LogNormal(Family):
@@ -45,7 +46,10 @@ class LogNormal(Family):
         return jnp.exp(mean_of_log + scale * jax.random.normal(key, (), scale.dtype))
 
     def _log_cdf(self, y: Array, mean_of_log: Array, scale: Array) -> Array:
-        return log_ndtr((jnp.log(y) - mean_of_log) / scale, NDTR)
+        return log_ndtr((jnp.log(y) - mean_of_log) / scale)
+
+    def _log_survival(self, y: Array, mean_of_log: Array, scale: Array) -> Array:
+        return log_ndtr((mean_of_log - jnp.log(y)) / scale)
 
 
 class Exponential(Family):
@@ -74,6 +78,9 @@ class Exponential(Family):
 
     def _log_cdf(self, y: Array, mean: Array) -> Array:
         return log1mexp(y / mean)
+
+    def _log_survival(self, y: Array, mean: Array) -> Array:
+        return -y / mean
 
 
 class Gamma(Family):
@@ -106,7 +113,10 @@ class Gamma(Family):
         return jnp.exp(jax.random.loggamma(key, shape, (), shape.dtype) + jnp.log(mean) - jnp.log(shape))
 
     def _log_cdf(self, y: Array, mean: Array, shape: Array) -> Array:
-        return jnp.log(gammainc(shape, shape * (y / mean)))
+        return log_probability(gammainc(shape, shape * (y / mean)))
+
+    def _log_survival(self, y: Array, mean: Array, shape: Array) -> Array:
+        return log_probability(gammaincc(shape, shape * (y / mean)))
 
 
 class Weibull(Family):
@@ -141,7 +151,10 @@ class Weibull(Family):
         return scale * jax.random.exponential(key, (), scale.dtype) ** (1 / shape)
 
     def _log_cdf(self, y: Array, scale: Array, shape: Array) -> Array:
-        return log1mexp(jnp.exp(shape * (jnp.log(y) - jnp.log(scale))))
+        return log1mexp(-self._log_survival(y, scale, shape))
+
+    def _log_survival(self, y: Array, scale: Array, shape: Array) -> Array:
+        return -jnp.exp(shape * (jnp.log(y) - jnp.log(scale)))
 
 
 class InverseGaussian(Family):
@@ -178,9 +191,18 @@ class InverseGaussian(Family):
         return mean * jnp.where(first, small, 1 / small)
 
     def _log_cdf(self, y: Array, mean: Array, shape: Array) -> Array:
+        z, mirrored, weight = self._terms(y, mean, shape)
+        return jnp.logaddexp(log_ndtr(z), weight + log_ndtr(mirrored))
+
+    def _log_survival(self, y: Array, mean: Array, shape: Array) -> Array:
+        z, mirrored, weight = self._terms(y, mean, shape)
+        larger = log_ndtr(-z)
+        return larger + log1mexp(larger - weight - log_ndtr(mirrored))
+
+    def _terms(self, y: Array, mean: Array, shape: Array) -> tuple[Array, Array, Array]:
+        """Two arguments of the normal distribution function, and the logarithm of the weight of the second."""
         root = jnp.sqrt(shape / y)
-        z, mirrored = (y - mean) / mean, (y + mean) / mean
-        return jnp.logaddexp(log_ndtr(root * z, NDTR), 2 * shape / mean + log_ndtr(-root * mirrored, NDTR))
+        return root * ((y - mean) / mean), -root * ((y + mean) / mean), 2 * shape / mean
 
 
 class Beta(Family):
@@ -227,4 +249,7 @@ class Beta(Family):
         return jax.random.beta(key, mean * precision, (1 - mean) * precision, (), mean.dtype)
 
     def _log_cdf(self, y: Array, mean: Array, precision: Array) -> Array:
-        return jnp.log(betainc(mean * precision, (1 - mean) * precision, y))
+        return log_probability(betainc(mean * precision, (1 - mean) * precision, y))
+
+    def _log_survival(self, y: Array, mean: Array, precision: Array) -> Array:
+        return log_probability(betainc((1 - mean) * precision, mean * precision, 1 - y))

@@ -20,7 +20,7 @@ from .each import evaluate, index
 from .hypothesis import HypothesisTest
 from .refit import leaves_at, refit, shared_collection, shared_parameters
 from .resample import again, drawn
-from .residuals import log_cdfs
+from .residuals import log_tails
 from .simulate import need_simulator
 
 if TYPE_CHECKING:
@@ -137,20 +137,20 @@ class _Measure(eqx.Module):
         data, counts = likelihood.aligned()
         if not isinstance(self.statistic, str):
             return jnp.asarray(self.statistic(params, data, *extra))
-        values = log_cdfs(likelihood, params)
+        below, above = log_tails(likelihood, params)
         n = likelihood.rows if counts is None else jnp.sum(counts)
-        fine = jnp.ones(values.shape, bool) if counts is None else counts > 0
-        u = jnp.sort(jnp.where(fine, jnp.exp(values), jnp.inf))
-        place = jnp.arange(u.shape[0])
+        fine = jnp.ones(below.shape, bool) if counts is None else counts > 0
+        place = jnp.arange(below.shape[0])
         here = place < n
-        u = jnp.where(here, u, 0.5)
+        # Both from the end where numbers are finer: the first of one belongs to the last of the other.
+        log_u, log_rest = (
+            jnp.where(here, jnp.sort(jnp.where(fine, tail, jnp.inf)), 0.0) for tail in (below, above)
+        )
+        u = jnp.exp(log_u)
         if self.statistic == "kolmogorov-smirnov":
             off = jnp.maximum((place + 1) / n - u, u - place / n)
             return jnp.max(jnp.where(here, off, 0.0))
         if self.statistic == "cramer-von-mises":
             off = (u - (place + 0.5) / n) ** 2
             return 1 / (12 * n) + jnp.sum(jnp.where(here, off, 0.0))
-        mirror = jnp.where(here, n - 1 - place, 0).astype(int)
-        tiny = jnp.finfo(u.dtype).tiny
-        logs = jnp.log(jnp.maximum(u, tiny)) + jnp.log(jnp.maximum(1 - u[mirror], jnp.finfo(u.dtype).epsneg))
-        return -n - jnp.sum(jnp.where(here, (2 * place + 1) * logs, 0.0)) / n
+        return -n - jnp.sum((2 * place + 1) * (log_u + log_rest)) / n

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from ..result import Fit
 
 
-def log_cdfs(likelihood: Likelihood, params: Any) -> Float[Array, " rows"]:
-    """The logarithm of the distribution function at all rows of the data set, in their order."""
-    log_cdf = likelihood.model.log_cdf
+def log_tails(likelihood: Likelihood, params: Any) -> tuple[Float[Array, " rows"], Float[Array, " rows"]]:
+    """Logarithms of the distribution function and of the survival function at all rows, in their order."""
+    log_cdf, log_survival = likelihood.model.log_cdf, likelihood.model.log_survival
     assert log_cdf is not None
+    assert log_survival is not None
     extra = () if likelihood.args is None else (likelihood.args,)
     data, _ = likelihood.aligned()
-    if likelihood.model.is_joint:
-        return log_cdf(params, data, *extra)
-    return jax.vmap(lambda obs: log_cdf(params, obs, *extra))(data)
+    tails = lambda rows: (log_cdf(params, rows, *extra), log_survival(params, rows, *extra))  # noqa: E731
+    return tails(data) if likelihood.model.is_joint else jax.vmap(tails)(data)
 
 
 def need_log_cdf(fit: Fit, who: str) -> None:
@@ -76,19 +76,20 @@ def _rows(width: int, normal: bool) -> Callable[[Objective, Any], Array]:
     def at(objective: Objective, value: tuple[Array, Array | None]) -> Array:
         free, seed = value
         likelihood, params = objective.likelihood, objective.parameters.natural(free)
-        logs = log_cdfs(likelihood, params)
+        below, above = log_tails(likelihood, params)
         if seed is not None:
             key = from_seed(seed)
             # So that what is drawn for a row does not depend on how many follow.
-            draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), dtype=logs.dtype))
-            jump = jnp.exp(likelihood.contributions(params) - logs)
+            draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), dtype=below.dtype))
+            log_jump = jnp.minimum(likelihood.contributions(params), below)
             if callable(jumps := likelihood.model.jumps):
-                jump = jnp.where(jax.vmap(jumps)(likelihood.aligned()[0]), jump, 0.0)
-            logs = logs + jnp.log1p(-draw(jnp.arange(likelihood.rows)) * jnp.minimum(jump, 1.0))
-        # Each half of the distribution is measured from its own end, where numbers are finer.
-        upper = logs > jnp.log(0.5)
-        below, above = jnp.exp(logs), -jnp.expm1(logs)
-        found = jnp.where(upper, -ndtri(above), ndtri(below)) if normal else below
+                log_jump = jnp.where(jax.vmap(jumps)(likelihood.aligned()[0]), log_jump, -jnp.inf)
+            share = draw(jnp.arange(likelihood.rows))
+            above = jnp.logaddexp(above, log_jump + jnp.log(share))
+            below = below + jnp.log1p(-share * jnp.where(log_jump == -jnp.inf, 0.0, jnp.exp(log_jump - below)))
+        found = jnp.exp(below)
+        if normal:  # each half of the distribution is measured from its own end, where numbers are finer
+            found = jnp.where(below > above, -ndtri(jnp.exp(above)), ndtri(found))
         length = likelihood.rows if likelihood.length is None else likelihood.length
         found = jnp.where(jnp.arange(likelihood.rows) < length, found, jnp.nan)
         return jnp.pad(found[:width], (0, max(0, width - likelihood.rows)), constant_values=jnp.nan)

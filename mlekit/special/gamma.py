@@ -20,6 +20,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from .base import floats, horner
+
 LAST = 6  #: the last whole number around which log Γ comes from its Taylor series; above, Stirling's is exact
 UNIT = 8.0  #: products over the recurrence are taken in this unit, which keeps them in range
 
@@ -43,7 +45,7 @@ def gammaln(x: ArrayLike) -> Float[Array, "..."]:
         >>> round(float(mle.special.gammaln(11)), 4)  # log 10!
         15.1044
     """
-    return _polygamma(-1, *_floats(x))
+    return _polygamma(-1, *floats(x))
 
 
 def digamma(x: ArrayLike) -> Float[Array, "..."]:
@@ -60,7 +62,7 @@ def digamma(x: ArrayLike) -> Float[Array, "..."]:
         >>> round(float(mle.special.digamma(1.0)), 4)  # minus Euler's constant
         -0.5772
     """
-    return _polygamma(0, *_floats(x))
+    return _polygamma(0, *floats(x))
 
 
 def trigamma(x: ArrayLike) -> Float[Array, "..."]:
@@ -77,7 +79,7 @@ def trigamma(x: ArrayLike) -> Float[Array, "..."]:
         >>> round(float(mle.special.trigamma(1.0)), 4)  # π²/6
         1.6449
     """
-    return _polygamma(1, *_floats(x))
+    return _polygamma(1, *floats(x))
 
 
 def polygamma(n: int, x: ArrayLike) -> Float[Array, "..."]:
@@ -104,7 +106,7 @@ def polygamma(n: int, x: ArrayLike) -> Float[Array, "..."]:
     """
     if operator.index(n) < 0:
         raise ValueError(f"n is the order of a derivative, 0 or more, got {n}")
-    return _polygamma(operator.index(n), *_floats(x))
+    return _polygamma(operator.index(n), *floats(x))
 
 
 def gammaln_difference(x: ArrayLike, step: ArrayLike) -> Float[Array, "..."]:
@@ -130,7 +132,7 @@ def gammaln_difference(x: ArrayLike, step: ArrayLike) -> Float[Array, "..."]:
         >>> round(float(mle.special.gammaln_difference(1e6, 3)), 3)  # log of 10⁶ (10⁶ + 1) (10⁶ + 2)
         41.447
     """
-    return _difference(-1, *_floats(x, step))
+    return _difference(-1, *floats(x, step))
 
 
 def betaln(a: ArrayLike, b: ArrayLike) -> Float[Array, "..."]:
@@ -150,17 +152,10 @@ def betaln(a: ArrayLike, b: ArrayLike) -> Float[Array, "..."]:
         >>> round(float(mle.special.betaln(2.0, 3.0)), 4)  # -log 12
         -2.4849
     """
-    a, b = _floats(a, b)
+    a, b = floats(a, b)
     # Not minimum and maximum, whose second derivatives are wrong where a = b.
     small, large = jnp.where(a < b, a, b), jnp.where(a < b, b, a)
     return gammaln(small) - gammaln_difference(large, small)
-
-
-def _floats(*arguments: ArrayLike) -> tuple[Array, ...]:
-    dtype = jnp.result_type(*arguments, 0.0)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"gamma functions here take real numbers, got {dtype}")
-    return tuple(jnp.asarray(argument, dtype) for argument in arguments)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -183,9 +178,9 @@ def _gammaln(x: Array) -> Array:
     for k in range(1, LAST - 1):
         factors *= jnp.where(nearest > k + 1, x - k, 1)
     logarithm, inverse = jnp.log(jnp.where(large, x, factors)), 1 / x
-    taylor = jnp.where(nearest < 2, -logarithm, logarithm) + offset * _horner(_taylor(), offset)
+    taylor = jnp.where(nearest < 2, -logarithm, logarithm) + offset * horner(_taylor(), offset)
     stirling = (x - 0.5) * (logarithm - 1) + 0.5 * math.log(2 * math.pi / math.e)
-    return jnp.where(large, stirling + inverse * _horner(_asymptotic(-1), inverse * inverse), taylor)
+    return jnp.where(large, stirling + inverse * horner(_asymptotic(-1), inverse * inverse), taylor)
 
 
 def _lifted_series(n: int, x: Array) -> Array:
@@ -193,7 +188,7 @@ def _lifted_series(n: int, x: Array) -> Array:
     lift = x < shift
     z, safe = jnp.where(lift, x + shift, x), jnp.where(lift, x, 1)
     inverse = 1 / z
-    series = inverse * (0.5 * factorial + inverse * _horner(_asymptotic(n), inverse * inverse))
+    series = inverse * (0.5 * factorial + inverse * horner(_asymptotic(n), inverse * inverse))
     series = (series + factorial / n) * inverse**n if n > 0 else series - jnp.log(z)
     above, below = jnp.zeros_like(x), jnp.ones_like(x)
     for k in range(1, shift):  # one fraction for all terms but the first, which may be huge
@@ -254,10 +249,6 @@ def _difference_jvp(n: int, primals: tuple[Array, Array], tangents: tuple[Any, A
 def _quotient(n: int, a: Array, b: Array) -> Array:
     """The divided difference of the power `n`: `(aⁿ - bⁿ) / (a - b)`."""
     return functools.reduce(lambda total, k: total * a + b**k, range(1, n), jnp.ones_like(a))
-
-
-def _horner(coefficients: tuple[float, ...], w: Any) -> Any:
-    return functools.reduce(lambda value, coefficient: value * w + coefficient, reversed(coefficients))
 
 
 def _divided_difference(coefficients: tuple[float, ...], w: Any, v: Any) -> tuple[Any, Any]:

@@ -1,0 +1,6 @@
+"""Special functions of likelihoods, with derivatives that keep their digits, to every order."""
+
+from .gamma import betaln, digamma, gammaln, gammaln_difference, polygamma, trigamma
+from .normal import log_ndtr
+
+__all__ = ["betaln", "digamma", "gammaln", "gammaln_difference", "log_ndtr", "polygamma", "trigamma"]

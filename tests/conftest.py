@@ -22,6 +22,8 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+# Where an operation was written is noted with every frame below it, and a test stands on many.
+jax.config.update("jax_traceback_in_locations_limit", 1)
 # Traces make millions of objects that live for long, and looking through all of them for garbage finds little.
 gc.set_threshold(100_000, 20, 50)
 

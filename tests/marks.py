@@ -8,6 +8,6 @@ from typing import Any
 import pytest
 
 
-def mostly_slow(names: Iterable[str], *quick: str) -> list[Any]:
+def mostly_slow(names: Iterable[Any], *quick: Any) -> list[Any]:
     """The parameters of a test, of which only these run in `make test`; the others take `make test-all`."""
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]

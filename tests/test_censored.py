@@ -22,6 +22,8 @@ from jax.scipy.special import gammaln, logsumexp
 import mlekit as mle
 from mlekit.families.numerics import log1mexp
 
+from .marks import mostly_slow
+
 INF = np.inf
 
 # --- models -------------------------------------------------------------------------------------------------
@@ -262,6 +264,17 @@ CASES = {
         lambda scale, shape, place: (shape, place, scale), {"loc": 100, "scale": 100}, start=(1,), search=4e-4,
     ),
 }  # fmt: skip
+QUICK: tuple[str, ...] = (
+    "beta",
+    "cauchy, mixed",
+    "gamma",
+    "gumbel",
+    "frechet",
+    "logistic",
+    "log-normal",
+    "non-central t",
+)
+QUICK += ("normal", "weibull", "weibull, mirrored", "weibull, placed")
 
 
 def printed(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -288,7 +301,7 @@ def minimise(function: Any, start: Any, args: Any = (), disp: Any = 0) -> Any:
     return scipy.optimize.fmin(function, start, args=args, disp=0, xtol=1e-12, ftol=1e-12)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_slow(CASES, *QUICK))
 def test_published(name: str) -> None:
     case = CASES[name]
     fit = mle.fit(case.model, case.init, case.data, constraints=case.constraints)

@@ -19,6 +19,7 @@ import statsmodels.api as sm
 
 import mlekit as mle
 
+from .marks import mostly_slow
 from .models import RULES, START, least_squares, line, line_data
 
 FAMILIES = mle.families
@@ -206,7 +207,7 @@ PREDICTORS = {
 }
 
 
-@pytest.mark.parametrize("name", list(PREDICTORS))
+@pytest.mark.parametrize("name", mostly_slow(PREDICTORS, "normal", "poisson", "negative_binomial"))
 def test_expected_information_in_closed_form(name: str) -> None:
     """With frequency weights, one of which is zero."""
     rng = np.random.default_rng(5)
@@ -393,7 +394,7 @@ def grouped() -> mle.Fit:
     return mle.fit_batch(line, START, mle.group_by(table, "number"), constraints=RULES)
 
 
-@pytest.mark.parametrize("case", ["sandwich", "two ways", "hac"])
+@pytest.mark.parametrize("case", mostly_slow(["sandwich", "two ways", "hac"], "sandwich", "hac"))
 def test_ragged_sets_and_groups(case: str, ragged: mle.Fit, grouped: mle.Fit) -> None:
     options, data = CASES[case], ragged_data()
     wanted = []
@@ -473,6 +474,7 @@ def test_simulation_ignores_rows_without_weight(weighted_and_repeated: tuple[mle
     assert np.all(np.abs(np.asarray(found.information) - exact) < 4.5 * np.asarray(found.information_error))
 
 
+@pytest.mark.slow
 def test_weights_of_groups() -> None:
     data = ragged_data()
     weights = np.random.default_rng(1).integers(1, 4, (3, 25))
@@ -645,6 +647,7 @@ def test_float32_stays_float32(fit: mle.Fit) -> None:
         np.testing.assert_allclose(found, fit.covariance(**options), rtol=2e-3, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_long_labels_without_x64() -> None:
     """Labels that differ in their upper half alone are different clusters, though JAX then has 32 bits."""
     x = np.array([1.0, 1.5, 2.0, 2.5, 6.0, 6.1], np.float32)

@@ -47,7 +47,7 @@ def density(rate: Any) -> Any:
     [
         (density(rate_of_numbers), NUMBERS, True),
         (density(rate_of_an_array), ARRAY, False),
-        (mle.regression(rate_of_numbers, mle.families.poisson), NUMBERS, True),
+        pytest.param(mle.regression(rate_of_numbers, mle.families.poisson), NUMBERS, True, marks=pytest.mark.slow),
         (mle.regression(rate_of_an_array, mle.families.poisson), ARRAY, False),
     ],
     ids=["numbers", "array", "regression of numbers", "regression of an array"],

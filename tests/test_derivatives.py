@@ -181,6 +181,7 @@ POINTS = {
     mapped: (Y, 0.1),
 }
 SLOW = (
+    weighted_line,
     many_starts,
     joint_batch,
     closed_over,

@@ -41,6 +41,7 @@ def test_influence_of_the_normal_line(fit: mle.Fit) -> None:
     np.testing.assert_allclose(found["sigma"], wanted, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_influence_against_refits(fit: mle.Fit) -> None:
     """Each observation left out, and each weighed a little more and a little less: 90 fits in one batch."""
     weights = np.ones((3 * N, N))

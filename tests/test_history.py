@@ -15,6 +15,8 @@ from jax.scipy.stats import gamma
 
 import mlekit as mle
 
+from .marks import mostly_slow
+
 X = np.random.default_rng(1).gamma(2.0, 3.0, size=80)
 START = {"shape": 1.0, "scale": 1.0}
 RULES = dict.fromkeys(START, mle.positive)
@@ -32,7 +34,7 @@ def fitted(solver: str, history: bool) -> mle.Fit:
     return mle.fit(log_density, START, X, constraints=RULES, solver=SOLVERS[solver], history=history)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", mostly_slow(SOLVERS, "newton", "adam"))
 def test_path_leads_from_start_to_maximum(solver: str) -> None:
     fit, plain = fitted(solver, True), fitted(solver, False)
     assert (fit.status, fit.steps) == (plain.status, plain.steps)

@@ -15,6 +15,7 @@ from jax.scipy.stats import cauchy, norm
 
 import mlekit as mle
 
+from .marks import mostly_slow
 from .models import RULES, START, line, line_data
 
 FAMILIES = mle.families
@@ -306,7 +307,7 @@ def test_white_for_the_normal() -> None:
     np.testing.assert_allclose(test.statistic, 80 * mean @ np.linalg.solve(left.T @ left / 80, mean), rtol=1e-7)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", mostly_slow([False, True], False))
 def test_white_for_counts(weighted: bool, full: mle.Fit) -> None:
     """A weight repeats a row."""
     weights = np.arange(N) % 3 if weighted else np.ones(N, int)
@@ -376,6 +377,7 @@ def test_p_values_of_fit() -> None:
     assert repr(wrong).endswith("p = 0.0100 (parametric bootstrap)")
 
 
+@pytest.mark.slow
 def test_a_statistic_of_ones_own() -> None:
     """Twice the largest wait over the mean; and no distribution function is needed."""
     model = mle.Model(

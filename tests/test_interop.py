@@ -29,6 +29,7 @@ from numpyro.distributions import transforms
 
 import mlekit as mle
 
+from .marks import mostly_slow
 from .models import RULES, START, Counted, least_squares, line, line_data, logistic
 
 with warnings.catch_warnings():
@@ -138,10 +139,10 @@ BIJECTORS: list[tuple[str, Callable[[], Any]]] = [
     ("unit", distreqx.bijectors.Sigmoid),
     ("simplex", tfb.SoftmaxCentered),
     ("ordered", transforms.OrderedTransform),
-    # TFP's shift of the diagonal is in float32.
-    ("covariance", lambda: tfb.Chain([tfb.CholeskyOuterProduct(), tfb.FillScaleTriL(diag_shift=None)])),
 ]
 MORE_BIJECTORS: list[tuple[str, Callable[[], Any]]] = [
+    # TFP's shift of the diagonal is in float32.
+    ("covariance", lambda: tfb.Chain([tfb.CholeskyOuterProduct(), tfb.FillScaleTriL(diag_shift=None)])),
     ("positive", lambda: tfb.Chain([tfb.Scale(jnp.asarray(2.0)), tfb.Softplus()])),
     (
         "positive",
@@ -304,7 +305,7 @@ def wide_fit() -> mle.Fit:
     return mle.fit(wide_line, {**START, "twin": 1.0, "unit": 1.0}, DATA, constraints=rules)
 
 
-@pytest.mark.parametrize("model", ["wide line", "simplex"])
+@pytest.mark.parametrize("model", mostly_slow(["wide line", "simplex"], "simplex"))
 def test_draws_have_the_covariance_of_the_free_vector(model: str) -> None:
     fit = wide_fit() if model == "wide line" else with_own("simplex")[0]
     n = 20_000
@@ -437,7 +438,7 @@ MINIMISERS: dict[str, Callable[[], Any]] = {
 every_minimiser = pytest.mark.parametrize("name", MINIMISERS)
 
 
-@every_minimiser
+@pytest.mark.parametrize("name", mostly_slow(MINIMISERS, "BFGS", "NelderMead", "OptaxMinimiser"))
 def test_minimisers_find_the_closed_form_and_are_compiled_once(name: str) -> None:
     density = Counted(line)
     fit = mle.fit(density, START, DATA, constraints=RULES, solver=MINIMISERS[name]())

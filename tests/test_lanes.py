@@ -24,6 +24,7 @@ from mlekit.collection import from_groups, power_of_two, round_up
 from mlekit.model import as_model
 from mlekit.pieces import accounting
 
+from .marks import mostly_slow
 from .models import RULES, START, least_squares, line, line_data
 
 RNG = np.random.default_rng(7)
@@ -166,6 +167,7 @@ def test_a_long_data_set_costs_its_own_lane() -> None:
     assert account.rows < 0.1 * 8 * 250 * steps.sum()
 
 
+@pytest.mark.slow
 def test_sets_far_shorter_than_their_padding() -> None:
     """A piece has room for a block of rows, however few rows there are in all."""
     data = line_data(60, 1)
@@ -415,6 +417,7 @@ def test_a_sample_may_mislead_but_never_decides(monkeypatch: pytest.MonkeyPatch)
         assert float(one.certificate.decrement) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_large_data_set_without_a_maximum() -> None:
     rows = np.linspace(-1, 1, 120_000)
     separated = mle.fit(
@@ -431,7 +434,7 @@ def test_a_large_data_set_without_a_maximum() -> None:
     np.testing.assert_allclose(fit.params, np.log(rare.mean() / (1 - rare.mean())), rtol=1e-10)
 
 
-@pytest.mark.parametrize("solver", [None, mle.Scoring(), mle.BFGS()], ids=str)
+@pytest.mark.parametrize("solver", mostly_slow([None, mle.Scoring(), mle.BFGS()], None), ids=str)
 def test_a_large_data_set_in_few_steps(solver: Any) -> None:
     """Wherever the steps end, what is reported was seen on all rows."""
     data = line_data(120_000)
@@ -482,6 +485,7 @@ def test_a_regression_keeps_the_precision_of_its_start() -> None:
         np.testing.assert_allclose(fits.params["b"], exact.params["b"], rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_finished_fit_inside_jit() -> None:
     """What was fitted outside is known to no trace, and gives the same inside one."""
     data = line_data(30, 5, seed=1)

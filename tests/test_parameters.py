@@ -15,6 +15,7 @@ from jax.scipy.stats import multivariate_normal, norm
 import mlekit as mle
 from mlekit.start import parameters_like
 
+from .marks import mostly_slow
 from .models import RULES, START, least_squares, line, line_data
 
 DATA = line_data()
@@ -175,7 +176,7 @@ def test_a_simplex_is_the_shares() -> None:
     assert np.all((low > 0) & (high < 1) & (low < shares) & (shares < high))
 
 
-@pytest.mark.parametrize("library", ["distreqx", "numpyro"])
+@pytest.mark.parametrize("library", mostly_slow(["distreqx", "numpyro"], "distreqx"))
 def test_foreign_bijectors(library: str) -> None:
     if library == "distreqx":
         import distreqx.bijectors as bijectors

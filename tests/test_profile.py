@@ -119,6 +119,7 @@ def test_float32_keeps_what_it_can() -> None:
     np.testing.assert_allclose(found["sd"], sd_interval(X[0]), rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_joint_model() -> None:
     """An autoregression with known noise, given its first value, is a least-squares line through the origin."""
     x = np.cumsum(RNG.normal(size=30))

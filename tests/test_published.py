@@ -361,7 +361,7 @@ def truncated_negative_binomial(params, obs):
     return log_negative_binomial(obs["y"], eta, log_alpha) - jnp.log1p(-below)
 
 
-@pytest.mark.parametrize("model", ["poisson", "negbin"])
+@pytest.mark.parametrize("model", mostly_slow(["poisson", "negbin"], "poisson"))
 def test_truncated_counts(model):
     """Stata's tpoisson and tnbreg, truncated at 0 and at 1; a weight of 0 leaves a person out.
 
@@ -595,7 +595,7 @@ POSITIVE: dict[str, tuple[mle.Model, Callable[[], Any], float, float]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", POSITIVE)
+@pytest.mark.parametrize("name", mostly_slow(POSITIVE, "gamma, inverse", "inverse Gaussian, log"))
 def test_generalised_linear_models(name):
     """R's glm: errors of the expected information, times a dispersion by Pearson's residuals.
 

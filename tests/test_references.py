@@ -407,7 +407,7 @@ def test_aic_and_bic_of_statsmodels(name):
 # --- other covariances --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["logit", "poisson"])
+@pytest.mark.parametrize("family", mostly_slow(["logit", "poisson"], "logit"))
 def test_sandwich_equals_statsmodels(family):
     data, subject = epil()
     if family == "logit":
@@ -485,7 +485,7 @@ def standardised() -> dict[str, np.ndarray]:
     return {"x": x, "y": data["y"]}
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", mostly_slow(SOLVERS, "newton", "scoring", "bfgs", "lbfgs", "adam"))
 def test_every_solver_finds_the_same_maximum(name):
     fit, wanted = mle.fit(logistic, flat(4), standardised(), solver=SOLVERS[name]), solvers_reference()
     assert fit.status == mle.Status.converged, fit.message
@@ -561,7 +561,7 @@ def same_fits(batch: mle.Fit, singles: list[mle.Fit], rtol: float = 1e-9) -> Non
     np.testing.assert_array_equal(batch.n_obs, [one.n_obs for one in singles])
 
 
-@pytest.mark.parametrize("form", ["groups", "rectangle", "few lanes"])
+@pytest.mark.parametrize("form", mostly_slow(["groups", "rectangle", "few lanes"], "groups", "rectangle"))
 def test_batch_equals_single_fits(form):
     groups, _ = classes()
     singles = one_by_one(False)
@@ -613,7 +613,7 @@ def test_batch_of_all_school_classes_equals_least_squares():
 # --- float32 ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["logistic", "poisson"])
+@pytest.mark.parametrize("name", mostly_slow(["logistic", "poisson"], "poisson"))
 def test_float32_stays_float32_and_agrees(name):
     log_density, init, data, _, _ = CASES[name]
     small = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), (init, data()))

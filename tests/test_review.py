@@ -14,6 +14,7 @@ from jax.scipy.stats import norm
 
 import mlekit as mle
 
+from .marks import mostly_slow
 from .models import RULES, START, least_squares, line, line_data
 
 Y = np.random.default_rng(0).normal(2.0, 3.0, size=(6, 20))
@@ -70,7 +71,7 @@ def test_networks_in_a_batch() -> None:
         assert fits.covariance().shape == (3, 2, 2)
 
 
-@pytest.mark.parametrize("n_sets", [1, 3, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_sets", mostly_slow([1, 3, 5], 3))
 def test_scalar_joint_models_in_a_batch(n_sets: int) -> None:
     whole = mle.joint(lambda params, x: jnp.sum(norm.logpdf(x, params["mu"], params["s"])))
     fits = mle.fit_batch(whole, PLAIN, Y[:n_sets], constraints=POSITIVE)

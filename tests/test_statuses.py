@@ -23,6 +23,8 @@ from jax.scipy.stats import norm, t
 
 import mlekit as mle
 
+from .marks import mostly_slow
+
 S = mle.Status
 N = 40
 POSITIVE = {"alpha": mle.positive, "df": mle.positive, "sigma": mle.positive}
@@ -351,7 +353,7 @@ def existing(x: np.ndarray, y: np.ndarray, model: str) -> str:
     return {(0, 0): "yes", (1, 0): "flat", (0, 1): "infinite", (1, 1): "both"}[flat, away]
 
 
-@pytest.mark.parametrize("model", ["logistic", "poisson"])
+@pytest.mark.parametrize("model", mostly_slow(["logistic", "poisson"], "logistic"))
 def test_converged_if_and_only_if_a_maximum_exists(model):
     """400 data sets of 1 to 12 rows on a small grid: separated, tied, constant and singular ones abound."""
     rng = np.random.default_rng(7)

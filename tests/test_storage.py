@@ -18,6 +18,8 @@ from jax.scipy.stats import norm
 
 import mlekit as mle
 
+from .marks import mostly_slow
+
 RNG = np.random.default_rng(0)
 TABLE = {
     "place": np.repeat(["b", "a", "c"], [30, 40, 25]),
@@ -82,7 +84,7 @@ def pair(name: str) -> tuple[mle.Fit, mle.Fit]:
     return FITS[name]()
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", mostly_slow(FITS, "single", "starts_and_history", "groups", "failures", "module"))
 def test_what_was_saved_comes_back(name: str, tmp_path: Path) -> None:
     fit, similar = pair(name)
     fit.save(tmp_path / "it")

@@ -177,14 +177,9 @@ def test_derivatives_of_truncated(which: str) -> None:
         return np.array([of_window(at, *ends) for ends in zip(low, y, high)])
 
     assert_smooth(model.log_cdf, params, obs, distribution)
-    if "functions" in which:
-        return
-
-    def survival(params: Any) -> np.ndarray:
-        at = st.norm(*params)
-        return np.array([of_rest(at, *ends) for ends in zip(low, y, high)])
-
-    assert_smooth(model.log_survival, params, obs, survival)
+    if "functions" not in which:
+        rest = [of_rest(st.norm(*params), *ends) for ends in zip(low, y, high)]
+        np.testing.assert_allclose(by_row(model.log_survival, params, obs), rest, rtol=1e-12)
 
 
 def test_derivatives_of_mixtures() -> None:
@@ -680,17 +675,20 @@ def test_both_tails_of_densities_made_of_others() -> None:
     np.testing.assert_allclose(below, 1.0, rtol=1e-14)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_start_far_below_what_was_cut_off(dtype: Any) -> None:
+def test_a_start_far_below_what_was_cut_off() -> None:
     """Where the chance of all that was seen is zero to the computer, but its logarithm leads to the maximum."""
-    y = np.array([90.0, 95.0, 97.0, 99.0, 100.0, 100.0, 100.0], dtype)
+    y = np.array([90.0, 95.0, 97.0, 99.0, 100.0, 100.0, 100.0])
     model = mle.censored(normal, upper=lambda obs: jnp.where(obs["y"] < 100, obs["y"], jnp.inf))
-    placed, zero, one = (None, mle.positive), dtype(0), dtype(1)
-    fit = mle.fit(model, (zero, one), {"y": y}, constraints=placed)
-    near = mle.fit(model, (97.0, 5.0), {"y": y.astype(float)}, constraints=placed)
-    assert fit.converged
-    assert near.converged
-    np.testing.assert_allclose(fit.params, near.params, rtol=1e-3 if dtype == np.float32 else 1e-8)
+
+    def fit(start: tuple[float, float], dtype: Any) -> Any:
+        init = tuple(dtype(number) for number in start)
+        found = mle.fit(model, init, {"y": y.astype(dtype)}, constraints=(None, mle.positive))
+        assert found.converged
+        return found.params
+
+    near = fit((97.0, 5.0), np.float64)
+    np.testing.assert_allclose(fit((0.0, 1.0), np.float64), near, rtol=1e-8)
+    np.testing.assert_allclose(fit((0.0, 1.0), np.float32), near, rtol=1e-3)
 
 
 def test_another_distribution_function_stands_in() -> None:

@@ -150,6 +150,7 @@ def test_derivatives_of_errors() -> None:
     assert_derivatives(errors, Y, WEIGHTS, 0.1)
 
 
+@pytest.mark.slow
 def test_derivatives_of_profile_intervals() -> None:
     def ends(bend: Any) -> Any:
         return jnp.stack(jax.tree.leaves(single(Y[0], WEIGHTS[0], bend).intervals(method="profile")))
@@ -359,6 +360,7 @@ def test_one_failure_spoils_no_other() -> None:
     np.testing.assert_allclose(gradient(0.3, alone.converged), wanted, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_weights_of_zero() -> None:
     """A row that does not count may begin to; one whose log-density is not known there has no derivative."""
     data = logistic_data(40)
@@ -381,6 +383,7 @@ def test_weights_of_zero() -> None:
     assert np.all(np.isfinite(jnp.delete(jax.grad(best, 1)(weights, unknown), 3, axis=0)))
 
 
+@pytest.mark.slow
 def test_certificates_and_modes_have_no_derivatives() -> None:
     def fit(bend: Any) -> Any:
         data = {"x": X[0], "y": Y[0]}
@@ -402,6 +405,7 @@ def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
     return request.param
 
 
+@pytest.mark.slow
 def test_many_parameters_without_a_hessian(many: int) -> None:
     """Conjugate gradients prove the maximum and solve for its derivatives."""
     n = 3 * many // 2

@@ -34,7 +34,7 @@ def fitted(solver: str, history: bool) -> mle.Fit:
     return mle.fit(log_density, START, X, constraints=RULES, solver=SOLVERS[solver], history=history)
 
 
-@pytest.mark.parametrize("solver", mostly_slow(SOLVERS, "newton", "adam"))
+@pytest.mark.parametrize("solver", mostly_slow(SOLVERS, "newton"))
 def test_path_leads_from_start_to_maximum(solver: str) -> None:
     fit, plain = fitted(solver, True), fitted(solver, False)
     assert (fit.status, fit.steps) == (plain.status, plain.steps)

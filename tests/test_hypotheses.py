@@ -422,6 +422,7 @@ def test_batches_are_single_tests(
         assert repr(together).endswith(f"is rejected at 5 % in {share} of 3"), name
 
 
+@pytest.mark.slow
 def test_what_did_not_converge_has_no_p_value() -> None:
     """No counts at all: their rate runs off to zero."""
     data = {**DATA, "y": DATA["y"] * np.array([[0], [1], [1]])}

@@ -183,6 +183,7 @@ def test_bijectors_of_other_packages_equal_own_constraints(name: str, bijector: 
     same(found, with_own(name)[1])
 
 
+@pytest.mark.slow
 def test_a_bijector_with_arrays_serves_a_batch() -> None:
     sets = line_data(n_sets=3)
     scaled = tfb.Chain([tfb.Scale(jnp.asarray(2.0)), tfb.Softplus()])

@@ -103,7 +103,11 @@ def test_composition_never_matters(ragged: mle.Fit) -> None:
     )
 
 
-@pytest.mark.parametrize("solver", [mle.Newton(), mle.BFGS(), optax.adam(0.1)], ids=["newton", "bfgs", "adam"])
+@pytest.mark.parametrize(
+    "solver",
+    [mle.Newton(), mle.BFGS(), pytest.param(optax.adam(0.1), marks=pytest.mark.slow)],
+    ids=["newton", "bfgs", "adam"],
+)
 def test_few_lanes_many_sets(solver: Any) -> None:
     sets = line_data(30, 23, seed=4)
     fits = mle.fit_batch(line, START, sets, constraints=RULES, solver=solver, lanes=4)
@@ -496,6 +500,7 @@ def test_a_finished_fit_inside_jit() -> None:
         np.testing.assert_allclose(inside, 2 * fit.covariance("sandwich"), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_pieces_in_threads_keep_the_precision_of_their_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads do not inherit what was chosen for one of them."""
     monkeypatch.setattr(collection_, "PIECE_SETS", 64)

@@ -212,6 +212,7 @@ def variance_interval(x: np.ndarray) -> np.ndarray:
     return np.array([crossing(profile, variance, 0.1 * variance), crossing(profile, variance, 10 * variance)])
 
 
+@pytest.mark.slow
 def test_entries_of_a_covariance(constrained: Any) -> None:
     """The profile of a variance is the likelihood of its column alone; that of the covariance, SciPy's."""
     for i in range(2):

@@ -234,7 +234,7 @@ def negative_binomial(params, obs):
 SHIPS = {"poisson": (poisson, 2e-11, 2e-11), "negbin": (negative_binomial, 2e-7, 2e-9)}
 
 
-@pytest.mark.parametrize("model", SHIPS)
+@pytest.mark.parametrize("model", mostly_slow(SHIPS, "poisson"))
 def test_counts_with_every_covariance(model):
     """Accidents of 34 kinds of ships (Stata: poisson, nbreg), robust and clustered, with and without exposure."""
     frame = pd.read_csv(FOLDER / "discrete/tests/results/ships.csv").dropna()

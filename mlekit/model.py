@@ -102,6 +102,8 @@ class Model(eqx.Module):
         log_cdf: Callable[..., Any] | None = None,
         log_survival: Callable[..., Any] | None = None,
     ) -> None:
+        # What was derived is derived anew: `dataclasses.replace` hands it in with a companion that is not its own.
+        log_cdf, log_survival = (None if isinstance(fn, Complement) else fn for fn in (log_cdf, log_survival))
         self.log_density, self.simulate = log_density, simulate
         self.log_cdf = log_cdf if log_cdf is not None or log_survival is None else Complement(log_survival)
         self.log_survival = log_survival if log_survival is not None or log_cdf is None else Complement(log_cdf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -180,6 +181,71 @@ def test_derivatives_of_truncated(which: str) -> None:
     if "functions" not in which:
         rest = [of_rest(st.norm(*params), *ends) for ends in zip(low, y, high)]
         np.testing.assert_allclose(by_row(model.log_survival, params, obs), rest, rtol=1e-12)
+
+    # A window may begin near one end of the distribution, and what is left of it lie near the other.
+    both: Any = mle.truncated(MODELS[which], lower=-1.0, upper=100.0)
+    if "functions" not in which:
+        left = st.norm(*params).logsf(90.0) - st.norm(*params).logsf(-1.0)
+        np.testing.assert_allclose(both.log_survival(params, {"y": 90.0}), left, rtol=1e-12)
+
+
+ENDING = {
+    "poisson": (mle.families.poisson, np.array([3.0]), st.poisson),
+    "binomial": (
+        mle.families.binomial(400),
+        np.array([-3.0]),
+        lambda eta: st.binom(400, scipy.special.expit(eta)),
+    ),
+    "gamma": (mle.families.gamma, np.array([1.0]), lambda mean: st.gamma(2, scale=mean / 2)),
+}
+
+
+@pytest.mark.parametrize("name", ENDING)
+def test_tails_whose_square_is_no_number(name: str) -> None:
+    """They come as probabilities, not as logarithms; a second derivative holds their reciprocal twice."""
+    family, params, at = ENDING[name]
+    intervals = [(3.0, 100.0), (6.0, 30.0), (30.0, 100.0), (130.0, INF)]
+    shape = (2.0,) if name == "gamma" else ()
+    predict = lambda params, obs: (params[0], *shape)  # noqa: E731
+    model = mle.censored(mle.regression(predict, family), lower="low", upper="high")
+
+    def of(which: Any) -> np.ndarray:
+        there = at(*which)
+        return np.array([np.log(there.sf(low) - there.sf(high)) for low, high in intervals])
+
+    obs = {"low": np.array(intervals)[:, 0], "high": np.array(intervals)[:, 1]}
+    value, gradient, hessian, reverse = with_derivatives(model)(params, obs)
+    np.testing.assert_allclose(value, of(params), rtol=1e-10)
+    np.testing.assert_allclose(gradient[:, 0], difference(of, (params,), (np.ones(1),), 1e-4), rtol=1e-7)
+    bend = difference(lambda p: with_derivatives(model)(p, obs)[1], (params,), (np.ones(1),), 1e-4)
+    np.testing.assert_allclose(hessian[:, 0], bend, rtol=1e-6)
+    np.testing.assert_allclose(reverse[:, 0], bend, rtol=1e-6)
+    data = {"low": np.array([3.0, 4, 5, 2, 3, 6]), "high": np.array([3.0, 4, 5, 2, 3, 130])}
+    if name == "poisson":
+        fits = [mle.fit(model, (p,), data, constraints=(mle.positive,)) for p in (2.0, np.float32(2.0))]
+        assert all(fit.converged for fit in fits)
+
+
+def test_functions_whose_tails_end() -> None:
+    """A survival function that is zero to the computer has no derivative, and is not asked for one."""
+    z = lambda p, obs: (obs["y"] - p[0]) / p[1]  # noqa: E731
+    gumbel = lambda p, obs: -z(p, obs) - jnp.exp(-z(p, obs)) - jnp.log(p[1])  # noqa: E731
+    below: Any = {"log_cdf": lambda p, obs: -jnp.exp(-z(p, obs))}
+    above: Any = {"log_survival": lambda p, obs: jnp.log(-jnp.expm1(-jnp.exp(-z(p, obs))))}
+    low, high = np.array(
+        [(-INF, 3e3), (-INF, 1e6), (2e3, 2e3), (1.0, 5e3), (30.0, 40.0), (0.0, 1.0), (30.0, INF)]
+    ).T
+    models = [mle.Model(gumbel, **tails) for tails in (below, above, {**below, **above})]
+    first, *others = (
+        with_derivatives(mle.censored(model, lower="low", upper="high"))(
+            np.array([0.3, 1.7]), {"low": low, "high": high}
+        )
+        for model in models
+    )
+    assert all(np.isfinite(part).all() for part in first)
+    for other in others:
+        for here, there in zip(other, first):
+            np.testing.assert_allclose(here, there, rtol=1e-7, atol=1e-12)
 
 
 def test_derivatives_of_mixtures() -> None:
@@ -706,6 +772,10 @@ def test_companions() -> None:
 
     assert has(mle.censored(normal, upper=INF)) == (False, False)
     assert has(mle.truncated(with_cdf, lower=0)) == (True, True)
+    # What is derived goes with what it is derived from.
+    other: Any = dataclasses.replace(with_cdf, log_cdf=lambda params, obs: -1.0)
+    np.testing.assert_allclose(other.log_survival(PLACED, {"y": 3.0}), np.log1p(-np.exp(-1)), rtol=1e-14)
+    assert dataclasses.replace(with_cdf, log_cdf=None).log_survival is None
     for make in (lambda model: mle.mixture([normal, model]), mle.zero_inflated):
         assert [has(make(model)) for model in (bare, with_cdf, normal)] == [
             (False, False),

@@ -318,6 +318,32 @@ def test_information_that_the_quadrature_cannot_give_is_nan():
     assert np.isnan(information(families.negative_binomial, 1e8, 1e4)[1, 1])
 
 
+# Response, mean, shape, and the logarithm of the survival function: mpmath 1.3, 60 digits, rounded.
+@pytest.mark.parametrize(
+    ("y", "mean", "shape", "value"),
+    [
+        (0.01, 1.0, 1.0, -4.122313403318782e-23),
+        (0.99, 1.0, 1e4, -0.17273925488365396),
+        (91.0, 1.0, 1e4, -445066.54218827543),
+        (4755.0, 1.0, 5.0, -11896.231590153866),
+        (5.8e8, 1.0, 1.0, -290000029.49359936),
+    ],
+)
+def test_upper_tail_of_the_inverse_gaussian(y, mean, shape, value):
+    """The difference of two nearly equal tails."""
+    for dtype, digits in ((np.float64, 1e-13), (np.float32, 1e-5)):
+        at = [jnp.asarray(number, dtype) for number in (y, mean, shape)]
+        np.testing.assert_allclose(families.inverse_gaussian.log_survival(*at), value, rtol=digits)
+        slopes = jax.grad(families.inverse_gaussian.log_survival, (1, 2))(*at)
+        assert np.isfinite(slopes).all()
+
+
+def test_lower_tail_of_the_weibull_below_the_smallest_number():
+    single = [jnp.float32(number) for number in (0.01, 1.0, 25.0)]
+    value, slope = jax.value_and_grad(families.weibull.log_cdf, 2)(*single)
+    np.testing.assert_allclose([value, slope], [25 * np.log(0.01), np.log(0.01)], rtol=1e-6)
+
+
 def test_student_tends_to_the_normal():
     y = np.array([-6.0, 0.1, 2.0])
     density, score, _, log_cdf, _ = evaluate(families.student_t, y, 0.0, 1.0, 1e9)

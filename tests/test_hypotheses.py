@@ -336,6 +336,20 @@ def test_white_without_anything_to_test() -> None:
 WAITS = mle.regression(lambda mean, obs: mean, FAMILIES.exponential)
 
 
+def test_statistic_of_counts_that_can_be_no_larger() -> None:
+    """Where the last has nothing above it, u is in the middle of its jump."""
+    rng = np.random.default_rng(8)
+    wide, model = rng.binomial(6, rng.beta(1, 1, 80)), mle.regression(lambda p, obs: p, mle.families.binomial(6))
+    fits = mle.fit_batch(model, 0.0, {"y": np.stack([wide, rng.binomial(6, 0.4, 80)]).astype(float)})
+    test = mle.goodness_of_fit_test(fits, jax.random.key(0), 99)
+    at = scipy.stats.binom(6, scipy.special.expit(np.asarray(fits.params))[0])
+    u = np.sort(at.cdf(wide) - at.pmf(wide) / 2)
+    odd = 2 * np.arange(80) + 1
+    np.testing.assert_allclose(test.statistic[0], -80 - odd @ (np.log(u) + np.log1p(-u[::-1])) / 80, rtol=1e-9)
+    assert test.p_value[0] == pytest.approx(0.01)
+    assert test.p_value[1] > 0.05
+
+
 @pytest.mark.parametrize(
     ("statistic", "theirs"),
     [("anderson-darling", "ad"), ("cramer-von-mises", "cvm"), ("kolmogorov-smirnov", "ks")],

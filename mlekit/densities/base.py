@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from ..families import Family
 from ..families.base import column, with_column
 from ..model import Complement, Model, as_model
 from ..regression import Regression
@@ -86,35 +87,47 @@ class Distribution(eqx.Module):
         )
 
 
+class Side(NamedTuple):
+    """The end of the distribution from which probabilities are measured, and responses that may be asked for.
+
+    Args:
+        upper: whether it is the upper end, by the survival function.
+        low: a response that has something below it, to ask the distribution function for what is not wanted.
+        high: one that has something above it, for the survival function.
+    """
+
+    upper: bool | Array
+    low: Array
+    high: Array
+
+    def choose(self, if_upper: Any, if_lower: Any) -> Any:
+        """The one or the other."""
+        if isinstance(self.upper, bool):
+            return if_upper if self.upper else if_lower
+        return jnp.where(self.upper, if_upper, if_lower)
+
+
 class Interval(NamedTuple):
-    """An interval of responses and its probability, measured from the end of the distribution that is nearer.
+    """An interval of responses and its probability, measured from that end of the distribution that is nearer.
 
     Args:
         lower: where it begins, itself excluded.
         upper: where it ends, itself included.
-        known: a response at which the distribution is there: a bound, if there is one.
-        from_above: whether it is measured from above, by the survival function.
-        outside: the logarithm of the chance from that end to the interval.
-        inside: that of the chance from that end to the other bound.
+        side: the nearer end.
+        near: the logarithm of the chance of what lies between that end and the interval.
+        far: that of this and of the interval together.
     """
 
     lower: Array
     upper: Array
-    known: Array
-    from_above: bool | Array
-    outside: Array
-    inside: Array
+    side: Side
+    near: Array
+    far: Array
 
     @property
     def mass(self) -> Array:
         """The logarithm of its probability."""
-        return log_between(self.outside, self.inside)
-
-    def choose(self, from_above: Any, from_below: Any) -> Any:
-        """What holds from the end from which it is measured."""
-        if isinstance(self.from_above, bool):
-            return from_above if self.from_above else from_below
-        return jnp.where(self.from_above, from_above, from_below)
+        return log_between(self.near, self.far)
 
 
 @dataclasses.dataclass
@@ -159,45 +172,45 @@ class At:
         Args:
             lower: where it begins, which may be minus infinity; `None` if it always is.
             upper: where it ends, itself included; infinity if `None`.
-            wanted: whether it is wanted; if not, it is all there is.
+            wanted: whether it is wanted; if not, its probability is one.
 
         Returns:
-            An interval. A bound that nothing lies below is none, as the derivatives of a logarithm are not finite
+            An interval. A bound that nothing lies beyond is none, as the derivatives of a logarithm are not finite
             there.
         """
         low = jnp.asarray(-jnp.inf) if lower is None else lower
         high = jnp.asarray(jnp.inf) if upper is None else upper
         above, below = jnp.isfinite(low), jnp.isfinite(high)
-        known, upper_half = jnp.where(below, high, HALF), jnp.asarray(False)
+        known, start = jnp.where(below, high, HALF), jnp.asarray(-jnp.inf)
         if lower is not None:
             start = self.log_cdf(jnp.where(above, low, known), False)
             above &= start != -jnp.inf
-            known, upper_half = jnp.where(above, low, known), above & (~below | (start > -math.log(2)))
-        above, below = above & wanted, below & wanted
-        from_above = self._from_above(lower, upper, upper_half)
-        whole = Interval(low, high, known, from_above, jnp.asarray(-jnp.inf), jnp.asarray(0.0))
+        if upper is not None and self._may_end_above():
+            below &= self.log_survival(jnp.where(below, high, known), False) != -jnp.inf
+        known, above, below = jnp.where(above, low, known), above & wanted, below & wanted
+        # An observed response may have nothing above it: in its place one that lies nearly everywhere.
+        known_above = jnp.where(above, low, jnp.where(below, high, HALF if self._may_end_above() else known))
+        side = Side(self._from_above(lower, upper, above & (~below | (start > -math.log(2)))), known, known_above)
 
         def end(bound: Array | None, there: Array, otherwise: float) -> Array:
             return jnp.asarray(
-                otherwise if bound is None else jnp.where(there, self.beyond(whole, bound, there), otherwise)
+                otherwise if bound is None else jnp.where(there, self.beyond(side, bound, there), otherwise)
             )
 
-        return whole._replace(
-            outside=end(whole.choose(upper, lower), whole.choose(below, above), -jnp.inf),
-            inside=end(whole.choose(lower, upper), whole.choose(above, below), 0.0),
+        near = end(side.choose(upper, lower), side.choose(below, above), -jnp.inf)
+        return Interval(low, high, side, near, end(side.choose(lower, upper), side.choose(above, below), 0.0))
+
+    def beyond(self, side: Side, y: Array, wanted: Array) -> Float[Array, ""]:
+        """The logarithm of the chance of what lies between that end of the distribution and a response."""
+        if isinstance(side.upper, bool):
+            ask, known = (self.log_survival, side.high) if side.upper else (self.log_cdf, side.low)
+            return ask(jnp.where(wanted, y, known), wanted)
+        upper, lower = wanted & side.upper, wanted & ~side.upper
+        return jnp.where(
+            side.upper,
+            self.log_survival(jnp.where(upper, y, side.high), upper),
+            self.log_cdf(jnp.where(lower, y, side.low), lower),
         )
-
-    def beyond(self, interval: Interval, y: Array, wanted: Array) -> Float[Array, ""]:
-        """The logarithm of the chance from an end of the distribution to a response in the interval.
-
-        From that end from which the interval is measured.
-        """
-        y = jnp.where(wanted, y, interval.known)
-        if interval.from_above is False:
-            return self.log_cdf(y, wanted)
-        # No logarithm of a tail that may be empty, unless it is wanted.
-        upper = self.log_survival(interval.choose(y, interval.known), interval.from_above & wanted)
-        return upper if interval.from_above is True else interval.choose(upper, self.log_cdf(y, wanted))
 
     def _from_above(self, lower: Array | None, upper: Array | None, upper_half: Array) -> bool | Array:
         """Whether to measure from above: known before tracing if one function serves every interval."""
@@ -206,13 +219,23 @@ class At:
             return False
         return True if upper is None or isinstance(model.log_cdf, Complement) else upper_half
 
-    def _companion(self, name: str, y: Array, wanted: Any) -> Array:
+    def _may_end_above(self) -> bool:
+        """Whether the upper tail may become zero to the computer, and its logarithm lose its derivative there."""
+        survival = self.distribution.model.log_survival
+        return self._family_of("log_survival") is None and not isinstance(survival, Complement)
+
+    def _family_of(self, name: str) -> Family | None:
+        """The family whose companion this is; another function may stand in for it."""
         model = self.distribution.model
-        companion = getattr(model, name)
-        # Another function may stand in for that of the family.
-        if model.regression is None or getattr(companion, "__func__", None) is not getattr(Regression, name):
-            return jnp.asarray(companion(self.params, self.distribution.place(self.obs, y), *self.args))
-        return getattr(model.regression.family.given(self.obs), name)(*self._numbers(y, wanted))
+        own = getattr(getattr(model, name), "__func__", None) is getattr(Regression, name)
+        return model.regression.family.given(self.obs) if model.regression is not None and own else None
+
+    def _companion(self, name: str, y: Array, wanted: Any) -> Array:
+        family = self._family_of(name)
+        if family is not None:
+            return getattr(family, name)(*self._numbers(y, wanted))
+        companion = getattr(self.distribution.model, name)
+        return jnp.asarray(companion(self.params, self.distribution.place(self.obs, y), *self.args))
 
     def _numbers(self, y: Array, wanted: Any) -> tuple[Array, ...]:
         """The response and the predictions, which do not move where nothing is wanted."""
@@ -257,7 +280,7 @@ def own_response(model: Model) -> Response:
     return density.response if isinstance(density, Regression | Density) else None
 
 
-def with_log_cdf(
+def with_tails(
     log_density: Any, log_cdf: Callable[..., Any] | None, log_survival: Callable[..., Any] | None, who: str
 ) -> Model:
     """The model with its distribution function, or another one in its place.

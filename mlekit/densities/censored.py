@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..model import Model
-from .base import Bound, Density, Distribution, Response, bound_of, check_bounds, distribution, with_log_cdf
+from .base import Bound, Density, Distribution, Response, bound_of, check_bounds, distribution, with_tails
 
 
 class Censored(Density):
@@ -35,7 +35,7 @@ class Censored(Density):
         valid = (lower <= upper) & (lower < jnp.inf) & (upper > -jnp.inf)
         exact = lower == upper
         interval = at.interval(lower, upper, valid & ~exact)
-        density = at.log_density(jnp.where(exact, upper, interval.known), valid & exact)
+        density = at.log_density(jnp.where(exact, upper, interval.side.low), valid & exact)
         return jnp.where(valid, jnp.where(exact, density, interval.mass), jnp.nan)
 
     def _bound(self, obs: PyTree, name: str) -> Array:
@@ -105,5 +105,5 @@ def censored(
     `mle.censored(mle.truncated(...))`.
     """
     check_bounds(lower, upper, "censored")
-    model = with_log_cdf(log_density, log_cdf, log_survival, "censored")
+    model = with_tails(log_density, log_cdf, log_survival, "censored")
     return Model(Censored(distribution(model, response, "censored"), lower, upper))

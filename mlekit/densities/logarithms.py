@@ -1,7 +1,6 @@
 r"""Sums and differences of probabilities that are known by their logarithms.
 
-In a tail a probability is so small that its square is zero to the computer. So derivatives, to every order, are
-written as products in an order in which nothing overflows or vanishes on the way.
+Their derivatives, to every order, are products in an order in which nothing overflows or vanishes on the way.
 """
 
 from __future__ import annotations

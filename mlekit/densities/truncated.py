@@ -19,7 +19,7 @@ from .base import (
     bound_of,
     check_bounds,
     distribution,
-    with_log_cdf,
+    with_tails,
 )
 from .inversion import draw
 from .logarithms import from_either_side, log_between
@@ -47,7 +47,7 @@ class Truncated(Density):
         at, y = self.distribution.at(params, obs, args), self.distribution.of(obs)
         window = self._window(at)
         inside = _holds(window, y)
-        density = at.log_density(jnp.where(inside, y, window.known), inside)
+        density = at.log_density(jnp.where(inside, y, window.side.low), inside)
         return _possible(window, jnp.where(inside, density - window.mass, -jnp.inf))
 
     def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
@@ -57,11 +57,13 @@ class Truncated(Density):
 
     def log_survival(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the survival function at the response."""
-        at = self.distribution.at(params, obs, args)
-        window, y = self._window(at), self.distribution.of(obs)
-        below, beyond = _parts(at, window, y)
-        outside = jnp.where(y <= window.lower, 0.0, -jnp.inf)
-        return _possible(window, jnp.where(_splits(window, y), from_either_side(beyond, below), outside))
+        at, y = self.distribution.at(params, obs, args), self.distribution.of(obs)
+        window = self._window(at)
+        splits = _splits(window, y)
+        # The window may begin near one end of the distribution, and this part of it near the other.
+        rest = at.interval(jnp.where(splits, y, window.side.low), self._bounds(obs)[1], splits)
+        value = from_either_side(rest.mass - window.mass, _parts(at, window, y)[0])
+        return _possible(window, jnp.where(splits, value, jnp.where(y <= window.lower, 0.0, -jnp.inf)))
 
     def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
         """The observation with its response drawn anew: in the dtype it had, unless that cannot hold it."""
@@ -75,10 +77,11 @@ class Truncated(Density):
 
     def _window(self, at: At) -> Interval:
         """What could be observed."""
-        return at.interval(
-            None if self.lower is None else bound_of(at.obs, self.lower, "lower"),
-            None if self.upper is None else bound_of(at.obs, self.upper, "upper"),
-        )
+        return at.interval(*self._bounds(at.obs))
+
+    def _bounds(self, obs: PyTree) -> tuple[Array | None, Array | None]:
+        lower = None if self.lower is None else bound_of(obs, self.lower, "lower")
+        return lower, None if self.upper is None else bound_of(obs, self.upper, "upper")
 
 
 def _holds(window: Interval, y: Array) -> Array:
@@ -98,15 +101,15 @@ def _possible(window: Interval, value: Array) -> Array:
 
 def _parts(at: At, window: Interval, y: Array) -> tuple[Array, Array]:
     """Logarithms of the shares of the window up to a response and beyond it."""
-    here = at.beyond(window, y, _holds(window, y))
-    near = log_between(window.outside, here) - window.mass
-    far = log_between(here, window.inside) - window.mass
-    return window.choose(far, near), window.choose(near, far)
+    here = at.beyond(window.side, y, _holds(window, y))
+    near = log_between(window.near, here) - window.mass
+    far = log_between(here, window.far) - window.mass
+    return window.side.choose(far, near), window.side.choose(near, far)
 
 
 def _log_cdf(at: At, window: Interval, y: Array) -> Array:
-    outside = jnp.where(y <= window.lower, -jnp.inf, 0.0)
-    return _possible(window, jnp.where(_splits(window, y), from_either_side(*_parts(at, window, y)), outside))
+    value = from_either_side(*_parts(at, window, y))
+    return _possible(window, jnp.where(_splits(window, y), value, jnp.where(y <= window.lower, -jnp.inf, 0.0)))
 
 
 def truncated(
@@ -161,6 +164,6 @@ def truncated(
         1.4578, 1.9000 = 1.9000
     """
     check_bounds(lower, upper, "truncated")
-    model = with_log_cdf(log_density, log_cdf, log_survival, "truncated")
+    model = with_tails(log_density, log_cdf, log_survival, "truncated")
     density = Truncated(distribution(model, response, "truncated"), lower, upper)
     return Model(density, density.simulate, density.log_cdf, density.log_survival)

@@ -44,9 +44,9 @@ class Family(eqx.Module):
 
     A subclass names its `parameters`, where they and the response may lie, and writes four formulas,
     `_log_density(y, *parameters)`, `_information(*parameters)`, `_sample(key, *parameters)` and
-    `_log_cdf(y, *parameters)`; a fifth, `_log_survival(y, *parameters)`, keeps the digits of the upper tail. These
-    get floating-point numbers of one dtype and need not care what lies outside: here such a response has
-    log-density $-\infty$, and a parameter outside its domain makes all NaN, never a plausible number.
+    `_log_cdf(y, *parameters)`; a fifth, `_log_survival(y, *parameters)`, is optional and keeps the digits of the
+    upper tail. These get floating-point numbers of one dtype and need not care what lies outside: here such a
+    response has log-density $-\infty$, and a parameter outside its domain makes all NaN, never a plausible number.
 
     Example:
         The methods take the response first, then the parameters in their order:
@@ -138,7 +138,9 @@ class Family(eqx.Module):
     def log_survival(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
         """The logarithm of the survival function, the chance of a response above `y`.
 
-        That is the logarithm of one less the distribution function, with its digits where little is left.
+        That is the logarithm of one less the distribution function, with its digits where little is left. Where
+        it comes from an incomplete gamma or beta function (`gamma`, `beta`, `student_t` and the counts) it ends,
+        as `log_cdf` does, where the probability is below the smallest number.
 
         Args:
             y: the response.

@@ -156,5 +156,15 @@ def log_probability(p: Array) -> Array:
 
 @log_probability.defjvp
 def _log_probability_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (p,), none = primals, primals[0] == 0
-    return log_probability(p), jnp.where(none, 0, 1 / jnp.where(none, 1, p)) * tangents[0]
+    return log_probability(*primals), _reciprocal(*primals) * tangents[0]
+
+
+@jax.custom_jvp
+def _reciprocal(p: Array) -> Array:
+    return jnp.where(p == 0, 0, 1 / jnp.where(p == 0, 1, p))
+
+
+@_reciprocal.defjvp
+def _reciprocal_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    reciprocal = _reciprocal(*primals)
+    return reciprocal, -(reciprocal * (reciprocal * tangents[0]))  # its square may be infinite

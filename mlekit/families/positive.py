@@ -15,6 +15,7 @@ from jax.scipy.special import betainc, gammainc, gammaincc
 from jaxtyping import Array, PRNGKeyArray
 
 from ..special import log_ndtr
+from ..special.normal import slopes
 from .base import NONNEGATIVE, POSITIVE, REAL, SHARE, Family
 from .numerics import LOG_TAU, deviance, log1mexp, log_probability, stirling, trigamma_excess
 
@@ -151,7 +152,9 @@ class Weibull(Family):
         return scale * jax.random.exponential(key, (), scale.dtype) ** (1 / shape)
 
     def _log_cdf(self, y: Array, scale: Array, shape: Array) -> Array:
-        return log1mexp(-self._log_survival(y, scale, shape))
+        z = shape * (jnp.log(y) - jnp.log(scale))
+        small = z < math.log(jnp.finfo(z.dtype).eps)  # where the probability is e^z, which may be too small
+        return jnp.where(small, z, log1mexp(jnp.exp(jnp.where(small, 0, z))))
 
     def _log_survival(self, y: Array, scale: Array, shape: Array) -> Array:
         return -jnp.exp(shape * (jnp.log(y) - jnp.log(scale)))
@@ -190,19 +193,24 @@ class InverseGaussian(Family):
         first = jax.random.uniform(root_key, (), mean.dtype) * (1 + small) < 1
         return mean * jnp.where(first, small, 1 / small)
 
+    # With φ and h of `special.normal`, at u = √(λ/y) (y - μ) / μ and v = √(λ/y) (y + μ) / μ, the distribution
+    # function is Φ(u) + φ(u) / h(-v), which leaves over φ(u) (1 / h(-u) - 1 / h(-v)).
+
     def _log_cdf(self, y: Array, mean: Array, shape: Array) -> Array:
-        z, mirrored, weight = self._terms(y, mean, shape)
-        return jnp.logaddexp(log_ndtr(z), weight + log_ndtr(mirrored))
+        u, v = self._places(y, mean, shape)
+        return jnp.logaddexp(log_ndtr(u), -0.5 * (u * u + LOG_TAU) - jnp.log(slopes(-v)[0]))
 
     def _log_survival(self, y: Array, mean: Array, shape: Array) -> Array:
-        z, mirrored, weight = self._terms(y, mean, shape)
-        larger = log_ndtr(-z)
-        return larger + log1mexp(larger - weight - log_ndtr(mirrored))
+        u, v = self._places(y, mean, shape)
+        beyond = u > 0
+        (h_u, g_u), (h_v, g_v) = slopes(-jnp.where(beyond, u, 0)), slopes(-v)
+        more = 2 * jnp.sqrt(shape / y) + g_v - g_u  # not from v - u, which would cancel
+        gap = jnp.where(beyond, jnp.log1p(more / h_u), log_ndtr(-u) + 0.5 * (u * u + LOG_TAU))
+        return log_ndtr(-u) + log1mexp(gap + jnp.where(beyond, 0, jnp.log(h_v)))
 
-    def _terms(self, y: Array, mean: Array, shape: Array) -> tuple[Array, Array, Array]:
-        """Two arguments of the normal distribution function, and the logarithm of the weight of the second."""
+    def _places(self, y: Array, mean: Array, shape: Array) -> tuple[Array, Array]:
         root = jnp.sqrt(shape / y)
-        return root * ((y - mean) / mean), -root * ((y + mean) / mean), 2 * shape / mean
+        return root * ((y - mean) / mean), root * ((y + mean) / mean)
 
 
 class Beta(Family):

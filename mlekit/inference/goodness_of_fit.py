@@ -41,7 +41,7 @@ def goodness_of_fit_test(
 
     where $T$ measures how far the values $u_i = F(x_i \mid \hat\theta)$ are from uniform, and $T_r$ does the
     same for data set $r$ drawn from the fit *and fitted anew*, so that it is allowed for that parameters were
-    estimated.
+    estimated. Where $F$ jumps, as for whole numbers, $u_i$ is the middle of the jump.
 
     Args:
         fit: a fit, or a batch of fits, of a model with `simulate`, and `log_cdf` unless a statistic is given.
@@ -137,20 +137,20 @@ class _Measure(eqx.Module):
         data, counts = likelihood.aligned()
         if not isinstance(self.statistic, str):
             return jnp.asarray(self.statistic(params, data, *extra))
-        below, above = log_tails(likelihood, params)
+        below, above = log_tails(likelihood, params, 0.5 if likelihood.model.jumps else None)
         n = likelihood.rows if counts is None else jnp.sum(counts)
         fine = jnp.ones(below.shape, bool) if counts is None else counts > 0
         place = jnp.arange(below.shape[0])
         here = place < n
         # Both from the end where numbers are finer: the first of one belongs to the last of the other.
-        log_u, log_rest = (
-            jnp.where(here, jnp.sort(jnp.where(fine, tail, jnp.inf)), 0.0) for tail in (below, above)
-        )
-        u = jnp.exp(log_u)
+        # What is below the smallest number is as far from the model as can be told.
+        least = jnp.log(jnp.finfo(below.dtype).tiny)
+        lows, highs = (jnp.sort(jnp.where(fine, jnp.maximum(tail, least), jnp.inf)) for tail in (below, above))
+        u = jnp.where(here, jnp.exp(lows), 0.5)
         if self.statistic == "kolmogorov-smirnov":
             off = jnp.maximum((place + 1) / n - u, u - place / n)
             return jnp.max(jnp.where(here, off, 0.0))
         if self.statistic == "cramer-von-mises":
             off = (u - (place + 0.5) / n) ** 2
             return 1 / (12 * n) + jnp.sum(jnp.where(here, off, 0.0))
-        return -n - jnp.sum((2 * place + 1) * (log_u + log_rest)) / n
+        return -n - jnp.sum(jnp.where(here, (2 * place + 1) * (lows + highs), 0.0)) / n

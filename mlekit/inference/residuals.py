@@ -20,15 +20,30 @@ if TYPE_CHECKING:
     from ..result import Fit
 
 
-def log_tails(likelihood: Likelihood, params: Any) -> tuple[Float[Array, " rows"], Float[Array, " rows"]]:
-    """Logarithms of the distribution function and of the survival function at all rows, in their order."""
+def log_tails(
+    likelihood: Likelihood, params: Any, share: Array | float | None = None
+) -> tuple[Float[Array, " rows"], Float[Array, " rows"]]:
+    """Logarithms of the distribution function and of the survival function at all rows, in their order.
+
+    Args:
+        likelihood: of one data set.
+        params: parameters.
+        share: how much of the jump at a response, from 0 to 1, is to count as above it; of none if left out.
+    """
     log_cdf, log_survival = likelihood.model.log_cdf, likelihood.model.log_survival
     assert log_cdf is not None
     assert log_survival is not None
     extra = () if likelihood.args is None else (likelihood.args,)
     data, _ = likelihood.aligned()
     tails = lambda rows: (log_cdf(params, rows, *extra), log_survival(params, rows, *extra))  # noqa: E731
-    return tails(data) if likelihood.model.is_joint else jax.vmap(tails)(data)
+    below, above = tails(data) if likelihood.model.is_joint else jax.vmap(tails)(data)
+    if share is None:
+        return below, above
+    log_jump = jnp.minimum(likelihood.contributions(params), below)
+    if callable(jumps := likelihood.model.jumps):
+        log_jump = jnp.where(jax.vmap(jumps)(data), log_jump, -jnp.inf)
+    part = share * jnp.where(log_jump == -jnp.inf, 0.0, jnp.exp(log_jump - below))
+    return below + jnp.log1p(-part), jnp.logaddexp(above, log_jump + jnp.log(share))
 
 
 def need_log_cdf(fit: Fit, who: str) -> None:
@@ -76,17 +91,13 @@ def _rows(width: int, normal: bool) -> Callable[[Objective, Any], Array]:
     def at(objective: Objective, value: tuple[Array, Array | None]) -> Array:
         free, seed = value
         likelihood, params = objective.likelihood, objective.parameters.natural(free)
-        below, above = log_tails(likelihood, params)
+        share = None
         if seed is not None:
             key = from_seed(seed)
             # So that what is drawn for a row does not depend on how many follow.
-            draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), dtype=below.dtype))
-            log_jump = jnp.minimum(likelihood.contributions(params), below)
-            if callable(jumps := likelihood.model.jumps):
-                log_jump = jnp.where(jax.vmap(jumps)(likelihood.aligned()[0]), log_jump, -jnp.inf)
+            draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), dtype=free.dtype))
             share = draw(jnp.arange(likelihood.rows))
-            above = jnp.logaddexp(above, log_jump + jnp.log(share))
-            below = below + jnp.log1p(-share * jnp.where(log_jump == -jnp.inf, 0.0, jnp.exp(log_jump - below)))
+        below, above = log_tails(likelihood, params, share)
         found = jnp.exp(below)
         if normal:  # each half of the distribution is measured from its own end, where numbers are finer
             found = jnp.where(below > above, -ndtri(jnp.exp(above)), ndtri(found))

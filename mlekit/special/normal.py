@@ -30,8 +30,8 @@ def log_ndtr(x: ArrayLike) -> Float[Array, "..."]:
 
     by the complementary error function and, from 5 standard deviations down, by Laplace's continued fraction
     (Abramowitz and Stegun 26.2.14). Value, first and second derivative have full relative digits in both tails,
-    however far out; in the far tail the third loses as many as
-    $x^4$ has.
+    however far out; in the far tail the third derivative loses as many
+    digits as $x^4$ has.
 
     Args:
         x: any shape; integers become the default float.
@@ -64,13 +64,13 @@ def _log_ndtr(x: Array) -> Array:
 
 @_log_ndtr.defjvp
 def _log_ndtr_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return _log_ndtr(*primals), _slopes(*primals)[0] * tangents[0]
+    return _log_ndtr(*primals), slopes(*primals)[0] * tangents[0]
 
 
 @jax.custom_jvp
 @jax.jit
-def _slopes(x: Array) -> tuple[Array, Array]:
-    """The derivative $h$, and $g = h + x$."""
+def slopes(x: Array) -> tuple[Array, Array]:
+    """The derivative $h$ of `log_ndtr`, and $g = h + x$."""
     tail = _tail(x)
     far = x < -FAR
     share = jnp.where(x > 0, 1 - tail, jnp.where(far, 1, tail))
@@ -79,9 +79,9 @@ def _slopes(x: Array) -> tuple[Array, Array]:
     return jnp.where(far, excess - x, near), jnp.where(far, excess, near + x)
 
 
-@_slopes.defjvp
+@slopes.defjvp
 def _slopes_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    slope, excess = _slopes(*primals)
+    slope, excess = slopes(*primals)
     bend = slope * excess
     return (slope, excess), (-bend * tangents[0], (1 - bend) * tangents[0])
 

@@ -104,6 +104,7 @@ def test_intervals_are_these_quantiles(draws: mle.Bootstrap) -> None:
     np.testing.assert_allclose(draws.intervals(0.9, "bca"), np.quantile(values, shares), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_exponential_weights(fit: mle.Fit) -> None:
     """Shares are Dirichlet, so the variance of the weighted mean is that of the data over n + 1."""
     draws = mle.bootstrap(fit, KEY, REPLICATES, "weights")

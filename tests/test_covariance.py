@@ -292,6 +292,7 @@ def test_simulation_of_a_joint_model(scalar: bool) -> None:
 # --- constraints, fixed and tied parameters ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_simplex_in_every_kind() -> None:
     """A saturated multinomial: all informations are the same, the covariance is (diag p - p p') / n."""
     draws = np.repeat(np.arange(3), [12, 20, 28])

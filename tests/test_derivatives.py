@@ -210,7 +210,7 @@ def test_second_derivatives_are_those_of_refits(fn: Callable[..., Any]) -> None:
     assert_derivatives(slope(fn, *POINTS[fn]), *POINTS[fn])
 
 
-@pytest.mark.parametrize("fn", named(NESTED, (weighted_line, series, groups, ragged_batch)))
+@pytest.mark.parametrize("fn", named(NESTED, NESTED))
 def test_modes_may_be_nested(fn: Callable[..., Any]) -> None:
     """The Hessian with respect to the last argument in four ways, and a third derivative."""
     *rest, last = map(jnp.asarray, POINTS[fn])

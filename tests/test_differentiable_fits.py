@@ -323,7 +323,7 @@ NOWHERE = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(NOWHERE, "not_identified", "nonfinite_data"))
+@pytest.mark.parametrize("name", mostly_slow(NOWHERE, "nonfinite_data"))
 def test_no_derivative_where_no_maximum_is_proven(name: str) -> None:
     """NaN in both modes, of estimates, log-likelihood and errors, and a status that says why."""
     fn, at = NOWHERE[name]
@@ -462,7 +462,11 @@ def test_a_fit_of_many_parameters_shows_itself_without_a_hessian() -> None:
     assert "take a dense Hessian" in repr(proven)
 
 
-@pytest.mark.parametrize("solver", [mle.Scoring(), optax.adam(0.03)], ids=["scoring", "adam"])
+@pytest.mark.parametrize(
+    "solver",
+    [pytest.param(mle.Scoring(), marks=pytest.mark.slow), optax.adam(0.03)],
+    ids=["scoring", "adam"],
+)
 def test_many_parameters_are_proven_for_every_solver(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the curvature that a solver goes by nor its own belief proves a maximum."""
     density = lambda coef, obs: norm.logpdf(obs["y"], obs["x"] @ coef)  # noqa: E731

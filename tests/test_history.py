@@ -99,6 +99,7 @@ def test_every_parameter_fixed() -> None:
     np.testing.assert_allclose(fit.history.log_likelihood, [scipy.stats.gamma.logpdf(X, 1.0).sum()])
 
 
+@pytest.mark.slow
 def test_many_starts_keep_the_path_of_the_first() -> None:
     fit = mle.fit(log_density, START, X, constraints=RULES, starts=3, key=jax.random.key(0), history=True)
     wanted = fitted("newton", True).history

@@ -233,6 +233,7 @@ def test_vuong_with_a_correction(correction: str, less: float, pair: tuple[mle.F
     np.testing.assert_allclose(mle.vuong_test(a, b, correction=correction).statistic, vuong(a, b, FIRST["y"]))
 
 
+@pytest.mark.slow
 def test_vuong_with_weights_is_that_of_repeated_rows() -> None:
     weights = np.arange(N) % 3
     a, b = (

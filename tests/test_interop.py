@@ -453,6 +453,7 @@ def test_minimisers_find_the_closed_form_and_are_compiled_once(name: str) -> Non
     assert density.traces == traces
 
 
+@pytest.mark.slow
 def test_minimisers_of_many_data_sets() -> None:
     sets = line_data(n_sets=3, seed=5)
     batch = mle.fit_batch(line, START, sets, constraints=RULES, solver=MINIMISERS["LBFGS"]())
@@ -468,7 +469,7 @@ def test_minimisers_of_many_data_sets() -> None:
         same([batch[i].params[k] for k in best], list(best.values()))
 
 
-@pytest.mark.parametrize("name", ["LBFGS", "NelderMead"])
+@pytest.mark.parametrize("name", mostly_slow(["LBFGS", "NelderMead"], "NelderMead"))
 def test_minimisers_in_float32(name: str) -> None:
     data = {k: v.astype(np.float32) for k, v in DATA.items()}
     start = {k: np.float32(v) for k, v in START.items()}

@@ -288,6 +288,7 @@ def test_init_of_each_set() -> None:
     assert set(statuses[:1] + statuses[2:]) == {"converged"}
 
 
+@pytest.mark.slow
 def test_an_empty_set_with_weights_at_the_end() -> None:
     """Its rows would begin where the arrays of its piece end."""
     x, weights = np.arange(24.0).reshape(3, 8), np.ones((3, 8))
@@ -529,7 +530,8 @@ def test_powers_of_two() -> None:
     assert [round_up(n) for n in (1, 5, 8, 200, 300, 1000, 1025)] == [1, 8, 8, 256, 320, 1024, 1152]
 
 
-@pytest.mark.parametrize("k", [pytest.param(6, marks=pytest.mark.slow), 20])
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [6, 20])
 def test_linear_algebra_of_many_parameters_never_waits_for_itself(k: int) -> None:
     """Stacks of matrices, dealt out by LAPACK to the threads it runs on, once kept all of them waiting."""
     script = f"""

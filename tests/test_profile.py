@@ -393,6 +393,7 @@ def test_values_outside_the_constraint(skewed: mle.Fit) -> None:
 # Ends that are hard to reach, or are not there -----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_variance_that_may_be_none() -> None:
     """The lower end of a variance between is zero where the data would do without it, and only there."""
     density = lambda between, x: norm.logpdf(x, 0.0, jnp.sqrt(1.0 + between))  # noqa: E731

@@ -284,7 +284,7 @@ RANDHIE: dict[str, tuple[Any, Any, Callable[[Any], np.ndarray], float]] = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(RANDHIE, "nb2"))
+@pytest.mark.parametrize("name", mostly_slow(RANDHIE, "poisson"))
 def test_counts_of_20190_persons(name):
     """Visits to doctors in the RAND experiment: poisson, nbreg and gnpoisson of Stata, glm.nb of R."""
     density, published, stored, search = RANDHIE[name]

@@ -578,7 +578,7 @@ def test_batch_equals_single_fits(form):
     same_fits(batch, singles)
 
 
-@pytest.mark.parametrize("form", mostly_slow(["groups", "rectangle"], "groups"))
+@pytest.mark.parametrize("form", mostly_slow(["groups", "rectangle"]))
 def test_weighted_batch_equals_weighted_single_fits(form):
     groups, _ = classes()
     groups = groups.take(weighted_sets())

@@ -31,7 +31,7 @@ DATA = line_data()
 BEST = least_squares(DATA)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", mostly_slow(SOLVERS, "newton", "scoring", "bfgs", "lbfgs", "adam"))
 def test_finds_the_closed_form(name: str) -> None:
     fit = mle.fit(line, START, DATA, constraints=RULES, solver=SOLVERS[name])
     assert bool(fit.converged), fit.message
@@ -56,7 +56,7 @@ def test_jit_and_vmap_change_nothing(name: str) -> None:
             np.testing.assert_allclose([fits[i].params[k] for k in best], list(best.values()), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", mostly_slow(SOLVERS, "newton", "scoring", "bfgs", "lbfgs", "adam"))
 def test_float32(name: str) -> None:
     data = {k: v.astype(np.float32) for k, v in logistic_data().items()}
     reference = mle.fit(logistic, np.zeros(3), logistic_data())

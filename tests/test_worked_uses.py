@@ -148,6 +148,7 @@ def in_two_steps(instruments: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, 
     return np.asarray(estimates)[at], covariance[np.ix_(at, at)], naive[at]
 
 
+@pytest.mark.slow
 def test_two_steps_with_one_instrument_have_textbook_errors() -> None:
     estimates, covariance, _ = in_two_steps(("fatheduc",))
     wanted, textbook, _ = two_stages(worked_use("two_steps").working_women(), ("fatheduc",))

@@ -220,7 +220,7 @@ def agrees(fit: mle.Fit, name: str, problem: Problem) -> None:
     np.testing.assert_allclose(errors, problem.errors, rtol=max(1e-7, rounding))
 
 
-#: Most of those that NIST calls of higher difficulty, and one whose parameters lie far apart; the others are slow.
+#: Three that NIST calls of higher difficulty, and one whose parameters lie far apart. The others are slow.
 HARD = ("BoxBOD", "MGH09", "MGH10", "Rat42")
 
 

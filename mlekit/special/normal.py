@@ -29,8 +29,8 @@ def log_ndtr(x: ArrayLike) -> Float[Array, "..."]:
     $$\log\Phi(x) = \log \int_{-\infty}^x \frac{e^{-t^2/2}}{\sqrt{2\pi}}\, dt$$
 
     by the complementary error function and, from 5 standard deviations down, by Laplace's continued fraction
-    (Abramowitz and Stegun 26.2.14). Value, first and second derivative have full relative digits in both tails,
-    however far out; in the far tail the third derivative loses as many
+    (Abramowitz and Stegun 26.2.14). In both tails, however far out, the value and its first derivative err by some
+    units in their last digit, and the second by some hundred; in the far tail the third derivative loses as many
     digits as $x^4$ has.
 
     Args:

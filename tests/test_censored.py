@@ -20,7 +20,6 @@ import scipy.stats as st
 from jax.scipy.special import gammaln, logsumexp
 
 import mlekit as mle
-from mlekit.families.numerics import log1mexp
 
 from .marks import mostly_slow
 
@@ -34,15 +33,16 @@ def of_family(family: Any, arguments: Callable[..., Any] = lambda *params: param
     return mle.censored(mle.regression(lambda params, obs: arguments(*params), family), lower="low", upper="high")
 
 
-def of_functions(pdf: Callable[..., Any], cdf: Callable[..., Any]) -> mle.Model:
+def of_functions(pdf: Callable[..., Any], cdf: Callable[..., Any], sign: int = 1) -> mle.Model:
     """Logarithms of the density and of the distribution function, given `y` and the parameters."""
-    by_name = lambda fn: lambda params, obs: fn(obs["y"], *params)  # noqa: E731
-    return mle.censored(mle.Model(by_name(pdf), log_cdf=by_name(cdf)), lower="low", upper="high")
+    by_name = lambda fn: lambda params, obs: fn(sign * obs["y"], *params)  # noqa: E731
+    tail: Any = {"log_cdf" if sign > 0 else "log_survival": by_name(cdf)}
+    return mle.censored(mle.Model(by_name(pdf), **tail), lower="low", upper="high")
 
 
 def mirrored(pdf: Callable[..., Any], cdf: Callable[..., Any]) -> mle.Model:
     """The distribution of the negative."""
-    return of_functions(lambda y, *params: pdf(-y, *params), lambda y, *params: log1mexp(-cdf(-y, *params)))
+    return of_functions(pdf, cdf, -1)
 
 
 def mixed(pdf: Callable[..., Any], cdf: Callable[..., Any], parts: Callable[..., Any]) -> mle.Model:

@@ -185,11 +185,14 @@ class At:
         if lower is not None:
             start = self.log_cdf(jnp.where(above, low, known), False)
             above &= start != -jnp.inf
+        known = jnp.where(above, low, known)
+        known_above, empty = jnp.where(below, high, known), jnp.asarray(False)
         if upper is not None and self._may_end_above():
-            below &= self.log_survival(jnp.where(below, high, known), False) != -jnp.inf
-        known, above, below = jnp.where(above, low, known), above & wanted, below & wanted
+            empty = self.log_survival(known_above, False) == -jnp.inf
+            below &= ~empty
+        above, below = above & wanted, below & wanted
         # An observed response may have nothing above it: in its place one that lies nearly everywhere.
-        known_above = jnp.where(above, low, jnp.where(below, high, HALF if self._may_end_above() else known))
+        known_above = jnp.where(empty, jnp.where(above, low, HALF), known_above)
         side = Side(self._from_above(lower, upper, above & (~below | (start > -math.log(2)))), known, known_above)
 
         def end(bound: Array | None, there: Array, otherwise: float) -> Array:

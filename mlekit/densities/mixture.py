@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ..model import Model
 from ..trees import is_array
-from .base import Density, Response, guarded, independent, of_params, own_response, with_companions
-from .logarithms import from_either_side, log_mixture, shares
+from .base import Response, guarded, independent, of_params, own_response, with_companions
+from .logarithms import shares
+from .weighted import Weighted
 
 
-class Mixture(Density):
+class Mixture(Weighted):
     """The log-density of a mixture: the `log_density` of what `mle.mixture` returns.
 
     Args:
@@ -49,10 +50,6 @@ class Mixture(Density):
             return False
         return lambda obs: jnp.any(jnp.stack([jnp.asarray(one(obs) if callable(one) else one) for one in every]))
 
-    def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
-        """The log-density of one observation."""
-        return log_mixture(*self._terms("log_density", params, obs, args))
-
     def responsibilities(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, " k"]:
         r"""The probability of each component, given one observation.
 
@@ -68,14 +65,6 @@ class Mixture(Density):
         """
         return shares(*self._terms("log_density", params, obs, args))
 
-    def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
-        """The logarithm of the distribution function."""
-        return from_either_side(*self._tails(params, obs, args))
-
-    def log_survival(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
-        """The logarithm of the survival function."""
-        return from_either_side(*self._tails(params, obs, args)[::-1])
-
     def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
         """The observation, drawn from a component that is drawn before."""
         which, key = jax.random.split(key)
@@ -90,14 +79,8 @@ class Mixture(Density):
         return jax.tree.map(lambda *leaves: jnp.stack(leaves)[k], *draws)
 
     def _terms(self, name: str, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:
-        """The weights of the components, and their log-densities, or another function of all of them."""
         logs = self._each(params, lambda model, part: guarded(model, name, part, obs, args))
         return self._weights(params, obs, args, logs), logs
-
-    def _tails(self, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:
-        """Logarithms of the distribution function and of the survival function."""
-        below, beyond = (self._terms(name, params, obs, args) for name in ("log_cdf", "log_survival"))
-        return log_mixture(*below), log_mixture(*beyond)
 
     def _weights(self, params: PyTree, obs: PyTree, args: tuple[Any, ...], logs: Array) -> Array:
         weights = jnp.asarray(of_params(self.weights, params, obs, args, "the weights of a mixture"))

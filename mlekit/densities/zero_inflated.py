@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from ..model import Model
 from .base import (
     HALF,
-    Density,
     Distribution,
     Response,
     distribution,
@@ -22,12 +21,12 @@ from .base import (
     scalar,
     with_companions,
 )
-from .logarithms import from_either_side, log_mixture
+from .weighted import Weighted
 
 NAME = "the chance of zero_inflated"
 
 
-class ZeroInflated(Density):
+class ZeroInflated(Weighted):
     """The log-density of a response that is zero with a chance of its own, otherwise what a model says."""
 
     distribution: Distribution
@@ -62,25 +61,6 @@ class ZeroInflated(Density):
             "in it or a density: pass whole=True for counts, whole=False for responses that may be any number"
         )
 
-    def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
-        """The log-density of one observation."""
-        y, jumps = self.distribution.of(obs), self._model_jumps(obs)
-        if jumps is True:
-            rest = guarded(self.distribution.model, "log_density", params, obs, args)
-        else:
-            alone = (y == 0) & ~jnp.asarray(jumps)
-            at = self.distribution.at(params, obs, args)
-            rest = jnp.where(alone, -jnp.inf, at.log_density(jnp.where(alone, HALF, y), ~alone))
-        return log_mixture(*self._terms(params, obs, args, y == 0, rest))
-
-    def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
-        """The logarithm of the distribution function at the response."""
-        return from_either_side(*self._tails(params, obs, args))
-
-    def log_survival(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
-        """The logarithm of the survival function at the response."""
-        return from_either_side(*self._tails(params, obs, args)[::-1])
-
     def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
         """The observation with its response drawn anew."""
         zero, key = jax.random.split(key)
@@ -91,20 +71,17 @@ class ZeroInflated(Density):
         chance = self._chance(params, obs, args)
         return self.distribution.place(drawn, jnp.where(jax.random.bernoulli(zero, chance), jnp.zeros_like(y), y))
 
-    def _tails(self, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:
-        """Logarithms of the distribution function and of the survival function."""
-        reached = self.distribution.of(obs) >= 0
-        below, beyond = (
-            self._terms(params, obs, args, zero, guarded(self.distribution.model, name, params, obs, args))
-            for name, zero in (("log_cdf", reached), ("log_survival", ~reached))
-        )
-        return log_mixture(*below), log_mixture(*beyond)
-
-    def _terms(
-        self, params: PyTree, obs: PyTree, args: tuple[Any, ...], certain: Array, rest: Array
-    ) -> tuple[Array, Array]:
-        """The weights of nothing but zeros and of the model, and logarithms of what each says."""
-        chance = self._chance(params, obs, args)
+    def _terms(self, name: str, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:
+        # Nothing but zeros, then the model.
+        y, chance = self.distribution.of(obs), self._chance(params, obs, args)
+        certain = {"log_density": y == 0, "log_cdf": y >= 0, "log_survival": ~(y >= 0)}[name]
+        jumps = self._model_jumps(obs) if name == "log_density" else True
+        if jumps is True:
+            rest = guarded(self.distribution.model, name, params, obs, args)
+        else:
+            alone = (y == 0) & ~jnp.asarray(jumps)
+            at = self.distribution.at(params, obs, args)
+            rest = jnp.where(alone, -jnp.inf, at.log_density(jnp.where(alone, HALF, y), ~alone))
         logs = jnp.stack([jnp.where(certain, 0.0, -jnp.inf), rest])
         return jnp.stack([chance, 1 - chance]).astype(jnp.result_type(chance, logs)), logs
 

@@ -197,20 +197,20 @@ class InverseGaussian(Family):
     # function is Φ(u) + φ(u) / h(-v), which leaves over φ(u) (1 / h(-u) - 1 / h(-v)).
 
     def _log_cdf(self, y: Array, mean: Array, shape: Array) -> Array:
-        u, v = self._places(y, mean, shape)
+        _, u, v = self._places(y, mean, shape)
         return jnp.logaddexp(log_ndtr(u), -0.5 * (u * u + LOG_TAU) - jnp.log(slopes(-v)[0]))
 
     def _log_survival(self, y: Array, mean: Array, shape: Array) -> Array:
-        u, v = self._places(y, mean, shape)
+        root, u, v = self._places(y, mean, shape)
         beyond = u > 0
         (h_u, g_u), (h_v, g_v) = slopes(-jnp.where(beyond, u, 0)), slopes(-v)
-        more = 2 * jnp.sqrt(shape / y) + g_v - g_u  # not from v - u, which would cancel
+        more = 2 * root + g_v - g_u  # not from v - u, which would cancel
         gap = jnp.where(beyond, jnp.log1p(more / h_u), log_ndtr(-u) + 0.5 * (u * u + LOG_TAU))
         return log_ndtr(-u) + log1mexp(gap + jnp.where(beyond, 0, jnp.log(h_v)))
 
-    def _places(self, y: Array, mean: Array, shape: Array) -> tuple[Array, Array]:
+    def _places(self, y: Array, mean: Array, shape: Array) -> tuple[Array, Array, Array]:
         root = jnp.sqrt(shape / y)
-        return root * ((y - mean) / mean), root * ((y + mean) / mean)
+        return root, root * ((y - mean) / mean), root * ((y + mean) / mean)
 
 
 class Beta(Family):

@@ -32,13 +32,14 @@ from .inference.misspecification import information_matrix_test
 from .inference.nested import likelihood_ratio_test, score_test, wald_test
 from .inference.non_nested import vuong_test
 from .inference.profile import Profile, profile
-from .likelihood import log_likelihood
 from .model import Model, joint, regression
 from .modes import Modes
+from .observed import log_likelihood
 from .result import Fit
 from .solvers import BFGS, LBFGS, Newton, Optax, Scoring
 from .status import Status
 from .storage import load
+from .table import Table, open_table
 from .version import __version__
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "Profile",
     "Scoring",
     "Status",
+    "Table",
     "__version__",
     "argmax",
     "bootstrap",
@@ -86,6 +88,7 @@ __all__ = [
     "load",
     "log_likelihood",
     "mixture",
+    "open_table",
     "ordered",
     "plot",
     "positive",

@@ -19,9 +19,9 @@ from jaxtyping import Array, Float, Int, PyTree
 from . import devices
 from .compilation import Held
 from .groups import Groups
-from .likelihood import Likelihood, block_rows, n_rows
+from .likelihood import Likelihood, block_rows
 from .model import Model
-from .trees import traced
+from .trees import n_rows, traced
 
 #: Rows that all lanes together evaluate at once: on a CPU more no longer fit into a core's cache, and elsewhere
 #: it takes many to keep the device busy.
@@ -300,6 +300,8 @@ def collection_of(
     """The collection of data sets in arrays, or of groups out of JAX's sight: those of `index`, or all."""
     if not isinstance(data, Held):
         return from_arrays(data, weights, lengths, args)
+    if not isinstance(data.it, Groups):
+        raise ValueError("this needs all rows in memory, and the data are a table on disk: fit the rows as arrays")
     those = np.arange(len(data.it)) if index is None else np.asarray(index)
     return from_groups(data.it, those, weight_column, args)
 

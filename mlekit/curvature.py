@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .likelihood import Likelihood, scaled_rows
+from .likelihood import Likelihood
 from .linear_algebra import WRITTEN_OUT
 from .parameters import Parameters
+from .weights import scaled_rows
 
 FORWARD = 12  #: up to so many parameters the Jacobian of predictions costs least in forward mode
 

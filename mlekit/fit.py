@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from . import batch, devices, implicit, modes, pieces, single
+from . import batch, implicit, modes, pieces, single
 from .arguments import check_count
 from .batch import Batch
 from .closure import opened, seen_by
@@ -20,16 +20,16 @@ from .compilation import Held
 from .data import as_arrays, as_lengths, as_weights
 from .groups import Groups
 from .history import History
-from .likelihood import Likelihood, block_rows, default_float, is_inexact, n_rows
 from .loop import Solution
 from .model import as_model
+from .observed import Observed, observed
 from .parameters import leaf_name
 from .report.progress import batch_bar, fit_bar
 from .result import Fit, make_fit
 from .solvers import Solver, Stop, choose_solver
 from .solvers.base import usual_tolerance
 from .start import parameters_like
-from .trees import is_array, repeat
+from .trees import default_float, is_array, is_inexact, repeat
 
 #: A decrement beyond this is no convergence: the estimates are off by a seventh of their standard errors.
 LOOSEST = 1e-2
@@ -120,24 +120,25 @@ def fit(
         0.62 [0.62 8.74]
     """
     keys, init = modes.asked(starts, key, init)
-    problem, drawn = _problem(log_density, init, data, args, constraints, weights, solver, max_steps, tolerance)
+    problem, given, drawn = _problem(
+        log_density, init, data, args, constraints, weights, solver, max_steps, tolerance
+    )
     likelihood = problem.likelihood
 
     def search(problem: single.Problem, others: Any) -> tuple[Solution, modes.Modes | None, History | None]:
         keys, drawn = others
         with fit_bar(progress, problem.solver.name, (problem, others)) as bar:
-            found, path = single.solve(problem, bar, history)
+            found, path = given.checked(single.solve(problem, bar, history))
         if keys is None:
             return found, None, path
-        return *single.best_of(keys, drawn, found, problem, progress), path
+        return *given.checked(single.best_of(keys, drawn, found, problem, progress)), path
 
     found, optima, path = implicit.maximum(problem, (keys, drawn), search, single.over)
     return make_fit(
         found,
         problem.objective.parameters,
         likelihood.model,
-        data=likelihood.data,
-        weights=likelihood.weights,
+        **given.parts(),
         lengths=None,
         args=likelihood.args,
         index=None,
@@ -333,30 +334,23 @@ def _problem(
     solver: Any,
     max_steps: int | None,
     tolerance: float | None,
-) -> tuple[single.Problem, PyTree]:
+) -> tuple[single.Problem, Observed, PyTree]:
     """Everything one fit needs, after all that can be known before tracing was checked.
 
-    And the parameters that `init` drew for all starts but the first, or `None`.
+    And the data, and the parameters that `init` drew for all starts but the first, or `None`.
     """
-    model = as_model(log_density)
-    if isinstance(data, Groups):
-        raise TypeError(
-            "data are groups, many data sets: use mle.fit_batch, or one of them: mle.fit(..., data[0])"
-        )
-    data = jax.tree.map(devices.placed, as_arrays(data))
-    rows = n_rows(data)
-    weights = as_weights(weights, (rows,), default_float(data))
+    model, given = as_model(log_density), observed(data, weights)
     drawn = None
     if isinstance(init, modes.Draws):
-        start, drawn = modes.first(init(data))
+        start, drawn = modes.first(init(given.seen_by_init()))
     else:
-        start = init(data) if callable(init) and not isinstance(init, eqx.Module) else init
-    parameters, start = parameters_like(start, constraints, dtype=default_float(data), check=drawn is None)
-    model = opened(model, lambda: (start, seen_by(model, data, 1, rows), args))
-    likelihood = Likelihood(model, data, weights, args, block=block_rows(data, parameters.n_free, rows))
-    chosen = choose_solver(solver, parameters.n_free, rows)
+        start = init(given.seen_by_init()) if callable(init) and not isinstance(init, eqx.Module) else init
+    parameters, start = parameters_like(start, constraints, dtype=default_float(given.shapes), check=drawn is None)
+    model = opened(model, lambda: (start, seen_by(model, given.shapes, 1, given.rows), args))
+    likelihood = given.likelihood(model, args, parameters.n_free)
+    chosen = choose_solver(solver, parameters.n_free, given.rows)
     stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
-    return single.Problem(likelihood, parameters, start, chosen, stop), drawn
+    return single.Problem(likelihood, parameters, start, chosen, stop), given, drawn
 
 
 def _stop(solver: Solver, max_steps: int | None, tolerance: float | None, dtype: Any) -> Stop:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from .certificate import Certificate
 from .compilation import Held
+from .groups import Groups
 from .history import History
 from .implicit import without_derivative
 from .inference import criteria, each
@@ -23,6 +24,7 @@ from .modes import Modes
 from .objective import Objective
 from .parameters import Parameters
 from .status import ADVICE, Status, StatusArray
+from .table import Table
 from .trees import map_arrays
 
 
@@ -46,6 +48,19 @@ class Fitted(eqx.Module):
     def parameters(self) -> Parameters:
         """How the parameters map to the free vector."""
         return eqx.combine(self.arrays, self.structure.it)[0]
+
+    @property
+    def groups(self) -> Groups | None:
+        """The groups, where these are the data."""
+        return self._held(Groups)
+
+    @property
+    def table(self) -> Table | None:
+        """The table on disk, where that holds the data."""
+        return self._held(Table)
+
+    def _held(self, kind: type) -> Any:
+        return self.data.it if isinstance(self.data, Held) and isinstance(self.data.it, kind) else None
 
     @property
     def model(self) -> Model:
@@ -175,11 +190,11 @@ class Fitted(eqx.Module):
     @property
     def keys(self) -> Any:
         """The keys of the data sets, a pyarrow Table of one row each; `None` without `mle.group_by`."""
-        if not isinstance(self.data, Held):
+        if self.groups is None:
             return None
         import pyarrow
 
-        return self.data.it.keys.take(pyarrow.array(np.atleast_1d(np.asarray(self.index))))
+        return self.groups.keys.take(pyarrow.array(np.atleast_1d(np.asarray(self.index))))
 
     def __len__(self) -> int:
         if not self.batched:

@@ -185,8 +185,8 @@ def group_by(table: Any, by: str | Sequence[str], columns: str | Sequence[str] |
     import pyarrow as pa
 
     source = _open(table)
-    by = _names(by, source, "by")
-    values = {name: _numbers(name, source[name]) for name in _chosen(columns, source, by)}
+    by = chosen_names(by, source, "by")
+    values = {name: as_numbers(name, source[name]) for name in _chosen(columns, source, by)}
     keys = [_encode(name, source[name]) for name in by]
     code = _combine(keys)
     # A stable sort keeps the rows of a group in order. NumPy sorts 16-bit codes by radix: many times faster.
@@ -228,7 +228,7 @@ def table_columns(
         {'x': array([ 1., nan])}
     """
     source = _open(table)
-    return {n: _numbers(n, source[n]) for n in _chosen(columns, source, _names(drop, source, "drop"))}
+    return {n: as_numbers(n, source[n]) for n in _chosen(columns, source, chosen_names(drop, source, "drop"))}
 
 
 def is_table(obj: Any) -> bool:
@@ -310,7 +310,8 @@ def _variables(dataset: Any) -> list[tuple[str, Any]]:
     return [(str(name), column.transpose(rows, ...).to_numpy()) for name, column in columns.items()]
 
 
-def _names(names: str | Sequence[str], source: Mapping[str, Any], argument: str) -> tuple[str, ...]:
+def chosen_names(names: str | Sequence[str], source: Iterable[str], argument: str) -> tuple[str, ...]:
+    """The names as a tuple; a `ValueError` for one that is unknown or named twice, a `TypeError` for no names."""
     if not isinstance(names, Iterable):
         raise TypeError(f"{argument}: got a {type(names).__name__}, want a column name or a sequence of names.")
     chosen = (names,) if isinstance(names, str) else tuple(names)
@@ -327,7 +328,7 @@ def _chosen(
     columns: str | Sequence[str] | None, source: Mapping[str, Any], left_out: Sequence[str]
 ) -> Sequence[str]:
     if columns is not None:
-        return _names(columns, source, "columns")
+        return chosen_names(columns, source, "columns")
     chosen = [name for name in source if name not in left_out]
     if not chosen:
         raise ValueError(f"columns: nothing is left beside {_listed(left_out)}, want at least one column.")
@@ -370,7 +371,7 @@ def _arrow(name: str, column: Any, argument: str) -> Any:
         raise ValueError(f"{argument}: {name!r} is no column of one type: {error}.") from None
 
 
-def _numbers(name: str, column: Any) -> np.ndarray:
+def as_numbers(name: str, column: Any) -> np.ndarray:
     """The column as an array of integers, floats or booleans, NaN where it was null."""
     dtype = getattr(column, "dtype", None)
     if isinstance(dtype, np.dtype) and dtype.kind in "biuf" and not np.ma.isMaskedArray(column):

@@ -111,7 +111,7 @@ def _stride(objective: Objective) -> Array:
 
 def _every(objective: Objective, stride: Array) -> Objective:
     """The objective of every so many blocks of rows."""
-    return dataclasses.replace(objective, likelihood=dataclasses.replace(objective.likelihood, stride=stride))
+    return dataclasses.replace(objective, likelihood=objective.likelihood.every(stride))
 
 
 def _derivatives(solver: Stepwise, objective: Objective, n_obs: Array, state: Any, phase: Array) -> Any:

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from . import devices, reverse
-from .data import as_arrays, as_weights
-from .model import Model, as_model
-from .trees import traced, where_rows
+from . import devices, reverse, summation
+from .model import Model
+from .trees import default_float, is_inexact, n_rows, traced, where_rows
+from .weights import known_where, scaled_rows, weighted_rows
 
 #: Numbers that a block of rows of a single data set takes, its data and as many tangents as there are parameters:
 #: on a CPU what fits into a core's cache, elsewhere what memory can spare. And rows of a block at most on a CPU.
@@ -182,9 +182,15 @@ class Likelihood(eqx.Module):
         stride = 1 if self.stride is None else self.stride
 
         def add(b: Array, sums: Any) -> Any:
-            return jax.tree.map(lambda s, p: s + p.astype(s.dtype), sums, self.part(fn, b * stride))
+            return summation.add(sums, self.part(fn, b * stride))
 
-        return jax.lax.fori_loop(0, -(-length // (self.block * stride)), add, zero)
+        return summation.total(
+            jax.lax.fori_loop(0, -(-length // (self.block * stride)), add, summation.begin(zero))
+        )
+
+    def every(self, stride: Int[Array, ""]) -> Likelihood:
+        """The likelihood of every so manieth block of rows: a sample."""
+        return dataclasses.replace(self, stride=stride)
 
     def weighing(self, params: PyTree) -> Likelihood:
         """The same for derivatives with respect to its weights, those of zero included.
@@ -200,15 +206,31 @@ class Likelihood(eqx.Module):
         data = jax.tree.map(lambda leaf: where_rows(~silent, leaf, leaf[anchor]), self.data)
         return dataclasses.replace(self, data=data, weights=known_where(~silent, self.weights), keeps=True)
 
-    def sample(self, position: Int[Array, " size"]) -> Likelihood:
-        """The likelihood of the rows at `position` in the data set alone: a mini-batch."""
+    def minibatches(
+        self, key: Array, steps: Int[Array, ""], size: int
+    ) -> tuple[int, Callable[[Array], Likelihood]]:
+        """The likelihoods of some rows at a time, in random order: how many come next, and number `j` of them.
+
+        Args:
+            key: random key.
+            steps: how many there were before.
+            size: how many rows each has.
+        """
         if self.model.is_joint:
             raise ValueError(
                 "mini-batches need independent observations; a joint model has none: leave out batch_size"
             )
-        index = position if self.offset is None else self.offset + position
-        weights = None if self.weights is None else self.weights[index]
-        return Likelihood(self.model, jax.tree.map(lambda leaf: leaf[index], self.data), weights, self.args)
+        length = self.rows if self.length is None else self.length
+        chances = jax.random.uniform(jax.random.fold_in(key, steps), (self.rows,))
+        order = jnp.argsort(jnp.where(jnp.arange(self.rows) < length, chances, jnp.inf))
+
+        def batch(j: Array) -> Likelihood:
+            position = order[(j * size + jnp.arange(size)) % length]
+            index = position if self.offset is None else self.offset + position
+            weights = None if self.weights is None else self.weights[index]
+            return Likelihood(self.model, jax.tree.map(lambda leaf: leaf[index], self.data), weights, self.args)
+
+        return max(1, self.rows // size), batch
 
     def whole(self) -> tuple[PyTree, Array | None]:
         """All rows with their weights, and one that counts for each that does not; a series in its order."""
@@ -309,94 +331,9 @@ class Likelihood(eqx.Module):
             ) from error
 
 
-def log_likelihood(
-    log_density: Any,
-    params: PyTree,
-    data: PyTree,
-    *,
-    args: PyTree = None,
-    weights: Any = None,
-) -> Float[Array, ""]:
-    r"""The log-likelihood of a data set at given parameters.
-
-    $$\ell(\theta) = \sum_i w_i \log p(x_i \mid \theta)$$
-
-    An ordinary JAX function: it may be jitted, mapped and differentiated with respect to all its arrays.
-
-    Args:
-        log_density: `log_density(params, obs)`, the log-density of one observation; a `mle.Model` or the
-            result of `mle.joint` as well.
-        params: parameters in natural units.
-        data: PyTree of arrays with leading axis `n_obs`, or a table.
-        args: third argument of the model, if it has one.
-        weights: frequency weights, shape `(n_obs,)`.
-
-    Returns:
-        A scalar, in nats.
-
-    Raises:
-        ValueError: leaves of `data` of different lengths, weights of another shape, or a log-density that
-            returns no scalar.
-        TypeError: a log-density that returns no real floating-point number.
-
-    Example:
-        Seven heads in ten flips:
-
-        >>> import jax.numpy as jnp, mlekit as mle
-        >>> flips = jnp.array([1, 1, 1, 0, 1, 1, 0, 1, 0, 1])
-        >>> coin = lambda p, heads: jnp.where(heads, jnp.log(p), jnp.log1p(-p))
-        >>> print(f"{mle.log_likelihood(coin, 0.7, flips):.4f}")
-        -6.1086
-    """
-    data = jax.tree.map(devices.placed, as_arrays(data))
-    weights = as_weights(weights, (n_rows(data),), default_float(data))
-    return Likelihood(as_model(log_density), data, weights, args).log_likelihood(params)
-
-
-def scaled_rows(rows: Array, weights: Array | None) -> Array:
-    """Rows times their weights, if one that counts stands for each that does not, as in the blocks of a sum."""
-    return rows if weights is None else _beside(weights, rows) * rows
-
-
-def weighted_rows(rows: Array, weights: Array | None) -> Array:
-    """Rows times their weights, where a weight of zero silences any row."""
-    if weights is None:
-        return rows
-    w = _beside(weights, rows)
-    known = (w > 0) | jnp.isfinite(rows)
-    w = known_where(known, w)
-    return jnp.where(known, w * rows, w)
-
-
-def _beside(weights: Array, rows: Array) -> Array:
-    return weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
-
-
-def known_where(known: Array, weights: Array) -> Array:
-    """Weights, zero where not `known`, and there with derivatives of NaN; but zero if nobody asks for them."""
-
-    def only(_: Any, change: Array) -> Array:
-        return jnp.where(known | (change == 0), change, jnp.nan)
-
-    # The solution of a linear system changes as its right-hand side does, and so does the transpose.
-    weights = jnp.broadcast_to(weights, known.shape)
-    return jax.lax.custom_linear_solve(lambda it: it, weights, only, symmetric=True)
-
-
-def weighted_squares(rows: Array, weights: Array | None) -> Array:
-    r"""$\sum_i w_i r_i r_i^T$, where a weight of zero silences any row."""
-    known = rows if weights is None else jnp.where((weights > 0)[:, None] | jnp.isfinite(rows), rows, 0)
-    return weighted_rows(known, weights).T @ known
-
-
 def _count(data: PyTree, weights: Array | None) -> Array:
     """Rows of a block that count."""
     return jnp.asarray(n_rows(data)) if weights is None else jnp.sum(weights > 0)
-
-
-def n_rows(data: PyTree) -> int:
-    """The leading axis that the arrays of `data` share."""
-    return jnp.shape(jax.tree.leaves(data)[0])[0]
 
 
 def block_rows(data: PyTree, n_free: int, rows: int) -> int:
@@ -405,17 +342,6 @@ def block_rows(data: PyTree, n_free: int, rows: int) -> int:
     block = min(BLOCK_ROWS, BLOCK_NUMBERS // width) if devices.on_cpu() else BLOCK_NUMBERS_WIDE // width
     block = max(256, block)
     return block if rows > 2 * block else 0
-
-
-def is_inexact(leaf: Any) -> bool:
-    """Whether a leaf is an array of floating-point numbers."""
-    return leaf is not None and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-
-
-def default_float(data: PyTree) -> Any:
-    """The widest floating-point dtype among the leaves, or JAX's default where there is none."""
-    kinds = [jnp.result_type(leaf) for leaf in jax.tree.leaves(data) if is_inexact(leaf)]
-    return jnp.result_type(*kinds) if kinds else jnp.result_type(float)
 
 
 def _real(out: Any, who: str) -> Array:

@@ -169,7 +169,10 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         steps = steps + state.steps
     n_obs = objective.n_obs
     status = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
-    status = jnp.where((status == Status.nonfinite_start) & ~likelihood.finite_data, Status.nonfinite_data, status)
+    # Where it makes no difference, no pass over the data.
+    asked = status == Status.nonfinite_start
+    sound = jax.lax.cond(asked, lambda: likelihood.finite_data, lambda: jnp.asarray(True))
+    status = jnp.where(sound, status, Status.nonfinite_data)
     few = likelihood.n_rows < parameters.n_free
     unproven = (status != Status.converged) & (status < Status.nonfinite_start)
     none = (likelihood.n_rows == 0) & (status != Status.nonfinite_data)

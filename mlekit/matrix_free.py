@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .likelihood import BLOCK_NUMBERS, n_rows, weighted_rows
+from .likelihood import BLOCK_NUMBERS
 from .linear_algebra import norm, singular_below
 from .objective import Objective
 from .solvers import Stop
 from .solvers.convergence import LASTING
 from .status import RUNNING, Status
+from .trees import n_rows
+from .weights import weighted_rows
 
 #: Newton steps that prove a maximum at most.
 STEPS = 12

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from . import curvature
-from .likelihood import Likelihood, scaled_rows
+from .likelihood import Likelihood
 from .parameters import Parameters
+from .weights import scaled_rows
 
 
 class Objective(eqx.Module):

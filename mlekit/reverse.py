@@ -56,6 +56,16 @@ def summed(fn: Callable[[Any], Any], rows: PyTree, size: int, zero: Any) -> Any:
     return sums
 
 
+def need_rules(fn: Callable[..., Any], example: tuple[Any, ...]) -> None:
+    """A `ValueError` where a loop would lose rules of a function, and with them its second derivatives."""
+    if _has_rules(lambda both: fn(*both), example):
+        raise ValueError(
+            "data: where the log-density calls functions with derivatives of their own, as many special functions "
+            "have, derivatives of a fit to a table on disk want JAX "
+            f"{'.'.join(map(str, RULES_SURVIVE))} or later; or pass the rows as arrays"
+        )
+
+
 def _has_rules(fn: Callable[[Any], Any], example: PyTree) -> bool:
     """Whether a loop would lose rules of the function."""
     if jax.__version_info__ >= RULES_SURVIVE:

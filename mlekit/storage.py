@@ -34,6 +34,7 @@ from .inference.each import evaluate
 from .modes import Modes
 from .objective import Objective
 from .status import StatusArray
+from .table import Table
 from .trees import is_array, tracing
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def save(fit: Fit, path: str | os.PathLike[str], data: bool = True) -> None:
     """`Fit.save`."""
     if tracing(fit):
         raise ValueError("save: this fit is known only to a trace; save what the jitted function returns")
+    data = data and fit.table is None
     leaves = {name: _stored(leaf) for name, leaf in _named(fit) if data or not name.startswith(".data")}
     header: dict[str, Any] = {
         "format": FORMAT,
@@ -65,7 +67,7 @@ def save(fit: Fit, path: str | os.PathLike[str], data: bool = True) -> None:
         "arrays": [{"name": name, **kind} for name, (_, kind) in leaves.items()],
     }
     arrays = [array for array, _ in leaves.values()]
-    groups = fit.data.it if isinstance(fit.data, Held) and data else None
+    groups = fit.groups if data else None
     if groups is not None:
         header["groups"] = {"by": list(groups.by), "columns": list(groups.columns)}
         arrays += [groups.offsets, groups.lengths, *groups.columns.values()]
@@ -116,6 +118,8 @@ def load(path: str | os.PathLike[str], like: Fit) -> Fit:
 
 def fingerprint(data: PyTree) -> str:
     """What tells data from others: a digest of their names, shapes and numbers."""
+    if isinstance(data, Held) and isinstance(data.it, Table):
+        return data.it.identity
     digest = hashlib.sha256()
     columns = data.it.columns | {"offsets": data.it.offsets} if isinstance(data, Held) else data
     for name, leaf in jtu.tree_flatten_with_path(columns)[0]:
@@ -256,7 +260,10 @@ def _rebuilt(content: Content, like: Fit, path: Any) -> Fit:
     if groups is not None:
         data = Held(groups)
     elif header["data"]:
-        data = dict.fromkeys(like.data.it.columns, 0.0) if isinstance(like.data, Held) else like.data
+        columns = (
+            like.table.row if like.groups is None and like.table else like.groups.columns if like.groups else None
+        )
+        data = like.data if columns is None else dict.fromkeys(columns, 0.0)
     else:
         if fingerprint(like.data) != header["fingerprint"]:
             raise ValueError(

@@ -130,3 +130,19 @@ def unpack(vectors: tuple[Array, ...], like: PyTree) -> PyTree:
 
 def _dtypes(leaves: list[Array]) -> list[Any]:
     return list(dict.fromkeys(leaf.dtype for leaf in leaves))
+
+
+def n_rows(data: PyTree) -> int:
+    """The leading axis that the arrays of `data` share."""
+    return jnp.shape(jax.tree.leaves(data)[0])[0]
+
+
+def is_inexact(leaf: Any) -> bool:
+    """Whether a leaf is an array of floating-point numbers."""
+    return leaf is not None and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def default_float(data: PyTree) -> Any:
+    """The widest floating-point dtype among the leaves, or JAX's default where there is none."""
+    kinds = [jnp.result_type(leaf) for leaf in jax.tree.leaves(data) if is_inexact(leaf)]
+    return jnp.result_type(*kinds) if kinds else jnp.result_type(float)

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..arguments import check_count, check_level, known, warn
 from ..collection import Collection
 from ..keys import need_key, seeds
-from ..likelihood import n_rows, weighted_rows
 from ..objective import Objective
 from ..status import Status, StatusArray
-from ..trees import batch_of_one, only_one, tracing
+from ..trees import batch_of_one, n_rows, only_one, tracing
+from ..weights import weighted_rows
 from .covariance import sums_of_clusters
 from .each import beside_rows, evaluate, has_contributions, index, longest
 from .influence import influence

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..arguments import check_count, known, warn
-from ..likelihood import weighted_rows
 from ..objective import Objective
 from ..trees import tracing
+from ..weights import weighted_rows
 from . import expected
 from .each import beside_rows, evaluate_proven
 from .information import information, inverse

@@ -14,10 +14,9 @@ from jaxtyping import Array, PyTree
 
 from .. import implicit, pieces
 from ..collection import Collection, collection_of
-from ..compilation import Compiled, Held
-from ..groups import Groups
-from ..likelihood import Likelihood, block_rows, n_rows
+from ..compilation import Compiled
 from ..objective import Objective
+from ..observed import InMemory, Observed, OnDisk
 from ..trees import batch_of_one, is_array, only_one, shared, transforming
 
 if TYPE_CHECKING:
@@ -28,16 +27,18 @@ if TYPE_CHECKING:
 
 def objective(fit: Fitted) -> Objective:
     """The objective of a single fit: its likelihood on the free scale."""
-    data, weights = fit.data, fit.weights
-    if isinstance(data, Held):
-        groups: Groups = data.it
-        data = jax.tree.map(jnp.asarray, groups[int(fit.index)])  # type: ignore[arg-type]
-        weights = None if fit.weight_column is None else data[fit.weight_column]
-    block = block_rows(data, fit.n_free, n_rows(data))
-    return Objective(
-        Likelihood(fit.model, data, weights, fit.args, length=fit.lengths, block=block, reversible=transforming()),
-        fit.parameters,
-    )
+    likelihood = given(fit).likelihood(fit.model, fit.args, fit.n_free, transforming())
+    return Objective(likelihood, fit.parameters)
+
+
+def given(fit: Fitted) -> Observed:
+    """The data of a single fit."""
+    if fit.table is not None:
+        return OnDisk(fit.table, fit.weight_column)
+    if fit.groups is not None:
+        data = jax.tree.map(jnp.asarray, fit.groups[int(fit.index)])  # type: ignore[arg-type]
+        return InMemory(data, None if fit.weight_column is None else data[fit.weight_column])
+    return InMemory(fit.data, fit.weights, fit.lengths)
 
 
 def has_contributions(fit: Fit) -> bool:
@@ -58,10 +59,10 @@ def evaluate(fit: Fit, fn: Callable[..., Any], value: Any, rows: PyTree = None) 
         rows: what else belongs to each row, as `beside_rows` makes it; then it is `fn(objective, value, rows)`.
     """
     if not fit.batched:
-        return _apply(fn, objective(fit), value, *(() if rows is None else (rows,)))
+        return given(fit).checked(_apply(fn, objective(fit), value, *(() if rows is None else (rows,))))
     everything, model, own = collection(fit)
     if rows is not None:
-        flat = rows if isinstance(fit.data, Held) else jax.tree.map(lambda leaf: leaf.reshape(-1), rows)
+        flat = rows if fit.groups is not None else jax.tree.map(lambda leaf: leaf.reshape(-1), rows)
         everything = dataclasses.replace(everything, rows=(everything.rows, flat))
         fn = _with_rows(fn)
     return pieces.map_sets(fn, everything, model, fit.parameters, value, own)
@@ -135,13 +136,16 @@ def beside_rows(fit: Fit, columns: Any, name: str) -> tuple[Any, ...]:
         columns = [columns]
     if not len(columns):
         raise ValueError(f"{name}: there are no columns in it; pass labels, or the name of a column")
-    held = isinstance(fit.data, Held)
-    flat = held and fit.batched  # all groups one behind the other
-    if held:
-        data = fit.data.it.columns if flat else fit.data.it[int(fit.index)]  # type: ignore[arg-type]
+    flat = fit.groups is not None and fit.batched  # all groups one behind the other
+    if fit.table is not None:
+        data = fit.table.labels(columns)
+        shape: tuple[int, ...] = (fit.table.n_rows,)
     else:
-        data = fit.data
-    shape = jnp.shape(jax.tree.leaves(data)[0])[: 2 if fit.batched and not held else 1]
+        if fit.groups is None:
+            data = fit.data
+        else:
+            data = fit.groups.columns if flat else fit.groups[int(fit.index)]  # type: ignore[arg-type]
+        shape = jnp.shape(jax.tree.leaves(data)[0])[: 2 if fit.batched and not flat else 1]
     return tuple(_labels(column, data, shape, flat, name) for column in columns)
 
 
@@ -186,8 +190,10 @@ def need_one_axis(fit: Fitted) -> None:
 
 def longest(fit: Fit) -> int:
     """Rows of the longest data set."""
-    if isinstance(fit.data, Held):
-        return int(np.max(fit.data.it.lengths[np.asarray(fit.index)]))
+    if fit.groups is not None:
+        return int(np.max(fit.groups.lengths[np.asarray(fit.index)]))
+    if fit.table is not None:
+        return fit.table.n_rows
     return jnp.shape(jax.tree.leaves(fit.data)[0])[1 if fit.batched else 0]
 
 

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 
 from ..arguments import check_count
 from ..keys import from_seed, need_key, seeds
-from ..likelihood import weighted_squares
 from ..linear_algebra import root_of_inverse
 from ..objective import Objective
+from ..weights import weighted_squares
 from .each import evaluate, index
 from .simulate import need_simulator, simulated
 

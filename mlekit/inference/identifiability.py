@@ -14,11 +14,12 @@ from jaxtyping import Array, Float, PyTree
 from .. import devices
 from ..compilation import Compiled
 from ..data import as_arrays, as_weights
-from ..likelihood import Likelihood, block_rows, default_float, n_rows
+from ..likelihood import Likelihood, block_rows
 from ..linear_algebra import curvature_scale, spectrum
 from ..model import as_model
 from ..objective import Objective
 from ..start import parameters_like
+from ..trees import default_float, n_rows
 
 #: Points around the start, besides it, and how far away they lie on the free scale. At a single point a model may
 #: look worse than it is: equal components of a mixture, a product with a factor of zero.

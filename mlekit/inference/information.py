@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..likelihood import weighted_rows, weighted_squares
 from ..linear_algebra import factorise, root_of_inverse, singular_below
 from ..linear_algebra import inverse as inverse_matrix
 from ..objective import Objective
+from ..weights import weighted_rows, weighted_squares
 
 
 def information(objective: Objective, free: Float[Array, " n_free"], kind: str) -> Float[Array, "n_free n_free"]:

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..likelihood import Likelihood, weighted_rows, weighted_squares
+from ..likelihood import Likelihood
 from ..linear_algebra import eigh, root_of_inverse
 from ..objective import Objective
+from ..weights import weighted_rows, weighted_squares
 from .each import evaluate
 from .hypothesis import HypothesisTest, chi_square
 from .information import information

@@ -13,9 +13,8 @@ from jaxtyping import Float, PyTree
 
 from ..collection import PIECE_ROWS, Collection, from_arrays, round_up
 from ..keys import from_seed
-from ..likelihood import n_rows
 from ..objective import Objective
-from ..trees import is_array
+from ..trees import is_array, n_rows
 from .each import evaluate_times
 from .simulate import simulated
 

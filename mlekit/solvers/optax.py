@@ -174,17 +174,8 @@ class Optax(Solver):
         if self.batch_size is None:
             return CHUNK, lambda j: objective
         assert self.key is not None
-        likelihood, size = objective.likelihood, self.batch_size
-        rows = likelihood.rows
-        length = rows if likelihood.length is None else likelihood.length
-        chances = jax.random.uniform(jax.random.fold_in(self.key, steps), (rows,))
-        order = jnp.argsort(jnp.where(jnp.arange(rows) < length, chances, jnp.inf))
-
-        def batch(j: Array) -> Objective:
-            position = order[(j * size + jnp.arange(size)) % length]
-            return Objective(likelihood.sample(position), objective.parameters)
-
-        return max(1, rows // size), batch
+        number, batch = objective.likelihood.minibatches(self.key, steps, self.batch_size)
+        return number, lambda j: Objective(batch(j), objective.parameters)
 
 
 def cauchy_decrement(objective: Objective, free: Array) -> tuple[Array, Array]:

@@ -1,0 +1,175 @@
+"""What the data are: arrays in memory, or a table on disk; and the likelihood of each."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float, PyTree
+
+from . import devices
+from .compilation import Held
+from .data import as_arrays, as_weights
+from .groups import Groups
+from .likelihood import Likelihood, block_rows
+from .model import Model, as_model
+from .streamed import streamed
+from .table import Table
+from .trees import default_float, n_rows, traced
+
+
+class Observed(abc.ABC):
+    """The data of one fit, with their weights.
+
+    Args:
+        rows: number of rows.
+        shapes: arrays with a leading axis of rows, or their shapes and dtypes.
+    """
+
+    rows: int
+    shapes: PyTree
+
+    @abc.abstractmethod
+    def seen_by_init(self) -> PyTree:
+        """The data that a function `init` computes a start from."""
+
+    @abc.abstractmethod
+    def likelihood(self, model: Model, args: PyTree, n_free: int, reversible: bool = False) -> Likelihood:
+        """Their likelihood; the arguments are those of `Likelihood`, and how many parameters are free."""
+
+    def checked(self, found: Any) -> Any:
+        """What was computed of them; a `ValueError` where they could not be read."""
+        return found
+
+    @abc.abstractmethod
+    def parts(self) -> dict[str, Any]:
+        """The fields of a `Fit` that hold them."""
+
+
+class InMemory(Observed):
+    """Arrays.
+
+    Args:
+        data: PyTree of arrays with a leading axis of rows.
+        weights: one for each row, or `None`.
+        length: number of rows; all if `None`.
+    """
+
+    def __init__(self, data: PyTree, weights: Array | None, length: Array | None = None) -> None:
+        self.data, self.weights, self.length = data, weights, length
+        self.rows, self.shapes = n_rows(data), data
+
+    def seen_by_init(self) -> PyTree:
+        """As `Observed.seen_by_init`."""
+        return self.data
+
+    def likelihood(self, model: Model, args: PyTree, n_free: int, reversible: bool = False) -> Likelihood:
+        """As `Observed.likelihood`."""
+        block = block_rows(self.data, n_free, self.rows)
+        return Likelihood(
+            model, self.data, self.weights, args, length=self.length, block=block, reversible=reversible
+        )
+
+    def parts(self) -> dict[str, Any]:
+        """As `Observed.parts`."""
+        return {"data": self.data, "weights": self.weights}
+
+
+class OnDisk(Observed):
+    """A table on disk.
+
+    Args:
+        table: the table.
+        weights: its column of weights, or `None`.
+    """
+
+    def __init__(self, table: Table, weights: str | None) -> None:
+        self.table, self.weights = table, weights
+        self.rows, self.shapes = table.n_rows, table.layout(weights).block
+
+    def seen_by_init(self) -> PyTree:
+        """As `Observed.seen_by_init`: rows from all over the table."""
+        return jax.tree.map(devices.placed, self.table.sample())
+
+    def likelihood(self, model: Model, args: PyTree, n_free: int, reversible: bool = False) -> Likelihood:
+        """As `Observed.likelihood`."""
+        return streamed(self.table, model, args, self.weights, n_free, reversible)
+
+    def checked(self, found: Any) -> Any:
+        """As `Observed.checked`."""
+        if not traced(found):
+            jax.block_until_ready(found)
+            self.table.check()
+        return found
+
+    def parts(self) -> dict[str, Any]:
+        """As `Observed.parts`."""
+        return {"data": Held(self.table), "weights": None, "weight_column": self.weights}
+
+
+def observed(data: Any, weights: Any) -> Observed:
+    """What a user passed as data and weights.
+
+    Raises:
+        ValueError: as `as_arrays` and `as_weights`; weights of a table that are no column of it.
+        TypeError: the same, and groups.
+    """
+    if isinstance(data, Groups):
+        raise TypeError(
+            "data are groups, many data sets: use mle.fit_batch, or one of them: mle.fit(..., data[0])"
+        )
+    if isinstance(data, Table):
+        if weights is not None:
+            if not isinstance(weights, str):
+                raise TypeError(
+                    f"weights of a table on disk are the name of a column, got {type(weights).__name__}"
+                )
+            data.weighed(weights)
+        return OnDisk(data, weights)
+    data = jax.tree.map(devices.placed, as_arrays(data))
+    return InMemory(data, as_weights(weights, (n_rows(data),), default_float(data)))
+
+
+def log_likelihood(
+    log_density: Any,
+    params: PyTree,
+    data: PyTree,
+    *,
+    args: PyTree = None,
+    weights: Any = None,
+) -> Float[Array, ""]:
+    r"""The log-likelihood of a data set at given parameters.
+
+    $$\ell(\theta) = \sum_i w_i \log p(x_i \mid \theta)$$
+
+    An ordinary JAX function: it may be jitted, mapped and differentiated with respect to all its arrays.
+
+    Args:
+        log_density: `log_density(params, obs)`, the log-density of one observation; a `mle.Model` or the
+            result of `mle.joint` as well.
+        params: parameters in natural units.
+        data: PyTree of arrays with leading axis `n_obs`, or a table.
+        args: third argument of the model, if it has one.
+        weights: frequency weights, shape `(n_obs,)`.
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        ValueError: leaves of `data` of different lengths, weights of another shape, or a log-density that
+            returns no scalar.
+        TypeError: a log-density that returns no real floating-point number.
+
+    Example:
+        Seven heads in ten flips:
+
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> flips = jnp.array([1, 1, 1, 0, 1, 1, 0, 1, 0, 1])
+        >>> coin = lambda p, heads: jnp.where(heads, jnp.log(p), jnp.log1p(-p))
+        >>> print(f"{mle.log_likelihood(coin, 0.7, flips):.4f}")
+        -6.1086
+    """
+    given = observed(data, weights)
+    likelihood = given.likelihood(as_model(log_density), args, len(jax.tree.leaves(params)))
+    return given.checked(likelihood.log_likelihood(params))

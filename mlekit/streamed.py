@@ -1,0 +1,210 @@
+"""The likelihood of a table on disk: the sum over its blocks, each read while the one before is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from . import reverse, summation, table
+from .likelihood import Likelihood, block_rows
+from .model import Model
+from .table import Layout, Table
+
+
+class Stream(eqx.Module):
+    """A table as compiled programs see it.
+
+    Args:
+        handle: number of its reader.
+        n_rows: rows with a positive weight.
+        n_obs: the sum of the weights.
+        layout: the layout of its blocks.
+    """
+
+    handle: Int[Array | np.ndarray, ""]
+    n_rows: Int[Array | np.ndarray, ""]
+    n_obs: Array | np.ndarray
+    layout: Layout = eqx.field(static=True)
+
+    def block(self, b: Any, following: Any) -> tuple[PyTree, Any, Bool[Array, ""]]:
+        """What `table.Reader.block` says of block `b`."""
+        here = jnp.asarray(b, jnp.int32), jnp.asarray(following, jnp.int32)
+        # Equal numbers give equal blocks, as the files do not change.
+        return jax.pure_callback(_read, self.layout.result, self.handle, *here, vmap_method="sequential")
+
+
+def _read(handle: Any, b: Any, following: Any) -> Any:
+    return table.reader(int(handle)).block(int(b), int(following))
+
+
+def stream(source: Table, layout: Layout) -> Stream:
+    """A table, or a part of one, in this layout."""
+    reader = source.reader(layout)
+    n_rows, n_obs = source.n_rows, float(source.n_rows)
+    if layout.weights is not None:
+        weighed = source.weighed(layout.weights)
+        n_rows, n_obs = weighed.n_rows, weighed.n_obs
+    whole = jnp.zeros((), int).dtype
+    handle = np.asarray(reader.handle, np.int32)
+    kind = whole if layout.weights is None else layout.kind
+    return Stream(handle, np.asarray(n_rows, whole), np.asarray(n_obs, kind), layout)
+
+
+class StreamedLikelihood(Likelihood):
+    """A model together with a table on disk; `data` is its `Stream`."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table."""
+        return self.data.layout.n_rows
+
+    @property
+    def n_rows(self) -> Int[Array, ""]:
+        """Number of rows with a positive weight."""
+        return self.data.n_rows if self.stride is None else self.total(_count, jnp.asarray(0))
+
+    @property
+    def n_obs(self) -> Array:
+        """Number of observations: the sum of the weights."""
+        if self.stride is None:
+            return self.data.n_obs
+        zero = jnp.zeros_like(self.data.n_obs)
+        return self.total(
+            lambda data, weights: _count(data, weights) if weights is None else jnp.sum(weights), zero
+        )
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks that the table is read in."""
+        return self.data.layout.n_blocks
+
+    def has_contributions(self, params: PyTree) -> bool:
+        """There is one log-density a row."""
+        return True
+
+    def total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
+        """As `Likelihood.total`; in a form that reverse mode can cross, blocks are read again on the way back."""
+        stride: Any = 1 if self.stride is None else self.stride
+
+        def add(sums: Any, i: Any) -> tuple[Any, None]:
+            b, following = i * stride, (i + 1) * stride
+            here, sound = self._block(b, jnp.where(following < self.n_blocks, following, 0))
+            part = here.total(fn, zero)
+            poisoned = lambda leaf: jnp.where(sound, leaf, jnp.nan) if eqx.is_inexact_array(leaf) else leaf  # noqa: E731
+            return summation.add(sums, jax.tree.map(poisoned, part)), None
+
+        sums = summation.begin(zero)
+        if self.reversible:
+            reverse.need_rules(fn, (self.data.layout.block, None))
+            sums, _ = jax.lax.scan(jax.checkpoint(add, prevent_cse=False), sums, jnp.arange(self.n_blocks))
+        else:
+            sums = jax.lax.fori_loop(0, -(-self.n_blocks // stride), lambda i, sums: add(sums, i)[0], sums)
+        return summation.total(sums)
+
+    def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
+        """The sum; differentiable in every way with respect to what is no data."""
+        here = dataclasses.replace(self, reversible=True)
+        dtype = jnp.result_type(self.data.layout.kind, *map(jnp.result_type, jax.tree.leaves(params)))
+        return here.total(lambda data, weights: self.block_sum(params, data, weights), jnp.zeros((), dtype))
+
+    def contributions(self, params: PyTree) -> Float[Array, " rows"]:
+        """As `Likelihood.contributions`: one number for each row of the table."""
+        return self._rows(lambda here: here.contributions(params))
+
+    def scores(
+        self, free: Float[Array, " n_free"], natural: Callable[[Array], PyTree]
+    ) -> Float[Array, "rows n_free"]:
+        """As `Likelihood.scores`: a vector for each row of the table."""
+        return self._rows(lambda here: here.scores(free, natural))
+
+    def aligned(self) -> tuple[PyTree, Array | None]:
+        """All rows in memory, with their weights."""
+        return self._rows(lambda here: here.aligned() if here.length is None else (here.data, None))
+
+    def whole(self) -> tuple[PyTree, Array | None]:
+        """All rows in memory, with their weights."""
+        return self.aligned()
+
+    def weighing(self, params: PyTree) -> Likelihood:
+        """The same: weights on disk have no derivatives."""
+        return self
+
+    def minibatches(
+        self, key: Array, steps: Int[Array, ""], size: int
+    ) -> tuple[int, Callable[[Array], Likelihood]]:
+        """As `Likelihood.minibatches`: blocks come in random order, and so do the rows of each."""
+        layout = self.data.layout
+        number = max(1, layout.size // size)
+        turn = steps // number
+        epoch, place = turn // self.n_blocks, turn % self.n_blocks
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), self.n_blocks)
+        here, _ = self._block(order[place], order[(place + 1) % self.n_blocks])
+        return here.minibatches(jax.random.fold_in(key, self.n_blocks + turn), steps, size)
+
+    def _block(self, b: Any, following: Any) -> tuple[Likelihood, Bool[Array, ""]]:
+        """The likelihood of one block, and whether it could be read."""
+        data, extra, sound = self.data.block(b, following)
+        weighted = self.data.layout.weights is not None
+        here = Likelihood(
+            self.model,
+            data,
+            extra if weighted else None,
+            self.args,
+            length=None if weighted else extra,
+            block=self.block,
+            keeps=weighted,
+        )
+        return here, sound
+
+    def _rows(self, fn: Callable[[Likelihood], Any]) -> Any:
+        """`fn` of every block, whose value has a leading axis of rows, put together."""
+        layout = self.data.layout
+        n, count, size = layout.n_rows, layout.n_blocks, layout.size
+
+        def one(b: Array) -> Any:
+            here, sound = self._block(b, (b + 1) % count)
+            poisoned = lambda leaf: jnp.where(sound, leaf, jnp.nan) if eqx.is_inexact_array(leaf) else leaf  # noqa: E731
+            return jax.tree.map(poisoned, fn(here))
+
+        found = jax.lax.map(one, jnp.arange(count))
+        own = np.concatenate(
+            [np.arange(n * b // count, n * (b + 1) // count) - n * b // count + b * size for b in range(count)]
+        )
+        return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[own], found)
+
+
+def streamed(
+    source: Table, model: Model, args: PyTree, weights: str | None, n_free: int, reversible: bool = False
+) -> StreamedLikelihood:
+    """The likelihood of a table.
+
+    Args:
+        source: the table.
+        model: the log-density with its companions.
+        args: its third argument, or `None`.
+        weights: column of frequency weights, if there is one.
+        n_free: how many parameters are free.
+        reversible: as in `Likelihood`.
+
+    Raises:
+        ValueError: a joint model, or weights that are none.
+    """
+    if model.is_joint:
+        raise ValueError(
+            "data is a table on disk, read in blocks; a joint model sees all rows at once: pass arrays"
+        )
+    layout = source.layout(weights)
+    block = block_rows(layout.block, n_free, layout.size)
+    return StreamedLikelihood(model, stream(source, layout), None, args, block=block, reversible=reversible)
+
+
+def _count(data: PyTree, weights: Array | None) -> Array:
+    """Rows of a block that count."""
+    return jnp.asarray(jax.tree.leaves(data)[0].shape[0]) if weights is None else jnp.sum(weights > 0)

@@ -1,0 +1,45 @@
+"""Rows times their frequency weights, where a weight of zero silences any row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def scaled_rows(rows: Array, weights: Array | None) -> Array:
+    """Rows times their weights, if one that counts stands for each that does not, as in the blocks of a sum."""
+    return rows if weights is None else _beside(weights, rows) * rows
+
+
+def weighted_rows(rows: Array, weights: Array | None) -> Array:
+    """Rows times their weights, where a weight of zero silences any row."""
+    if weights is None:
+        return rows
+    w = _beside(weights, rows)
+    known = (w > 0) | jnp.isfinite(rows)
+    w = known_where(known, w)
+    return jnp.where(known, w * rows, w)
+
+
+def _beside(weights: Array, rows: Array) -> Array:
+    return weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
+
+
+def known_where(known: Array, weights: Array) -> Array:
+    """Weights, zero where not `known`, and there with derivatives of NaN; but zero if nobody asks for them."""
+
+    def only(_: Any, change: Array) -> Array:
+        return jnp.where(known | (change == 0), change, jnp.nan)
+
+    # The solution of a linear system changes as its right-hand side does, and so does the transpose.
+    weights = jnp.broadcast_to(weights, known.shape)
+    return jax.lax.custom_linear_solve(lambda it: it, weights, only, symmetric=True)
+
+
+def weighted_squares(rows: Array, weights: Array | None) -> Array:
+    r"""$\sum_i w_i r_i r_i^T$, where a weight of zero silences any row."""
+    known = rows if weights is None else jnp.where((weights > 0)[:, None] | jnp.isfinite(rows), rows, 0)
+    return weighted_rows(known, weights).T @ known

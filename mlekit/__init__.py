@@ -36,6 +36,7 @@ from .model import Model, joint, regression
 from .modes import Modes
 from .observed import log_likelihood
 from .result import Fit
+from .shards import Shards, shard
 from .solvers import BFGS, LBFGS, Newton, Optax, Scoring
 from .status import Status
 from .storage import load
@@ -63,6 +64,7 @@ __all__ = [
     "Prediction",
     "Profile",
     "Scoring",
+    "Shards",
     "Status",
     "Table",
     "__version__",
@@ -96,6 +98,7 @@ __all__ = [
     "profile",
     "regression",
     "score_test",
+    "shard",
     "simplex",
     "special",
     "tied",

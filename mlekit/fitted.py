@@ -23,6 +23,7 @@ from .model import Model
 from .modes import Modes
 from .objective import Objective
 from .parameters import Parameters
+from .shards import Shards
 from .status import ADVICE, Status, StatusArray
 from .table import Table
 from .trees import map_arrays
@@ -58,6 +59,11 @@ class Fitted(eqx.Module):
     def table(self) -> Table | None:
         """The table on disk, where that holds the data."""
         return self._held(Table)
+
+    @property
+    def shards(self) -> Shards | None:
+        """The rows on many devices, where these are the data."""
+        return self._held(Shards)
 
     def _held(self, kind: type) -> Any:
         return self.data.it if isinstance(self.data, Held) and isinstance(self.data.it, kind) else None

@@ -6,6 +6,8 @@ import abc
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from . import devices
@@ -14,9 +16,11 @@ from .data import as_arrays, as_weights
 from .groups import Groups
 from .likelihood import Likelihood, block_rows
 from .model import Model, as_model
+from .sharded import sharded
+from .shards import Shards
 from .streamed import streamed
 from .table import Table
-from .trees import default_float, n_rows, traced
+from .trees import default_float, is_array, n_rows, traced
 
 
 class Observed(abc.ABC):
@@ -108,6 +112,39 @@ class OnDisk(Observed):
         return {"data": Held(self.table), "weights": None, "weight_column": self.weights}
 
 
+class SharedOut(Observed):
+    """Rows on many devices.
+
+    Args:
+        shards: the rows.
+        weights: their column of weights, or `None`.
+    """
+
+    def __init__(self, shards: Shards, weights: str | None) -> None:
+        self.shards, self.weights = shards, weights
+        self.rows, self.shapes = shards.n_rows, shards.shapes(weights)
+
+    def seen_by_init(self) -> PyTree:
+        """As `Observed.seen_by_init`: rows from all over, the same in all processes."""
+        return jax.tree.map(devices.placed, self.shards.sample())
+
+    def likelihood(self, model: Model, args: PyTree, n_free: int, reversible: bool = False) -> Likelihood:
+        """As `Observed.likelihood`."""
+        return sharded(self.shards, model, args, self.weights, n_free, reversible)
+
+    def checked(self, found: Any) -> Any:
+        """As `Observed.checked`; every process has the same, each on a device of its own."""
+        if traced(found):
+            return found
+        found = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)) if is_array(leaf) else leaf, found)
+        self.shards.check()
+        return found
+
+    def parts(self) -> dict[str, Any]:
+        """As `Observed.parts`."""
+        return {"data": Held(self.shards), "weights": None, "weight_column": self.weights}
+
+
 def observed(data: Any, weights: Any) -> Observed:
     """What a user passed as data and weights.
 
@@ -119,14 +156,11 @@ def observed(data: Any, weights: Any) -> Observed:
         raise TypeError(
             "data are groups, many data sets: use mle.fit_batch, or one of them: mle.fit(..., data[0])"
         )
-    if isinstance(data, Table):
-        if weights is not None:
-            if not isinstance(weights, str):
-                raise TypeError(
-                    f"weights of a table on disk are the name of a column, got {type(weights).__name__}"
-                )
-            data.weighed(weights)
-        return OnDisk(data, weights)
+    if isinstance(data, Table | Shards):
+        if weights is not None and not isinstance(weights, str):
+            what = "a table on disk" if isinstance(data, Table) else "shards"
+            raise TypeError(f"weights of {what} are the name of a column, got {type(weights).__name__}")
+        return OnDisk(data, weights) if isinstance(data, Table) else SharedOut(data, weights)
     data = jax.tree.map(devices.placed, as_arrays(data))
     return InMemory(data, as_weights(weights, (n_rows(data),), default_float(data)))
 

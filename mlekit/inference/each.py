@@ -16,7 +16,7 @@ from .. import implicit, pieces
 from ..collection import Collection, collection_of
 from ..compilation import Compiled
 from ..objective import Objective
-from ..observed import InMemory, Observed, OnDisk
+from ..observed import InMemory, Observed, OnDisk, SharedOut
 from ..trees import batch_of_one, is_array, only_one, shared, transforming
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def given(fit: Fitted) -> Observed:
     """The data of a single fit."""
     if fit.table is not None:
         return OnDisk(fit.table, fit.weight_column)
+    if fit.shards is not None:
+        return SharedOut(fit.shards, fit.weight_column)
     if fit.groups is not None:
         data = jax.tree.map(jnp.asarray, fit.groups[int(fit.index)])  # type: ignore[arg-type]
         return InMemory(data, None if fit.weight_column is None else data[fit.weight_column])
@@ -192,8 +194,9 @@ def longest(fit: Fit) -> int:
     """Rows of the longest data set."""
     if fit.groups is not None:
         return int(np.max(fit.groups.lengths[np.asarray(fit.index)]))
-    if fit.table is not None:
-        return fit.table.n_rows
+    apart = fit.table or fit.shards
+    if apart is not None:
+        return apart.n_rows
     return jnp.shape(jax.tree.leaves(fit.data)[0])[1 if fit.batched else 0]
 
 

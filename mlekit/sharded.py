@@ -1,0 +1,193 @@
+"""The likelihood of rows on many devices: each sums over its own, and the sums are added."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PyTree
+
+from .compilation import Compiled
+from .likelihood import Likelihood, block_rows
+from .model import Model
+from .shards import AXIS, ArrayShards, Shards, TableShards
+from .streamed import StreamedLikelihood, stream
+from .trees import is_array
+
+
+def _nothing(params: PyTree, obs: PyTree) -> float:
+    return 0.0
+
+
+#: In place of the model where there are only data.
+BLANK = Model(_nothing)
+
+
+class Counted(eqx.Module):
+    """What the weights of all devices add up to.
+
+    Args:
+        n_rows: rows with a positive weight.
+        n_obs: the sum of the weights.
+    """
+
+    n_rows: Int[Array, ""]
+    n_obs: Array
+
+
+class ShardedLikelihood(Likelihood):
+    """A model together with rows on many devices.
+
+    Its `data` are the likelihoods of the devices, without the model: arrays with a leading axis, split over them.
+
+    Args:
+        counted: what the weights add up to, once that is known.
+        total_rows: number of rows of all devices together.
+        mesh: the devices.
+    """
+
+    counted: Counted | None = None
+    total_rows: int = eqx.field(static=True, default=0)
+    mesh: Mesh = eqx.field(static=True, default=None)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all devices together."""
+        return self.total_rows
+
+    @property
+    def n_rows(self) -> Int[Array, ""]:
+        """Number of rows with a positive weight."""
+        return self._counted().n_rows
+
+    @property
+    def n_obs(self) -> Array:
+        """Number of observations: the sum of the weights."""
+        return self._counted().n_obs
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of rows that one device takes."""
+        return self.data.n_blocks
+
+    def has_contributions(self, params: PyTree) -> bool:
+        """There is one log-density a row."""
+        return True
+
+    def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
+        """As `Likelihood.log_likelihood`."""
+        return self._added(lambda own: own.log_likelihood(params))
+
+    def total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
+        """As `Likelihood.total`."""
+        return self._added(lambda own: own.total(fn, zero))
+
+    def weighing(self, params: PyTree) -> Likelihood:
+        """The same: weights that are shared out have no derivatives."""
+        return self
+
+    def aligned(self) -> NoReturn:
+        """A `ValueError`: no device has all rows."""
+        raise ValueError(
+            f"this needs all rows in one place, and the data are shared out among {self.mesh.size} devices: fit "
+            "them without mle.shard"
+        )
+
+    def whole(self) -> NoReturn:
+        """As `aligned`."""
+        self.aligned()
+
+    def contributions(self, params: PyTree) -> NoReturn:
+        """As `aligned`."""
+        self.aligned()
+
+    def scores(self, free: Float[Array, " n_free"], natural: Callable[[Array], PyTree]) -> NoReturn:
+        """As `aligned`."""
+        self.aligned()
+
+    def minibatches(self, key: Array, steps: Int[Array, ""], size: int) -> NoReturn:
+        """As `aligned`."""
+        self.aligned()
+
+    def _counted(self) -> Counted:
+        if self.counted is not None and self.stride is None:
+            return self.counted
+        return self._added(lambda own: Counted(own.n_rows, own.n_obs))
+
+    def _added(self, fn: Callable[[Likelihood], Any]) -> Any:
+        """`fn` of the likelihood of every device, added up."""
+        arrays, rest = eqx.partition(self.data, is_array)
+
+        def local(arrays: PyTree) -> Any:
+            own = eqx.combine(jax.tree.map(lambda leaf: leaf[0], arrays), rest)
+            own = dataclasses.replace(
+                own, model=self.model, args=self.args, stride=self.stride, reversible=self.reversible
+            )
+            return jax.lax.psum(fn(own), AXIS)
+
+        split, same = PartitionSpec(AXIS), PartitionSpec()
+        return jax.shard_map(local, mesh=self.mesh, in_specs=split, out_specs=same, check_vma=False)(arrays)
+
+
+def sharded(
+    shards: Shards, model: Model, args: PyTree, weights: str | None, n_free: int, reversible: bool = False
+) -> ShardedLikelihood:
+    """The likelihood of rows on many devices.
+
+    Args:
+        shards: the rows.
+        model: the log-density with its companions.
+        args: its third argument, or `None`.
+        weights: column of frequency weights, if there is one.
+        n_free: how many parameters are free.
+        reversible: as in `Likelihood`.
+
+    Raises:
+        ValueError: a joint model.
+    """
+    if model.is_joint:
+        raise ValueError(
+            "data are shared out among devices; a joint model sees all rows at once: leave out mle.shard"
+        )
+    own: Likelihood
+    if isinstance(shards, ArrayShards):
+        longest = jax.tree.leaves(shards.data)[0].shape[1]
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shards.data)
+        column = None if weights is None else shards.data[weights]
+        block = block_rows(one, n_free, longest)
+        # The rows of one device are one slice of these.
+        own = Likelihood(
+            BLANK,
+            shards.data,
+            column,
+            length=shards.lengths,
+            longest=longest,
+            block=block,
+        )
+    else:
+        assert isinstance(shards, TableShards)
+        layout = shards.table.layout(weights, shards.devices)
+        parts = {i: stream(part, layout) for i, part in shards.parts.items()}
+        place = NamedSharding(shards.mesh, PartitionSpec(AXIS))
+
+        def put(*leaves: Any) -> Array:
+            each = dict(zip(parts, leaves))
+            at = lambda index: np.asarray(each[index[0].start or 0])[None]  # noqa: E731
+            return jax.make_array_from_callback((shards.devices,), place, at)
+
+        block = block_rows(layout.block, n_free, layout.size)
+        own = StreamedLikelihood(BLANK, jax.tree.map(put, *parts.values()), block=block)
+    found = ShardedLikelihood(
+        model, own, args=args, reversible=reversible, total_rows=shards.n_rows, mesh=shards.mesh
+    )
+    return dataclasses.replace(found, counted=_count(dataclasses.replace(found, model=BLANK, args=None)))
+
+
+@Compiled
+def _count(likelihood: ShardedLikelihood) -> Counted:
+    return likelihood._counted()

@@ -17,7 +17,7 @@ from .groups import Groups
 from .likelihood import Likelihood, block_rows
 from .model import Model, as_model
 from .sharded import sharded
-from .shards import Shards
+from .shards import Shards, lies_on_many_devices, shard
 from .streamed import streamed
 from .table import Table
 from .trees import default_float, is_array, n_rows, traced
@@ -156,6 +156,8 @@ def observed(data: Any, weights: Any) -> Observed:
         raise TypeError(
             "data are groups, many data sets: use mle.fit_batch, or one of them: mle.fit(..., data[0])"
         )
+    if lies_on_many_devices(data):
+        data = shard(data)
     if isinstance(data, Table | Shards):
         if weights is not None and not isinstance(weights, str):
             what = "a table on disk" if isinstance(data, Table) else "shards"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import hashlib
 from typing import Any
 
@@ -35,6 +36,11 @@ class Shards(abc.ABC):
     def devices(self) -> int:
         """How many devices there are."""
         return self.mesh.size
+
+    @property
+    @abc.abstractmethod
+    def identity(self) -> str:
+        """A digest of the rows, to be asked for by all processes."""
 
     @abc.abstractmethod
     def shapes(self, weights: str | None) -> PyTree[jax.ShapeDtypeStruct]:
@@ -74,6 +80,15 @@ class ArrayShards(Shards):
         super().__init__(mesh, rows)
         self.data, self.lengths, self._sample = data, lengths, sample
 
+    @property
+    def identity(self) -> str:
+        """As `Shards.identity`."""
+        digest = hashlib.sha256(str(self.n_rows).encode())
+        for leaf in jax.tree.leaves((self.data, self.lengths)):
+            for part in leaf.addressable_shards:
+                digest.update(np.ascontiguousarray(part.data).data)
+        return hashlib.sha256(_every(digest.digest()).tobytes()).hexdigest()
+
     def shapes(self, weights: str | None) -> PyTree[jax.ShapeDtypeStruct]:
         """As `Shards.shapes`."""
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.data)
@@ -96,6 +111,11 @@ class TableShards(Shards):
         self.table = table
         mine = [i for i, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
         self.parts = {i: table.part(i, mesh.size) for i in mine}
+
+    @property
+    def identity(self) -> str:
+        """As `Shards.identity`."""
+        return self.table.identity
 
     def shapes(self, weights: str | None) -> PyTree[jax.ShapeDtypeStruct]:
         """As `Shards.shapes`."""
@@ -124,7 +144,8 @@ def shard(data: Any) -> Shards:
     Args:
         data: PyTree of arrays with a leading axis `n_obs`, or a table in memory: with several processes the rows
             that this process holds, which are its own. Or a table on disk, `mle.open_table(...)`, the same in
-            every process: then each device streams its part of the files.
+            every process: then each device streams its part of the files. Arrays that JAX has split over devices
+            along their first axis stay where they are; `mle.fit` takes them as they are, too.
 
     Returns:
         `Shards`, to be passed to `mle.fit` as `data`. Its weights are the name of a column.
@@ -141,51 +162,102 @@ def shard(data: Any) -> Shards:
         >>> print(fit.params.round(4))
         0.6667
     """
-    mesh = Mesh(np.array(jax.devices()), (AXIS,))
     if isinstance(data, Table):
+        mesh = Mesh(np.array(jax.devices()), (AXIS,))
         _need_alike(data.identity, "the files")
         if data.n_rows < mesh.size:
-            raise ValueError(
-                f"data: {data.name} has {data.n_rows} rows, fewer than there are devices, {mesh.size}"
-            )
+            raise ValueError(f"data: {data!r} for {mesh.size} devices, want one row for each at least")
         return TableShards(data, mesh)
-    data = jax.tree.map(np.asarray, as_arrays(data))
-    kinds = jax.tree.map(lambda leaf: (leaf.shape[1:], str(leaf.dtype)), data)
-    _need_alike(str(kinds), "the arrays and their dtypes")
-    mine, own = n_rows(data), len(mesh.local_devices)
-    counts = np.asarray(multihost_utils.process_allgather(np.array([mine, own]))).reshape(-1, 2)
-    longest = max(-(-int(rows) // int(devices)) for rows, devices in counts)
-    begin = [mine * i // own for i in range(own + 1)]
-    place = NamedSharding(mesh, PartitionSpec(AXIS))
+    if lies_on_many_devices(data):
+        return _as_it_lies(data)
+    try:
+        data = jax.tree.map(np.asarray, as_arrays(data))
+        kinds = str(jax.tree.map(lambda leaf: (leaf.shape[1:], str(leaf.dtype)), data))
+    except (ValueError, TypeError):
+        with contextlib.suppress(ValueError):
+            _need_alike("nothing", "")  # so that others do not wait for this process
+        raise
+    _need_alike(kinds, "the arrays and their dtypes")
+    return _spread(data)
 
-    def put(leaf: np.ndarray) -> Array:
-        parts = []
-        for i, device in enumerate(mesh.local_devices):
-            part = leaf[begin[i] : begin[i + 1]]
-            if len(part) < longest:
-                part = np.concatenate([part, np.repeat(leaf[:1], longest - len(part), axis=0)])
-            parts.append(jax.device_put(jnp.asarray(part)[None], device))
-        return jax.make_array_from_single_device_arrays((mesh.size, *parts[0].shape[1:]), place, parts)
+
+def lies_on_many_devices(data: Any) -> bool:
+    """Whether these are arrays that JAX has split over devices already."""
+    leaves = jax.tree.leaves(data)
+    known = [isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) for leaf in leaves]
+    return bool(known) and all(known) and any(len(leaf.sharding.device_set) > 1 for leaf in leaves)
+
+
+def _spread(data: PyTree) -> ArrayShards:
+    """The rows of every process, shared out among its devices."""
+    mesh = Mesh(np.array(jax.devices()), (AXIS,))
+    mine, own = n_rows(data), mesh.local_devices
+    counts = np.asarray(multihost_utils.process_allgather(np.array([mine, len(own)]))).reshape(-1, 2)
+    longest = max(-(-int(rows) // int(devices)) for rows, devices in counts)
+    begin = [mine * i // len(own) for i in range(len(own) + 1)]
+
+    def part(leaf: np.ndarray, i: int) -> Array:
+        found = leaf[begin[i] : begin[i + 1]]
+        if len(found) < longest:
+            found = np.concatenate([found, np.repeat(leaf[:1], longest - len(found), axis=0)])
+        return jax.device_put(jnp.asarray(found)[None], own[i])
 
     rows = int(counts[:, 0].sum())
     lengths = None
     if rows != longest * mesh.size:
         sizes = np.diff(begin).astype(np.int32)
-        parts = [jax.device_put(sizes[i : i + 1], device) for i, device in enumerate(mesh.local_devices)]
-        lengths = jax.make_array_from_single_device_arrays((mesh.size,), place, parts)
-    some = np.arange(min(mine, SAMPLE_ROWS)) * mine // min(mine, SAMPLE_ROWS)
-    sample = jax.tree.map(lambda leaf: leaf[some], data)
+        lengths = _joined([jax.device_put(sizes[i : i + 1], device) for i, device in enumerate(own)], mesh)
+    parts = jax.tree.map(lambda leaf: _joined([part(leaf, i) for i in range(len(own))], mesh), data)
+    return ArrayShards(parts, lengths, rows, mesh, _sample(data))
+
+
+def _as_it_lies(data: PyTree) -> ArrayShards:
+    """Arrays that JAX has split over devices, where they are."""
+    leaves = jax.tree.leaves(as_arrays(data))
+    places = [_places(leaf) for leaf in leaves]
+    if any(place is None or place != places[0] for place in places):
+        raise ValueError(
+            "data: arrays on many devices must all be split along their first axis alone, so that each device has "
+            "rows of its own, as jax.device_put(data, NamedSharding(mesh, PartitionSpec('rows'))) makes them; or "
+            "pass arrays of one device to mle.shard"
+        )
+    begin: Any = places[0]
+    mesh = Mesh(np.array(sorted(begin, key=begin.get)), (AXIS,))
+    parts = jax.tree.map(lambda leaf: _joined([one.data[None] for one in leaf.addressable_shards], mesh), data)
+    mine = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data), data)
+    return ArrayShards(parts, None, leaves[0].shape[0], mesh, _sample(mine))
+
+
+def _places(leaf: Array) -> dict[Any, int] | None:
+    """The first row on each device; `None` where a row is on several devices, whole or in part."""
+    index = leaf.sharding.devices_indices_map(leaf.shape)
+    begin = {device: rows.start or 0 for device, (rows, *_) in index.items()}
+    sizes = {leaf.sharding.shard_shape(leaf.shape)[1:], leaf.shape[1:]}
+    return begin if len(set(begin.values())) == len(begin) and len(sizes) == 1 else None
+
+
+def _joined(parts: list[Array], mesh: Mesh) -> Array:
+    """The array of which each device holds one entry of the leading axis."""
+    place = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.make_array_from_single_device_arrays((mesh.size, *parts[0].shape[1:]), place, parts)
+
+
+def _sample(data: PyTree) -> PyTree:
+    """Some of the rows of the first process."""
+    most = min(n_rows(data), SAMPLE_ROWS)
     if jax.process_count() > 1:
-        least = min(int(counts[:, 0].min()), SAMPLE_ROWS)
-        sample = multihost_utils.broadcast_one_to_all(jax.tree.map(lambda leaf: leaf[:least], sample))
-    return ArrayShards(jax.tree.map(put, data), lengths, rows, mesh, sample)
+        most = int(np.min(multihost_utils.process_allgather(np.array(most))))
+    some = jax.tree.map(lambda leaf: leaf[np.arange(most) * n_rows(data) // most], data)
+    return multihost_utils.broadcast_one_to_all(some) if jax.process_count() > 1 else some
+
+
+def _every(digest: bytes) -> np.ndarray:
+    """What every process says, one row each."""
+    return np.asarray(multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))).reshape(-1, len(digest))
 
 
 def _need_alike(text: str, what: str) -> None:
     """A `ValueError` where processes do not have the same."""
-    if jax.process_count() == 1:
-        return
-    digest = np.frombuffer(hashlib.sha256(text.encode()).digest()[:7] + b"\0", np.int32)
-    every = np.asarray(multihost_utils.process_allgather(digest)).reshape(-1, 2)
+    every = _every(hashlib.sha256(text.encode()).digest())
     if np.any(every != every[0]):
         raise ValueError(f"data: {what} are not the same in all {jax.process_count()} processes")

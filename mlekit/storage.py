@@ -33,6 +33,7 @@ from .history import History
 from .inference.each import evaluate
 from .modes import Modes
 from .objective import Objective
+from .shards import Shards
 from .status import StatusArray
 from .table import Table
 from .trees import is_array, tracing
@@ -52,7 +53,7 @@ def save(fit: Fit, path: str | os.PathLike[str], data: bool = True) -> None:
     """`Fit.save`."""
     if tracing(fit):
         raise ValueError("save: this fit is known only to a trace; save what the jitted function returns")
-    data = data and fit.table is None
+    data = data and fit.table is None and fit.shards is None
     leaves = {name: _stored(leaf) for name, leaf in _named(fit) if data or not name.startswith(".data")}
     header: dict[str, Any] = {
         "format": FORMAT,
@@ -118,7 +119,7 @@ def load(path: str | os.PathLike[str], like: Fit) -> Fit:
 
 def fingerprint(data: PyTree) -> str:
     """What tells data from others: a digest of their names, shapes and numbers."""
-    if isinstance(data, Held) and isinstance(data.it, Table):
+    if isinstance(data, Held) and isinstance(data.it, Table | Shards):
         return data.it.identity
     digest = hashlib.sha256()
     columns = data.it.columns | {"offsets": data.it.offsets} if isinstance(data, Held) else data
@@ -260,10 +261,7 @@ def _rebuilt(content: Content, like: Fit, path: Any) -> Fit:
     if groups is not None:
         data = Held(groups)
     elif header["data"]:
-        columns = (
-            like.table.row if like.groups is None and like.table else like.groups.columns if like.groups else None
-        )
-        data = like.data if columns is None else dict.fromkeys(columns, 0.0)
+        data = _frame(like)
     else:
         if fingerprint(like.data) != header["fingerprint"]:
             raise ValueError(
@@ -289,6 +287,15 @@ def _rebuilt(content: Content, like: Fit, path: Any) -> Fit:
             f"like: it is no fit of the model in {path}, for only one of them has {', '.join(lacking)}"
         )
     return jtu.tree_map_with_path(lambda name, leaf: leaves.get(jtu.keystr(name), leaf), frame)
+
+
+def _frame(like: Fit) -> PyTree:
+    """A tree in which the arrays of the data have the places that they have in memory."""
+    if like.groups is None and like.table is None and like.shards is None:
+        return like.data
+    apart = like.groups.columns if like.groups else like.table.row if like.table else None
+    apart = like.shards.shapes(None) if like.shards else apart
+    return jax.tree.map(lambda _: 0.0, apart)
 
 
 def _described(fit: Fit) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from . import families, plot, special
 from .certificate import Certificate
+from .checkpoint import Checkpoint
 from .constraints import (
     correlation,
     fixed,
@@ -48,6 +49,7 @@ __all__ = [
     "LBFGS",
     "Bootstrap",
     "Certificate",
+    "Checkpoint",
     "Comparison",
     "Diagnosis",
     "Estimate",

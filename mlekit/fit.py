@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import PyTree
 from . import batch, implicit, modes, pieces, single
 from .arguments import check_count
 from .batch import Batch
+from .checkpoint import Checkpoint
 from .closure import opened, seen_by
 from .collection import Collection, collection_of
 from .compilation import Held
@@ -22,7 +24,7 @@ from .groups import Groups
 from .history import History
 from .loop import Solution
 from .model import as_model
-from .observed import Observed, observed
+from .observed import Observed, fingerprint, observed
 from .parameters import leaf_name
 from .report.progress import batch_bar, fit_bar
 from .result import Fit, make_fit
@@ -50,6 +52,7 @@ def fit(
     key: Any = None,
     progress: bool = False,
     history: bool = False,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
 ) -> Fit:
     r"""The maximum-likelihood fit of one data set.
 
@@ -67,10 +70,12 @@ def fit(
             `data -> params`, or `(data, key) -> params` with `starts`.
         data: PyTree of arrays that share a leading axis `n_obs`; or a pyarrow, polars or pandas table, which
             becomes a dict of its columns; or an xarray Dataset, which becomes one of its variables, and of its
-            coordinates along the axis of observations where these are numbers.
+            coordinates along the axis of observations where these are numbers; or a table on disk,
+            `mle.open_table`, which is read in blocks; or rows on many devices, `mle.shard`. Of the last two an
+            `init` that is a function sees up to 65,536 rows from all over.
         args: further arrays the model needs, no parameters; new values never recompile.
         constraints: PyTree prefix of `params`: what each parameter may be (`mle.positive`, ...).
-        weights: frequency weights, shape `(n_obs,)`.
+        weights: frequency weights, shape `(n_obs,)`; of a table on disk and of shards the name of a column.
         solver: `mle.Newton()`, `mle.Scoring()`, `mle.BFGS()`, `mle.LBFGS()`, `mle.Optax(...)`, any optax
             transformation such as `optax.adam(1e-2)`, or any optimistix minimiser such as
             `optimistix.BFGS(rtol=1e-8, atol=1e-8)`; `None` chooses by `n_free` and `n_obs`.
@@ -83,6 +88,8 @@ def fit(
         key: random key for the starts, such as `jax.random.key(0)`.
         progress: show a line with steps, log-likelihood and decrement while it runs; not inside `jit`.
         history: keep the path of the search, of many starts that of the first, as `Fit.history`.
+        checkpoint: a directory, or a `mle.Checkpoint`, where the state of the search is saved after each step; the
+            same call made again goes on from there. For a single start.
 
     Returns:
         A `Fit`. Numerical trouble is its `status`, never an exception.
@@ -93,8 +100,9 @@ def fit(
 
     Raises:
         ValueError: leaves of different lengths, an empty data set, a start outside its constraint, constraints
-            that do not match `init`, starts without a key, a log-density that does not return one number, or
-            `history` inside `jit` or `vmap`.
+            that do not match `init`, starts without a key, a log-density that does not return one number,
+            `history` or `checkpoint` inside `jit` or `vmap`, a checkpoint of another fit or a damaged
+            one, or data on disk that cannot be read.
         TypeError: an argument of the wrong kind, or a log-density that returns no floating-point number.
 
     Example:
@@ -120,6 +128,8 @@ def fit(
         0.62 [0.62 8.74]
     """
     keys, init = modes.asked(starts, key, init)
+    if checkpoint is not None and keys is not None:
+        raise ValueError("checkpoint is for a single start; leave out starts")
     problem, given, drawn = _problem(
         log_density, init, data, args, constraints, weights, solver, max_steps, tolerance
     )
@@ -128,7 +138,8 @@ def fit(
     def search(problem: single.Problem, others: Any) -> tuple[Solution, modes.Modes | None, History | None]:
         keys, drawn = others
         with fit_bar(progress, problem.solver.name, (problem, others)) as bar:
-            found, path = given.checked(single.solve(problem, bar, history))
+            identity = lambda: fingerprint(given.parts()["data"])  # noqa: E731
+            found, path = given.checked(single.solve(problem, bar, history, checkpoint, identity))
         if keys is None:
             return found, None, path
         return *given.checked(single.best_of(keys, drawn, found, problem, progress)), path

@@ -55,6 +55,15 @@ class Recorder:
         """Add a point: steps, log-likelihood, decrement and vector, as a `History` holds them."""
         self._points.append(point)
 
+    @property
+    def points(self) -> list[Array]:
+        """All points so far, one array for each of what they hold."""
+        return [jnp.asarray(np.stack(column)) for column in zip(*jax.device_get(self._points))]
+
+    def resume(self, points: list[Array]) -> None:
+        """Go on behind these points."""
+        self._points = list(zip(*points))
+
     def history(self) -> History:
         """All points where the log-likelihood was looked at; of those after as many steps, the last."""
         steps, log_likelihood, decrement, vector = map(np.stack, zip(*jax.device_get(self._points)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+import hashlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
@@ -165,6 +167,19 @@ def observed(data: Any, weights: Any) -> Observed:
         return OnDisk(data, weights) if isinstance(data, Table) else SharedOut(data, weights)
     data = jax.tree.map(devices.placed, as_arrays(data))
     return InMemory(data, as_weights(weights, (n_rows(data),), default_float(data)))
+
+
+def fingerprint(data: PyTree) -> str:
+    """What tells data from others: a digest of their names, shapes and numbers."""
+    if isinstance(data, Held) and not isinstance(data.it, Groups):
+        return data.it.identity
+    digest = hashlib.sha256()
+    columns = data.it.columns | {"offsets": data.it.offsets} if isinstance(data, Held) else data
+    for name, leaf in jtu.tree_flatten_with_path(columns)[0]:
+        array = np.asarray(leaf)
+        digest.update(f"{jtu.keystr(name)} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data if array.dtype.kind != "V" else array.tobytes())
+    return digest.hexdigest()
 
 
 def log_likelihood(

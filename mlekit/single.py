@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from . import implicit, loop, modes, pieces, watched
+from .checkpoint import Keeper, keeping
 from .collection import Collection, from_arrays
 from .compilation import THOROUGH_ROWS, Compiled
 from .history import History, Recorder
@@ -56,7 +59,11 @@ def over(local: Callable[..., implicit.Local], problem: Problem, change: Any, *r
 
 
 def solve(
-    problem: Problem, bar: Watcher | None = None, history: bool = False
+    problem: Problem,
+    bar: Watcher | None = None,
+    history: bool = False,
+    checkpoint: Any = None,
+    identity: Callable[[], str] = str,
 ) -> tuple[loop.Solution, History | None]:
     """The maximum, and the path to it if that is wanted.
 
@@ -64,26 +71,55 @@ def solve(
         problem: the problem.
         bar: what shows the steps, if they are to be seen; under a trace they cannot.
         history: whether the path is wanted.
+        checkpoint: where the state is saved, if it is.
+        identity: tells the data from others, where a state is saved.
 
     Raises:
-        ValueError: it is wanted under a trace.
+        ValueError: a history or a checkpoint are wanted under a trace; or as `checkpoint.keeping`.
     """
     if tracing((problem.likelihood, problem.start)):
         if history:
             raise ValueError("history=True follows the search from Python, so it does not run under jit or vmap")
+        if checkpoint is not None:
+            raise ValueError("checkpoint follows the search from Python, so it does not run under jit or vmap")
         return _solve(problem, False), None
-    seen = history or bar is not None
+    seen = history or bar is not None or checkpoint is not None
     if not seen and problem.likelihood.rows >= THOROUGH_ROWS:
         return _solve.ahead(problem, False, thorough=True)(problem, False), None
 
-    def search(warm_up: bool) -> tuple[loop.Solution, History | None]:
-        return _watched(problem, warm_up, bar, history) if seen else (_solve(problem, warm_up), None)
+    def search(warm_up: bool, keeper: Keeper | None) -> tuple[loop.Solution, History | None]:
+        return _watched(problem, warm_up, bar, history, keeper) if seen else (_solve(problem, warm_up), None)
 
-    found = search(False)
-    if pieces.has_two_ways(problem.solver, problem.likelihood.model) and pieces.unproven(found[0].status):
-        again = search(True)
-        found = again if again[0].status == Status.converged else found
+    with _keeping(problem, checkpoint, identity) as keeper:
+        found = search(False, keeper)
+        if pieces.has_two_ways(problem.solver, problem.likelihood.model) and pieces.unproven(found[0].status):
+            again = search(True, keeper)
+            found = again if again[0].status == Status.converged else found
     return found
+
+
+def _keeping(problem: Problem, where: Any, identity: Callable[[], str]) -> AbstractContextManager[Keeper | None]:
+    """What keeps the state of the search, if that is wanted."""
+    if where is None:
+        return contextlib.nullcontext()
+    parameters = problem.parameters
+    job = {
+        "parameters": list(parameters.names),
+        "free parameters": parameters.n_free,
+        "solver": problem.solver.name,
+        "precision": parameters.dtype.name,
+        "data": identity(),
+        "log-likelihood of its first rows at the start": float(_first_rows(problem)),
+    }
+    return keeping(where, job)
+
+
+@Compiled
+def _first_rows(problem: Problem) -> Array:
+    """Tells a model from others, and starts, at the cost of a block of rows."""
+    objective, likelihood = problem.objective, problem.likelihood
+    some = dataclasses.replace(objective, likelihood=likelihood.every(jnp.asarray(likelihood.n_blocks)))
+    return some(objective.parameters.free(problem.start))
 
 
 @Compiled
@@ -93,14 +129,16 @@ def _solve(problem: Problem, warm_up: bool) -> loop.Solution:
 
 
 def _watched(
-    problem: Problem, warm_up: bool, bar: Watcher | None, history: bool
+    problem: Problem, warm_up: bool, bar: Watcher | None, history: bool, keeper: Keeper | None
 ) -> tuple[loop.Solution, History | None]:
     """`_solve` with the loop in Python, so that its steps can be seen."""
     recorder = Recorder() if history else None
     watchers: list[Watcher] = [watcher for watcher in (bar, recorder) if watcher is not None]
     objective = problem.objective
     if objective.parameters.n_free:
-        begin, run = objective.parameters.free(problem.start), watched.Run(watchers)
+        if keeper is not None and recorder is not None:
+            keeper.record(recorder)
+        begin, run = objective.parameters.free(problem.start), watched.Run(watchers, keeper)
         last = loop.last_state(problem.solver, objective, begin, problem.stop, warm_up, run)
         found = _settle(objective, *last, problem.stop)
     else:

@@ -11,7 +11,6 @@ from the program that reads the file: from a fit that is like the one in it.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 import os
@@ -33,9 +32,8 @@ from .history import History
 from .inference.each import evaluate
 from .modes import Modes
 from .objective import Objective
-from .shards import Shards
+from .observed import fingerprint
 from .status import StatusArray
-from .table import Table
 from .trees import is_array, tracing
 
 if TYPE_CHECKING:
@@ -115,19 +113,6 @@ def load(path: str | os.PathLike[str], like: Fit) -> Fit:
     found = _rebuilt(_read(Path(path)), like, path)
     _check_model(found, path)
     return found
-
-
-def fingerprint(data: PyTree) -> str:
-    """What tells data from others: a digest of their names, shapes and numbers."""
-    if isinstance(data, Held) and isinstance(data.it, Table | Shards):
-        return data.it.identity
-    digest = hashlib.sha256()
-    columns = data.it.columns | {"offsets": data.it.offsets} if isinstance(data, Held) else data
-    for name, leaf in jtu.tree_flatten_with_path(columns)[0]:
-        array = np.asarray(leaf)
-        digest.update(f"{jtu.keystr(name)} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data if array.dtype.kind != "V" else array.tobytes())
-    return digest.hexdigest()
 
 
 # Arrays.

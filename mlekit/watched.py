@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .checkpoint import Keeper
 from .compilation import Compiled
 from .loop import Steps
 
@@ -41,11 +42,13 @@ class Run:
 
     Args:
         watchers: who watches.
+        keeper: who keeps what the loops carry, if anyone does.
     """
 
-    def __init__(self, watchers: Sequence[Watcher]) -> None:
-        self._watchers = watchers
-        self._stretch = jnp.asarray(min(watcher.stride for watcher in watchers), jnp.int32)
+    def __init__(self, watchers: Sequence[Watcher], keeper: Keeper | None = None) -> None:
+        self._watchers, self._keeper = watchers, keeper
+        stretches = [who.stride for who in (*watchers, keeper) if who is not None]
+        self._stretch = jnp.asarray(min(stretches), jnp.int32)
         self._before: Any = None
 
     def __call__(self, steps: Steps, state: Any) -> Any:
@@ -53,10 +56,14 @@ class Run:
         # Where a solver takes over at a point that was known, its first step is no new one.
         before = 0 if self._before is None else self._before - (not state.full)
         carry = steps.begin(state)
+        if self._keeper is not None:
+            carry = self._keeper.begin(carry)
         while bool(steps.unfinished(carry)):
             carry, point = _stretch(steps, carry, self._stretch)
             for watcher in self._watchers:
                 watcher(before + point[0], *point[1:])
+            if self._keeper is not None:
+                self._keeper.keep(carry, int(self._stretch), ended=not bool(steps.unfinished(carry)))
         state = steps.state(carry)
         self._before = before + state.steps
         return state

@@ -11,6 +11,7 @@ import jax
 from jaxtyping import Array, PyTree
 
 from . import modes, pieces, reverse
+from .alike import Alike
 from .closure import is_opened
 from .collection import Collection, collection_of
 from .compilation import Held
@@ -72,7 +73,7 @@ class Batch(eqx.Module):
         """
         model, parameters = self.model, self.parameters
 
-        def solve(collection: Collection, starts: list[Any]) -> Solution:
+        def solve(collection: Collection | Alike, starts: list[Any]) -> Solution:
             return pieces.solve(collection, model, parameters, starts, self.solver, self.stop, lanes, report)
 
         collection = self.collection

@@ -300,8 +300,6 @@ def collection_of(
     """The collection of data sets in arrays, or of groups out of JAX's sight: those of `index`, or all."""
     if not isinstance(data, Held):
         return from_arrays(data, weights, lengths, args)
-    if not isinstance(data.it, Groups):
-        raise ValueError("this needs all rows in memory, and the data are a table on disk: fit the rows as arrays")
     those = np.arange(len(data.it)) if index is None else np.asarray(index)
     return from_groups(data.it, those, weight_column, args)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from . import lanes, pieces
+from .alike import Alike
 from .arguments import check_count
 from .collection import Collection
 from .compilation import Compiled
@@ -218,7 +219,7 @@ def draw(
     keys: Array,
     first: Solution,
     leaves: list[Array],
-    collection: Collection,
+    collection: Collection | Alike,
     model: Model,
     parameters: Parameters,
 ) -> list[Array]:
@@ -260,11 +261,11 @@ def best_of(
     first: Solution,
     leaves: list[Array],
     drawn: list[Array] | None,
-    collection: Collection,
+    collection: Collection | Alike,
     model: Model,
     parameters: Parameters,
     tolerance: Float[Array, ""],
-    solve: Callable[[Collection, list[Array]], Solution],
+    solve: Callable[[Collection | Alike, list[Array]], Solution],
 ) -> tuple[Solution, Modes]:
     """The best of many starts for each data set, and the modes they found.
 

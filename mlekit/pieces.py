@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from . import devices, reverse
+from .alike import Alike
 from .collection import Collection, Sets, power_of_two
 from .compilation import THOROUGH_ROWS, Compiled
 from .lanes import for_each, run
@@ -97,7 +98,7 @@ def solve_piece(
 
 
 def solve(
-    collection: Collection,
+    collection: Collection | Alike,
     model: Model,
     parameters: Parameters,
     starts: PyTree,
@@ -123,6 +124,11 @@ def solve(
         report: called with the solutions of each finished piece.
         near: whether the starts are close to the maxima.
     """
+    if isinstance(collection, Alike):
+        found = collection.solve(model, parameters, starts, solver, stop)
+        if report is not None:
+            report(found)
+        return found
     width = n_lanes or collection.lanes(model)
     two_ways = has_two_ways(solver, model)
     warm_up = two_ways and not near
@@ -177,7 +183,7 @@ def _solve(
 
 def map_sets(
     fn: Callable[[Objective, Any], Any],
-    collection: Collection,
+    collection: Collection | Alike,
     model: Model,
     parameters: Parameters,
     value: PyTree,
@@ -193,6 +199,8 @@ def map_sets(
         value: what `fn` needs, arrays with a leading axis of sets.
         own: `(model, args)` where each set has its own, arrays with a leading axis of sets.
     """
+    if isinstance(collection, Alike):
+        return collection.map(fn, model, parameters, value)
     width = collection.lanes(model)
     arrays, others = eqx.partition((parameters, value, own), is_array)
     rest = (fn, model, collection.args, others, width)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from . import implicit, loop, modes, pieces, watched
+from .alike import Alike
 from .checkpoint import Keeper, keeping
 from .collection import Collection, from_arrays
 from .compilation import THOROUGH_ROWS, Compiled
@@ -168,7 +169,11 @@ def best_of(
         progress: whether to show how far it is.
     """
     likelihood, parameters, solver, stop = problem.likelihood, problem.parameters, problem.solver, problem.stop
-    collection = from_arrays(*batch_of_one((likelihood.data, likelihood.weights)), None, likelihood.args)
+    collection: Collection | Alike
+    if type(likelihood) is Likelihood:
+        collection = from_arrays(*batch_of_one((likelihood.data, likelihood.weights)), None, likelihood.args)
+    else:
+        collection = Alike(likelihood, likelihood.args, lambda found: found)
     leaves = batch_of_one(parameters.split(problem.start))
     others = None if drawn is None else batch_of_one(parameters.split(drawn))
 
@@ -181,8 +186,9 @@ def best_of(
                 report(found[-1])
         return jax.tree.map(lambda *parts: jnp.stack(parts), *found)
 
-    def solve(repeated: Collection, starts: list[Any]) -> loop.Solution:
-        if collection.longest > LONG_SET and not traced((first, starts)):
+    def solve(repeated: Collection | Alike, starts: list[Any]) -> loop.Solution:
+        apart = isinstance(repeated, Collection) and repeated.longest > LONG_SET
+        if apart and not traced((first, starts)):
             return in_turn(starts)
         return pieces.solve(repeated, likelihood.model, parameters, starts, solver, stop, report=report)
 

@@ -33,15 +33,15 @@ class Stream(eqx.Module):
     n_obs: Array | np.ndarray
     layout: Layout = eqx.field(static=True)
 
-    def block(self, b: Any, following: Any) -> tuple[PyTree, Any, Bool[Array, ""]]:
+    def block(self, b: Any, following: Any, silent: bool = False) -> tuple[PyTree, Any, Bool[Array, ""]]:
         """What `table.Reader.block` says of block `b`."""
-        here = jnp.asarray(b, jnp.int32), jnp.asarray(following, jnp.int32)
+        here = jnp.asarray(b, jnp.int32), jnp.asarray(following, jnp.int32), jnp.asarray(silent)
         # Equal numbers give equal blocks, as the files do not change.
         return jax.pure_callback(_read, self.layout.result, self.handle, *here, vmap_method="sequential")
 
 
-def _read(handle: Any, b: Any, following: Any) -> Any:
-    return table.reader(int(handle)).block(int(b), int(following))
+def _read(handle: Any, b: Any, following: Any, silent: Any) -> Any:
+    return table.reader(int(handle)).block(int(b), int(following), bool(silent))
 
 
 def stream(source: Table, layout: Layout) -> Stream:
@@ -148,9 +148,9 @@ class StreamedLikelihood(Likelihood):
         here, _ = self._block(order[place], order[(place + 1) % self.n_blocks])
         return here.minibatches(jax.random.fold_in(key, self.n_blocks + turn), steps, size)
 
-    def _block(self, b: Any, following: Any) -> tuple[Likelihood, Bool[Array, ""]]:
-        """The likelihood of one block, and whether it could be read."""
-        data, extra, sound = self.data.block(b, following)
+    def _block(self, b: Any, following: Any, silent: bool = False) -> tuple[Likelihood, Bool[Array, ""]]:
+        """The likelihood of one block, and whether it could be read; with rows of weight zero if `silent`."""
+        data, extra, sound = self.data.block(b, following, silent)
         weighted = self.data.layout.weights is not None
         here = Likelihood(
             self.model,
@@ -169,7 +169,7 @@ class StreamedLikelihood(Likelihood):
         n, count, size = layout.n_rows, layout.n_blocks, layout.size
 
         def one(b: Array) -> Any:
-            here, sound = self._block(b, (b + 1) % count)
+            here, sound = self._block(b, (b + 1) % count, silent=True)
             poisoned = lambda leaf: jnp.where(sound, leaf, jnp.nan) if eqx.is_inexact_array(leaf) else leaf  # noqa: E731
             return jax.tree.map(poisoned, fn(here))
 

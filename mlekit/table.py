@@ -341,35 +341,37 @@ class Reader:
         self._cursor = _Cursor(source, self._row)
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._ahead: tuple[int, Future[Any]] | None = None
+        self._ahead: tuple[tuple[int, bool], Future[Any]] | None = None
         self.trouble: ValueError | None = None
         self.handle = next(_HANDLES)
         _READERS[self.handle] = self
 
-    def block(self, b: int, following: int) -> Any:
+    def block(self, b: int, following: int, silent: bool) -> Any:
         """Block `b`: its arrays; its weights, how many rows it has, or `None`; and whether all that could be read.
 
         Args:
             b: which.
             following: which is probably wanted next.
+            silent: whether rows of weight zero are wanted as they are; else others stand for them, so that they
+                cannot bring in a NaN.
         """
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, "mlekit-reader")
-            if self._ahead is not None and self._ahead[0] == b:
+            if self._ahead is not None and self._ahead[0] == (b, silent):
                 under_way = self._ahead[1]
             else:
-                under_way = self._pool.submit(self._read, b)
+                under_way = self._pool.submit(self._read, b, silent)
             try:
                 found = under_way.result()
             except ValueError as error:
                 # Computations cannot be left half-way, least of all by one of several processes.
                 self.trouble, self._ahead = error, None
                 return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._layout.result)
-            self._ahead = following, self._pool.submit(self._read, following)
+            self._ahead = (following, silent), self._pool.submit(self._read, following, silent)
         return found
 
-    def _read(self, b: int) -> Any:
+    def _read(self, b: int, silent: bool) -> Any:
         n, layout = self._last - self._first, self._layout
         begin, end = (self._first + n * i // layout.n_blocks for i in (b, b + 1))
         with explained(self._source.name):
@@ -379,13 +381,12 @@ class Reader:
         weights = data[layout.weights].astype(layout.kind)
         weights[end - begin :] = 0
         assert self._weighed is not None
-        silent = ~(weights > 0)
-        if silent.any():
-            # Rows that do not count shall not bring in a NaN.
+        missing = ~(weights > 0)
+        if missing.any() and not silent:
             anchor = self._weighed.anchor
 
             def replace(leaf: np.ndarray, one: np.ndarray) -> np.ndarray:
-                leaf[silent] = one[0]
+                leaf[missing] = one[0]
                 return leaf
 
             data = jax.tree.map(replace, data, anchor)

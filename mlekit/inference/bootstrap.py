@@ -24,7 +24,7 @@ from .covariance import sums_of_clusters
 from .each import beside_rows, evaluate, has_contributions, index, longest
 from .influence import influence
 from .intervals import quantile
-from .refit import leaves_at, refit, shared_collection, shared_parameters
+from .refit import leaves_at, refit, shared_parameters, shared_rows
 from .resample import again, drawn
 from .simulate import need_simulator
 
@@ -259,7 +259,7 @@ def _bootstrap(
     fits: Fit, key: Any, replicates: int, kind: str, clusters: Any, progress: bool, asked: Fit
 ) -> Bootstrap:
     """The bootstrap of a batch, perhaps of one."""
-    everything, model = shared_collection(fits)
+    everything, model = shared_rows(fits)
     parameters = shared_parameters(fits)
     labels = None if clusters is None else _flat_labels(asked, everything, clusters)
     fine = np.flatnonzero(np.asarray(fits.converged))

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .. import implicit, pieces
+from ..alike import Alike
 from ..collection import Collection, collection_of
 from ..compilation import Compiled
 from ..objective import Objective
@@ -64,6 +65,7 @@ def evaluate(fit: Fit, fn: Callable[..., Any], value: Any, rows: PyTree = None) 
         return given(fit).checked(_apply(fn, objective(fit), value, *(() if rows is None else (rows,))))
     everything, model, own = collection(fit)
     if rows is not None:
+        assert isinstance(everything, Collection)  # of batches alone, and the data of these are in memory
         flat = rows if fit.groups is not None else jax.tree.map(lambda leaf: leaf.reshape(-1), rows)
         everything = dataclasses.replace(everything, rows=(everything.rows, flat))
         fn = _with_rows(fn)
@@ -112,13 +114,16 @@ def repeat_each(leaf: Any, times: int) -> Any:
     return xp.repeat(leaf, times, axis=0)
 
 
-def collection(fit: Fit) -> tuple[Collection, Model, Any]:
+def collection(fit: Fit) -> tuple[Collection | Alike, Model, Any]:
     """The data sets of a batch, their model, and `(model, args)` with a leading axis where each has its own."""
     need_one_axis(fit)
     if not fit.n_sets:
         raise ValueError("this batch holds no data sets, so there is nothing to compute from them")
     own = (fit.model, fit.args)
     model, args = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, own)
+    if fit.table is not None or fit.shards is not None:
+        here = given(fit)
+        return Alike(here.likelihood(model, args, fit.n_free), args, here.checked, fit.n_sets), model, None
     found = collection_of(fit.data, fit.weights, fit.lengths, args, fit.weight_column, fit.index)
     return found, model, None if shared(own) else own
 

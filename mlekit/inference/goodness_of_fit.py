@@ -18,7 +18,7 @@ from ..status import Status
 from ..trees import batch_of_one, tracing
 from .each import evaluate, index
 from .hypothesis import HypothesisTest
-from .refit import leaves_at, refit, shared_collection, shared_parameters
+from .refit import leaves_at, refit, shared_collection, shared_parameters, shared_rows
 from .resample import again, drawn
 from .residuals import log_tails
 from .simulate import need_simulator
@@ -101,7 +101,7 @@ def goodness_of_fit_test(
 
 
 def _p_value(fits: Fit, key: Any, replicates: int, measure: Any, observed: np.ndarray) -> Array:
-    everything, model = shared_collection(fits)
+    everything, model = shared_rows(fits)
     parameters = shared_parameters(fits)
     words = np.asarray(seeds(key, index(fits)))
     starts = leaves_at(parameters, fits.solution.free, fits.parameters.values)

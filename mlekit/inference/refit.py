@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import pieces
+from ..alike import Alike
 from ..collection import Collection
 from ..implicit import without_derivative
 from ..loop import Solution
@@ -34,11 +35,22 @@ def shared_parameters(fit: Fit) -> Parameters:
     return jax.tree.map(functools.partial(_first, "constraints"), parameters)
 
 
-def shared_collection(fit: Fit) -> tuple[Collection, Model]:
+def shared_collection(fit: Fit) -> tuple[Collection | Alike, Model]:
     """The data sets of a batch, and the model that they share."""
     everything, _, _ = collection(fit)
     model, args = jax.tree.map(functools.partial(_first, "models or args"), (fit.model, fit.args))
     return dataclasses.replace(everything, args=args), model
+
+
+def shared_rows(fit: Fit) -> tuple[Collection, Model]:
+    """As `shared_collection`; a `ValueError` where the rows are not at hand."""
+    found, model = shared_collection(fit)
+    if isinstance(found, Alike):
+        raise ValueError(
+            "this draws data sets anew, and needs the rows in the memory of one device for that: fit arrays, of a "
+            "sample of the rows where there are too many"
+        )
+    return found, model
 
 
 def _first(what: str, leaf: Any) -> Any:
@@ -69,7 +81,7 @@ def leaves_at(parameters: Parameters, free: Float[Array, "n n_free"], values: tu
 
 
 def refit(
-    everything: Collection, model: Model, parameters: Parameters, leaves: list[Any], report: Any = None
+    everything: Collection | Alike, model: Model, parameters: Parameters, leaves: list[Any], report: Any = None
 ) -> Solution:
     """The maxima of all data sets of a collection from starts nearby, by the solver that suits them.
 

@@ -28,7 +28,7 @@ from .loop import Solution
 from .objective import Objective
 from .solvers import DENSE_CERTIFICATE
 from .status import Status
-from .trees import transforming
+from .trees import differential, transforming
 
 
 class Local(eqx.Module):
@@ -211,12 +211,6 @@ def _without_derivative_jvp(primals: Any, tangents: Any) -> tuple[PyTree, PyTree
     change, floats = tangents[1], eqx.filter(primals[0], eqx.is_inexact_array)
     spoilt = only_if(jnp.asarray(False), change, floats)[1] if jax.tree.leaves((change, floats)) else None
     return primals[0], eqx.combine(spoilt, jax.tree.map(lambda leaf: None, primals[0]))
-
-
-def differential(fn: Callable[[PyTree], Any], operands: PyTree, change: PyTree) -> Any:
-    """How `fn(operands)` changes with them, where `change` is `None` for those that do not."""
-    moving, still = eqx.partition(operands, jax.tree.map(lambda _, c: c is not None, operands, change))
-    return jax.jvp(lambda moving: fn(eqx.combine(moving, still)), (moving,), (change,))[1]
 
 
 def weighing(objective: Objective, change: PyTree, free: Float[Array, " n_free"]) -> Objective:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -116,12 +115,7 @@ class Columns(Source):
             fragments = list(dataset.get_fragments())
             parquet = bool(fragments) and all(isinstance(one, pads.ParquetFileFragment) for one in fragments)
             pieces = [_Parquet(one) for one in fragments] if parquet else [_Fragment(one) for one in fragments]
-            total = sum(piece.n_rows for piece in pieces)
-            self.n_rows = total if parquet else dataset.count_rows()
-        if self.n_rows != total:
-            raise ValueError(
-                f"{name}: a dataset with a filter cannot be read from its middle; write it to files first"
-            )
+        self.n_rows = sum(piece.n_rows for piece in pieces)
         if not self.n_rows:
             raise ValueError(f"{name} has no rows")
         self._pieces: list[Any] = [piece for piece in pieces if piece.n_rows]
@@ -201,7 +195,9 @@ class _Parquet:
         skip -= self._ends[place - 1] if place else 0
         stored = [column for column in columns if column in self._fragment.physical_schema.names]
         # Page by page: a group of rows may be larger than memory.
-        with pq.ParquetFile(self._fragment.open(), pre_buffer=False, buffer_size=1 << 20) as file:
+        with pq.ParquetFile(
+            self._fragment.open(), pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
+        ) as file:
             for batch in file.iter_batches(BATCH, row_groups=self._groups[place:], columns=stored):
                 if skip >= batch.num_rows:
                     skip -= batch.num_rows
@@ -304,7 +300,9 @@ def explained(name: str) -> Iterator[None]:
 
 def canonical(row: PyTree) -> PyTree:
     """The shapes and dtypes that JAX gives arrays of these."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.zeros((), leaf.dtype).dtype), row)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)), row
+    )
 
 
 def _stamp(path: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from . import reverse, summation, table
 from .likelihood import Likelihood, block_rows
 from .model import Model
 from .table import Layout, Table
+from .trees import differential
 
 
 class Stream(eqx.Module):
@@ -105,14 +107,14 @@ class StreamedLikelihood(Likelihood):
             reverse.need_rules(fn, (self.data.layout.block, None))
             sums, _ = jax.lax.scan(jax.checkpoint(add, prevent_cse=False), sums, jnp.arange(self.n_blocks))
         else:
-            sums = jax.lax.fori_loop(0, -(-self.n_blocks // stride), lambda i, sums: add(sums, i)[0], sums)
+            # Of a loop whose length is known JAX makes a scan, and loses rules of functions in second derivatives.
+            turns = -(-jnp.asarray(self.n_blocks) // stride)
+            sums = jax.lax.fori_loop(0, turns, lambda i, sums: add(sums, i)[0], sums)
         return summation.total(sums)
 
     def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
-        """The sum; differentiable in every way with respect to what is no data."""
-        here = dataclasses.replace(self, reversible=True)
-        dtype = jnp.result_type(self.data.layout.kind, *map(jnp.result_type, jax.tree.leaves(params)))
-        return here.total(lambda data, weights: self.block_sum(params, data, weights), jnp.zeros((), dtype))
+        """The sum; its derivative with respect to `params` is summed block by block, too."""
+        return _log_likelihood(params, self)
 
     def contributions(self, params: PyTree) -> Float[Array, " rows"]:
         """As `Likelihood.contributions`: one number for each row of the table."""
@@ -178,6 +180,36 @@ class StreamedLikelihood(Likelihood):
             [np.arange(n * b // count, n * (b + 1) // count) - n * b // count + b * size for b in range(count)]
         )
         return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[own], found)
+
+
+@eqx.filter_custom_jvp
+def _log_likelihood(params: PyTree, likelihood: StreamedLikelihood) -> Array:
+    return likelihood.total(functools.partial(likelihood.block_sum, params), _zero(params, likelihood))
+
+
+@_log_likelihood.def_jvp
+def _log_likelihood_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (params, likelihood), (change, others) = primals, tangents
+    zero = _zero(params, likelihood)
+    moving, still = eqx.partition(params, jax.tree.map(lambda _, c: c is not None, params, change))
+
+    def both(data: PyTree, weights: Array | None) -> Any:
+        whole = lambda moving: likelihood.block_sum(eqx.combine(moving, still), data, weights)  # noqa: E731
+        return jax.value_and_grad(whole)(moving)
+
+    value, gradient = likelihood.total(both, (zero, jax.tree.map(jnp.zeros_like, moving)))
+    moved = sum((jnp.sum(g * c) for g, c in zip(*map(jax.tree.leaves, (gradient, change)))), zero)
+    if jax.tree.leaves(others):  # what the model closes over, or its args
+        here = lambda it: dataclasses.replace(it, reversible=True)  # noqa: E731
+        moved += differential(
+            lambda it: here(it).total(functools.partial(it.block_sum, params), zero), likelihood, others
+        )
+    return value, moved
+
+
+def _zero(params: PyTree, likelihood: StreamedLikelihood) -> Array:
+    kinds = map(jnp.result_type, jax.tree.leaves(params))
+    return jnp.zeros((), jnp.result_type(likelihood.data.layout.kind, *kinds))
 
 
 def streamed(

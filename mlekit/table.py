@@ -182,7 +182,7 @@ class Table:
                 raise trouble
 
     def __repr__(self) -> str:
-        row = self.row
+        row = self._source.row
         shown = f"; columns {', '.join(row)}" if isinstance(row, dict) else ""
         blocks = -(-self.n_rows // self.block_rows)
         return f"Table({self.n_rows:,} rows in {blocks:,} block{'s' * (blocks != 1)}{shown})"

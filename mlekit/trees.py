@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,3 +147,9 @@ def default_float(data: PyTree) -> Any:
     """The widest floating-point dtype among the leaves, or JAX's default where there is none."""
     kinds = [jnp.result_type(leaf) for leaf in jax.tree.leaves(data) if is_inexact(leaf)]
     return jnp.result_type(*kinds) if kinds else jnp.result_type(float)
+
+
+def differential(fn: Callable[[PyTree], Any], operands: PyTree, change: PyTree) -> Any:
+    """How `fn(operands)` changes with them, where `change` is `None` for those that do not."""
+    moving, still = eqx.partition(operands, jax.tree.map(lambda _, c: c is not None, operands, change))
+    return jax.jvp(lambda moving: fn(eqx.combine(moving, still)), (moving,), (change,))[1]

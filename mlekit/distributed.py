@@ -88,9 +88,8 @@ def launch(program: Sequence[str], processes: int, threads: int | None = None) -
                 os.sched_setaffinity(running[-1].pid, mine)
     failed = 0
     try:
-        while any(process.poll() is None for process in running):
-            failed = next((process.returncode for process in running if process.returncode), 0)
-            if failed:
+        while None in (states := [process.poll() for process in running]):
+            if failed := next(filter(None, states), 0):
                 break
             time.sleep(0.05)
     finally:

@@ -152,7 +152,7 @@ def sharded(
     """
     if model.is_joint:
         raise ValueError(
-            "data are shared out among devices; a joint model sees all rows at once: leave out mle.shard"
+            "data are shared out among devices, and a joint model sees all rows at once: leave out mle.shard"
         )
     own: Likelihood
     if isinstance(shards, ArrayShards):

@@ -54,8 +54,10 @@ class Shards(abc.ABC):
         """A `ValueError` if something could not be read."""
 
     def __repr__(self) -> str:
-        there = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
-        return f"{type(self).__name__}({self.n_rows:,} rows on {self.devices} devices{there})"
+        there = f"{self.devices} device{'s' * (self.devices != 1)}"
+        if jax.process_count() > 1:
+            there += f", {jax.process_count()} processes"
+        return f"{type(self).__name__}({self.n_rows:,} rows on {there})"
 
 
 class ArrayShards(Shards):

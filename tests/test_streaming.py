@@ -284,7 +284,7 @@ def test_a_pass_reads_every_block_once_and_ahead(monkeypatch: pytest.MonkeyPatch
 
 
 def test_tables_of_one_layout_share_a_program() -> None:
-    traces = []
+    traces: list[None] = []
 
     def density(mean: Any, obs: Any) -> Any:
         traces.append(None)
@@ -306,7 +306,8 @@ def test_mini_batches_visit_every_row_once_an_epoch() -> None:
     likelihood = streamed(table, mle.Model(lambda p, obs: p * obs["x"]), None, None, 1)
 
     def rows(key: jax.Array, epoch: int) -> list[np.ndarray]:
-        found, steps = [], jnp.asarray(12 * epoch)
+        found: list[np.ndarray] = []
+        steps = jnp.asarray(12 * epoch)
         while len(found) < 12:
             number, batch = likelihood.minibatches(key, steps, 20)
             assert number == 3
@@ -493,18 +494,18 @@ def test_a_file_that_is_damaged_or_changes(tmp_path: Path) -> None:
     table = mle.open_table(path, block_rows=2_000)
     fit = mle.fit(density, 0.0, table)
     _flip(path, 0.6)
-    with pytest.raises(ValueError, match="rows.parquet has changed since it was opened"):
+    with pytest.raises(ValueError, match=r"rows\.parquet has changed since it was opened"):
         mle.fit(density, 0.0, table)
-    with pytest.raises(ValueError, match="rows.parquet has changed since it was opened"):
+    with pytest.raises(ValueError, match=r"rows\.parquet has changed since it was opened"):
         fit.covariance("sandwich")
     again = mle.open_table(path, block_rows=2_000)
-    with pytest.raises(ValueError, match=r"rows.parquet cannot be read: .*"):
+    with pytest.raises(ValueError, match=r"rows\.parquet cannot be read: .*"):
         mle.fit(density, 0.0, again)
     pq.write_table(rows, path, **options)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     np.testing.assert_array_equal(mle.fit(density, 0.0, table).params, fit.params)
     path.unlink()
-    with pytest.raises(ValueError, match=r"rows.parquet cannot be read"):
+    with pytest.raises(ValueError, match=r"rows\.parquet cannot be read"):
         mle.fit(density, 0.0, table)
 
 

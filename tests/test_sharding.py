@@ -1,0 +1,114 @@
+"""One likelihood on many devices and in many processes: the numbers are those of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import mlekit.distributed
+
+from . import sharded_program
+
+HERE = Path(__file__).parents[1]
+RNG = np.random.default_rng(0)
+N = 1_000
+ROWS = {"x": RNG.normal(size=N), "w": RNG.integers(0, 3, N).astype(float)}
+ROWS["y"] = RNG.poisson(np.exp(0.3 + 0.5 * ROWS["x"])).astype(float)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: Any) -> Path:
+    path = tmp_path_factory.mktemp("rows")
+    for name, column in ROWS.items():
+        np.save(path / f"{name}.npy", column)
+    pq.write_table(pa.table(ROWS), path / "rows.parquet", row_group_size=90)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wanted() -> dict[str, Any]:
+    return {
+        "arrays": sharded_program.numbers(ROWS),
+        "arrays, weighted": sharded_program.numbers(ROWS, ROWS["w"]),
+        "as it lies": sharded_program.numbers({k: v[:999] for k, v in ROWS.items()}, ROWS["w"][:999]),
+    }
+
+
+def run(command: list[str], directory: Path, **environment: str) -> dict[str, Any]:
+    program = [sys.executable, *command, "-m", "tests.sharded_program", str(directory)]
+    said = subprocess.run(
+        program, env=os.environ | environment, cwd=HERE, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert said.returncode == 0, said.stderr[-3000:]
+    (line,) = [line for line in said.stdout.splitlines() if line.startswith("RESULT")]
+    return json.loads(line.removeprefix("RESULT"))
+
+
+def check(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert found["status"] == wanted["status"] == "converged"
+    for name in wanted:
+        if name != "status":
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-8, atol=1e-13, err_msg=name)
+    np.testing.assert_allclose(found["vector"], wanted["vector"], rtol=1e-10)
+
+
+def test_three_devices_of_one_process(directory: Path, wanted: dict[str, Any]) -> None:
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=3"
+    found = run([], directory, XLA_FLAGS=flags)
+    assert (found["devices"], found["processes"]) == (3, 1)
+    assert found["arrays is"] == "ArrayShards(1,000 rows on 3 devices)"
+    for kind in ("arrays", "table"):
+        check(found[kind], wanted["arrays"])
+        check(found[f"{kind}, weighted"], wanted["arrays, weighted"])
+        np.testing.assert_allclose(found[f"derivatives, {kind}"], found["derivatives, memory"], rtol=1e-10)
+    check(found["as it lies"], wanted["as it lies"])
+    assert found["goes on"]
+    np.testing.assert_allclose(found["loaded"], wanted["arrays"]["vector"], rtol=1e-10)
+    assert "must all be split along their first axis" in found["everywhere"]
+    assert found["contributions"].startswith("ValueError: this needs all rows in one place")
+    assert found["joint"].startswith("ValueError: data are shared out among devices, and a joint model")
+    assert found["weights"].startswith("TypeError: weights of shards are the name of a column")
+    assert "want one row for each at least" in found["few"]
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes(processes: int, directory: Path, wanted: dict[str, Any]) -> None:
+    """Each with rows of its own, or with a part of the files; through the launcher."""
+    found = run(["-m", "mlekit.distributed", "-n", str(processes)], directory)
+    assert (found["devices"], found["processes"]) == (processes, processes)
+    assert found["table is"] == f"TableShards(1,000 rows on {processes} devices, {processes} processes)"
+    for kind in ("arrays", "table"):
+        check(found[kind], wanted["arrays"])
+        check(found[f"{kind}, weighted"], wanted["arrays, weighted"])
+    assert found["goes on"]
+    assert found["differ"] == f"data: the arrays and their dtypes are not the same in all {processes} processes"
+    assert found["empty"].startswith("data is empty")
+
+
+FAILS = """
+import sys, time
+import mlekit.distributed
+number = mlekit.distributed.initialize()
+if number == 1:
+    import os
+    os._exit(3)
+time.sleep(60)
+"""
+
+
+def test_one_process_that_fails_ends_all(tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text(FAILS)
+    assert mlekit.distributed.launch([str(tmp_path / "fails.py")], 2) == 3
+
+
+def test_a_process_alone() -> None:
+    assert mlekit.distributed.initialize() == 0

@@ -207,6 +207,8 @@ def test_wrong_arguments(table, out):
             fit(table, out, **options)
     with pytest.raises(TypeError, match="table: got dict, want a path"):
         fit({}, out)
+    with pytest.raises(TypeError, match="by: got 3, want a column name or a list of names"):
+        mle.fit_table(log_density, INIT, table, 3, out)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"table: .* is one of several files, want these to be .parquet"):
         fit([table, "b.csv"], out)
     assert not out.exists()

@@ -43,9 +43,12 @@ def log_density(params, obs):
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """One local Ray for all tests of this file that want one."""
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "os.fork", RuntimeWarning
+        )  # what it forks begins another program at once
         warnings.simplefilter("ignore", DeprecationWarning)  # it sets options that it deprecates
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         ray.data.DataContext.get_current()
     yield
     ray.shutdown()
@@ -349,7 +352,7 @@ def test_killed_workers(place, cluster, together):
 @pytest.mark.slow
 def test_killed_tasks(place, cluster, monkeypatch):
     """Those that read and sort, before any worker is there."""
-    monkeypatch.setattr("mlekit.engines.ray.TASK_ROWS", 20_000)
+    monkeypatch.setattr("mlekit.engines.ray.ROWS_AT_ONCE", 20_000)
     pq.write_table(many(300_000), "table.parquet", row_group_size=20_000)
     killed: list[int] = []
     ended = threading.Event()

@@ -18,6 +18,8 @@ MOST_GROUPS = 1 << 26
 #: Codes that are remembered to tell how many groups there are, once one came back.
 SAMPLE = 1 << 17
 
+#: Rows that are read together.
+ROWS_AT_ONCE = 1 << 20
 #: Rows that are remembered of each part, one of which the next part may begin with.
 PLACES = 64
 
@@ -56,8 +58,8 @@ def arrange(source: Source, by: tuple[str, ...], part_sets: int) -> Arrangement:
     first: list[np.ndarray] = []
     runs, last = Runs(), None
     stride = max(1, part_sets // PLACES)
-    for i, begin in enumerate(source.starts[:-1]):
-        codes = key_codes(source.row_group(i, by))
+    for begin, end in source.ranges(ROWS_AT_ONCE):
+        codes = key_codes(source.read(by, begin, end))
         if len(codes):
             rows = np.flatnonzero(np.concatenate([[codes[0] != last], codes[1:] != codes[:-1]]))
             last = codes[-1]

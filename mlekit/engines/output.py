@@ -173,8 +173,7 @@ def claimed(directory: Path, manifest: Mapping[str, Any]) -> Iterator[Output]:
         raise ValueError(f"out: {directory} is a file, {WANTED}")
     with usable(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        others = sorted(path.name for path in directory.iterdir() if not _our_own(path.name))
-        if others and not os.path.lexists(directory / MANIFEST):
+        if (others := _others(directory)) and not os.path.lexists(directory / MANIFEST):
             raise ValueError(f"out: {directory} holds {others[0]} but no {MANIFEST}, {WANTED}")
         lock = filelock.FileLock(directory / LOCK)
         try:
@@ -188,7 +187,7 @@ def claimed(directory: Path, manifest: Mapping[str, Any]) -> Iterator[Output]:
             for left in directory.glob(".*.partial"):
                 left.unlink()
             identity = {"format": FORMAT} | dict(manifest)
-            if others:
+            if _others(directory):  # looked for again: another run may have ended meanwhile
                 _compare(_read_manifest(directory), identity, directory)
             else:
                 _replace(directory / MANIFEST, (json.dumps(identity, indent=2) + "\n").encode())
@@ -210,8 +209,10 @@ def usable(directory: Path) -> Iterator[None]:
         raise ValueError(f"out: cannot use {directory}: {error.strerror or error}") from error
 
 
-def _our_own(name: str) -> bool:
-    return name in (MANIFEST, LOCK) or name.startswith(".")
+def _others(directory: Path) -> list[str]:
+    """What there is beside manifest, lock and hidden files."""
+    names = {path.name for path in directory.iterdir()} - {MANIFEST, LOCK}
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:

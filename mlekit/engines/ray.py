@@ -19,6 +19,7 @@ import logging
 import os
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ import ray.exceptions
 
 from .. import devices
 from ..groups import group_by
-from .arrangement import Arrangement, arrange, key_codes
+from .arrangement import ROWS_AT_ONCE, Arrangement, arrange, key_codes
 from .job import EngineError, Job, Outcome, part_bar
 from .output import Output, claimed
 
@@ -38,11 +39,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 PART = "__part__"  #: the column that says to which part a row belongs
-#: Rows that a task reads, tags and sorts at a time.
-TASK_ROWS = 1 << 20
 #: Tasks that a worker gets: many, so that all end at about the same time, and not one a part, for each costs time.
 TASKS = 32
-#: Row groups that a worker keeps: parts that follow one another lie in the same one.
+#: Reads that a worker remembers: parts that follow one another lie in the same row groups.
 KEPT = 2
 #: How often a part is begun. Ray replaces workers that die for ever, and a model may kill them all.
 ATTEMPTS = 5
@@ -146,7 +145,7 @@ class Fitter:
         os.environ["NPROC"] = "1"  # threads: there are as many workers as processors
         jax.config.update("jax_enable_x64", x64)
         self._job, self._output, self._first = ray.cloudpickle.loads(packed)
-        self._row_group = functools.lru_cache(KEPT)(self._job.source.row_group)
+        self._row_groups = functools.lru_cache(KEPT)(self._job.source.row_groups)
 
     def __call__(self, block: pyarrow.Table) -> Iterator[pyarrow.Table]:
         """Fit the parts that a block names or holds; says of each what became of it."""
@@ -161,7 +160,7 @@ class Fitter:
         if self._first is not None:
             for number in block[PART].to_pylist():
                 here = self._first[number : number + 2].tolist()
-                yield number, functools.partial(self._job.source.read, self._job.needed, *here, self._row_group)
+                yield number, functools.partial(self._job.source.read, self._job.needed, *here, self._row_groups)
             return
         numbers, first = np.unique(block[PART].to_numpy(), return_index=True)
         for number, begin, end in zip(numbers.tolist(), first, [*first[1:], block.num_rows]):
@@ -199,7 +198,7 @@ def _unpacked(like: str | None, kind: str, text: str, frames: list[Any]) -> Exce
 
 def _brought_together(job: Job, n_parts: int, missing: np.ndarray) -> Any:
     """The rows of the missing parts, in blocks that hold whole parts."""
-    ranges = [{"begin": begin, "end": end} for begin, end in job.source.ranges(TASK_ROWS)]
+    ranges = [{"begin": begin, "end": end} for begin, end in job.source.ranges(ROWS_AT_ONCE)]
     tagged = ray.data.from_items(ranges, override_num_blocks=len(ranges)).map_batches(
         functools.partial(_tagged, job.source, job.by, job.needed, n_parts, missing),
         batch_size=None,
@@ -236,7 +235,9 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
             raise ValueError("address: this process is connected to a Ray cluster already; leave it out")
     elif address is None:
         cpus = max(devices.cores(), workers or 1)
-        with _environment(RAY_USAGE_STATS_ENABLED="0"):
+        with _environment(RAY_USAGE_STATS_ENABLED="0"), warnings.catch_warnings():
+            # JAX does not know that what Ray forks begins another program at once.
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
             ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         try:

@@ -6,6 +6,7 @@ import bisect
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -55,27 +56,31 @@ class Source:
                 there = ", ".join(map(repr, self.schema.names))
                 raise ValueError(f"{argument}: {self.shown} has no column {name!r}, want one of {there}")
 
-    def row_group(self, i: int, names: tuple[str, ...]) -> pyarrow.Table:
-        """Some columns of a row group."""
+    def row_groups(self, first: int, after: int, names: tuple[str, ...]) -> pyarrow.Table:
+        """Some columns of the row groups from `first` on; each file is opened once."""
         import pyarrow as pa
         import pyarrow.csv
         import pyarrow.parquet as pq
 
-        number, inside = self.pieces[i]
-        path = self.files[number]
-        with _readable(path):
-            if self.is_csv:
-                return pyarrow.csv.read_csv(path).select(names)
-            with pq.ParquetFile(path) as file:
-                table = file.read_row_group(inside, columns=list(names)).select(names)
-            return _plain(table).cast(pa.schema([self.schema.field(name) for name in names]))
+        schema = pa.schema([self.schema.field(name) for name in names])
+        tables = [schema.empty_table()]
+        for number, pieces in itertools.groupby(self.pieces[first:after], key=lambda piece: piece[0]):
+            path = self.files[number]
+            with _readable(path):
+                if self.is_csv:
+                    table = pyarrow.csv.read_csv(path)
+                else:
+                    with pq.ParquetFile(path) as file:
+                        table = file.read_row_groups([inside for _, inside in pieces], columns=list(names))
+                tables.append(_plain(table.select(names)).cast(schema))
+        return pa.concat_tables(tables)
 
     def read(
         self,
         names: Sequence[str],
         begin: int = 0,
         end: int | None = None,
-        row_group: Callable[[int, tuple[str, ...]], pyarrow.Table] | None = None,
+        row_groups: Callable[[int, int, tuple[str, ...]], pyarrow.Table] | None = None,
     ) -> pyarrow.Table:
         """Some columns of the rows from `begin` to `end`.
 
@@ -83,22 +88,16 @@ class Source:
             names: the columns.
             begin: the first row.
             end: the row after the last one.
-            row_group: what reads a row group, such as one that remembers the last ones.
+            row_groups: what reads them, such as one that remembers the last ones.
 
         Raises:
             ValueError: a file that cannot be read.
         """
-        import pyarrow as pa
-
-        end, row_group = self.n_rows if end is None else end, row_group or self.row_group
-        first, after = bisect.bisect_right(self.starts, begin) - 1, bisect.bisect_left(self.starts, end)
-        tables = [pa.schema([self.schema.field(name) for name in names]).empty_table()]
-        for i in range(first, after):
-            skipped = max(begin - self.starts[i], 0)
-            wanted = min(end, self.starts[i + 1]) - self.starts[i] - skipped
-            if wanted > 0:
-                tables.append(row_group(i, tuple(names)).slice(skipped, wanted))
-        return pa.concat_tables(tables)
+        end = self.n_rows if end is None else end
+        first = bisect.bisect_right(self.starts, begin) - 1
+        after = max(bisect.bisect_left(self.starts, end), first)
+        table = (row_groups or self.row_groups)(first, after, tuple(names))
+        return table.slice(begin - self.starts[first], end - begin)
 
     def ranges(self, most: int) -> Iterator[tuple[int, int]]:
         """All rows in turn, `(begin, end)`: row groups together while they have `most` rows or fewer."""
@@ -215,12 +214,16 @@ def _common(schema: pyarrow.Schema, own: pyarrow.Schema) -> pyarrow.Schema:
     return pa.unify_schemas(chosen, promote_options="permissive")
 
 
-def _plain(table: pyarrow.Table) -> pyarrow.Table:
-    """The table with values where it has dictionaries, whose types may differ from file to file."""
+def _plain_schema(schema: pyarrow.Schema) -> pyarrow.Schema:
+    """The types of the values where there are dictionaries, which may differ from file to file."""
     import pyarrow as pa
 
-    kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in table.schema]
-    return table.cast(pa.schema(list(zip(table.column_names, kinds))))
+    kinds = (field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in schema)
+    return pa.schema(list(zip(schema.names, kinds)))
+
+
+def _plain(table: pyarrow.Table) -> pyarrow.Table:
+    return table.cast(_plain_schema(table.schema))
 
 
 @contextlib.contextmanager

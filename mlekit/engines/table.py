@@ -151,14 +151,13 @@ def run(
         if count is not None:
             check_count(count, argument)
     source = open_source(table)
-    names = lambda given: (given,) if isinstance(given, str) else tuple(given)  # noqa: E731
-    by = names(by)
+    by = _names("by", by)
     source.check("by", by)
     if columns is None:
         columns = [name for name in source.schema.names if name not in by]
     if weights is not None:
         source.check("weights", [weights])
-    columns = names(columns)
+    columns = _names("columns", columns)
     source.check("columns", columns)
     if weights is not None and weights not in columns:
         columns = (*columns, weights)
@@ -184,3 +183,10 @@ def run(
     except ModuleNotFoundError as error:
         raise ValueError(f"engine: {error.name} is not installed: pip install 'mlekit[ray]'") from None
     return ray.run(job, address, workers, progress)
+
+
+def _names(argument: str, given: Any) -> tuple[str, ...]:
+    chosen = (given,) if isinstance(given, str) else given
+    if not isinstance(chosen, list | tuple) or not all(isinstance(name, str) for name in chosen):
+        raise TypeError(f"{argument}: got {given!r}, want a column name or a list of names")
+    return tuple(chosen)

@@ -105,22 +105,21 @@ def _fits(
     there = ray.cluster_resources()
     gpus = int(there.get("GPU", 0))
     size = workers or gpus or int(there["CPU"])
-    if arrangement.first is None:
-        parts = _brought_together(job, arrangement.n_parts, missing)
-    else:
-        blocks = min(len(missing), size * TASKS)
-        parts = ray.data.from_items([{PART: int(number)} for number in missing], override_num_blocks=blocks)
-    size = min(size, parts.num_blocks())
-    written = parts.map_batches(
-        Fitter,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=size),
-        fn_constructor_args=(ray.cloudpickle.dumps((job, output, arrangement.first)), job.x64),
-        num_cpus=None if gpus else 1,
-        num_gpus=1 if gpus else None,
-    )
     try:
+        if arrangement.first is None:
+            parts = _brought_together(job, arrangement.n_parts, missing)
+        else:
+            blocks = min(len(missing), size * TASKS)
+            parts = ray.data.from_items([{PART: int(number)} for number in missing], override_num_blocks=blocks)
+        written = parts.map_batches(
+            Fitter,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(size, parts.num_blocks())),
+            fn_constructor_args=(ray.cloudpickle.dumps((job, output, arrangement.first)), job.x64),
+            num_cpus=None if gpus else 1,
+            num_gpus=1 if gpus else None,
+        )
         for row in written.iter_rows():
             said = json.loads(row["said"])
             if "frames" in said:

@@ -17,6 +17,8 @@ from .constraints import (
     unit_interval,
 )
 from .densities import censored, mixture, truncated, zero_inflated
+from .engines.job import Outcome
+from .engines.table import fit_table
 from .fit import argmax, fit, fit_batch
 from .groups import Groups, group_by
 from .history import History
@@ -63,6 +65,7 @@ __all__ = [
     "Modes",
     "Newton",
     "Optax",
+    "Outcome",
     "Prediction",
     "Profile",
     "Scoring",
@@ -79,6 +82,7 @@ __all__ = [
     "families",
     "fit",
     "fit_batch",
+    "fit_table",
     "fixed",
     "goodness_of_fit_test",
     "greater_than",

@@ -34,7 +34,9 @@ def on_cpu() -> bool:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Processor cores that this process may use: `NPROC` says it where it is set, to XLA's pool of threads too."""
+    if os.environ.get("NPROC", "").isdecimal():
+        return max(1, int(os.environ["NPROC"]))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 
 import mlekit as mle
 from mlekit.cli import main
-from mlekit.engines import local
+from mlekit.engines import job as jobs
+from mlekit.engines.output import LOCK, MANIFEST
 
 MODEL = """
 import jax.numpy as jnp
@@ -151,7 +152,7 @@ def test_all_columns_function_init_solver_and_neighbours(job):
 def test_precision(job):
     done(fit("--no-x64"))
     assert pq.read_table("out")["slope"].type == pa.float32()
-    assert json.loads(Path("out", local.MANIFEST).read_text())["precision"] == "float32"
+    assert json.loads(Path("out", MANIFEST).read_text())["precision"] == "float32"
     assert jax.config.read("jax_enable_x64")  # as it was
 
 
@@ -183,13 +184,15 @@ def test_only_what_is_missing_is_fitted(job):
     said = done(fit("--part-sets", "7"))
     assert said.startswith("21 fits in ")
     assert "7 were there already: 28 converged" in said
+    names = "part-00000.parquet, part-00003.parquet"
+    assert f"  2 part files were damaged and are fitted again: {names}" in said.splitlines()
     assert pq.read_table("out").equals(whole)
     assert not list(Path("out").glob(".*"))
     assert Path("out/part-00002.parquet").stat().st_mtime_ns == untouched
 
 
 def test_a_crash_loses_no_finished_part(job, monkeypatch):
-    real, calls = local.fit_batch, []
+    real, calls = jobs.fit_batch, []
 
     def crash_at_third(*arguments, **options):
         calls.append(1)
@@ -197,7 +200,7 @@ def test_a_crash_loses_no_finished_part(job, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(local, "fit_batch", crash_at_third)
+    monkeypatch.setattr(jobs, "fit_batch", crash_at_third)
     assert fit("--part-sets", "7").exit_code == 1
     monkeypatch.undo()
     os.chdir(job)
@@ -212,7 +215,7 @@ def test_a_part_that_cannot_be_written_leaves_nothing(job, monkeypatch):
 
     monkeypatch.setattr(pq, "write_table", full)
     assert error_of(fit()) == "--out: cannot use out: No space left on device"
-    assert [path.name for path in Path("out").iterdir()] == [local.MANIFEST]
+    assert sorted(path.name for path in Path("out").iterdir()) == [LOCK, MANIFEST]
 
 
 def test_another_job_is_refused(job):
@@ -220,7 +223,7 @@ def test_another_job_is_refused(job):
     kept = "want a directory that is new, empty or of the same job"
     assert error_of(fit("--part-sets", "8")) == f"--out: out holds another job: part_sets was 7 and is 8; {kept}"
     message = error_of(fit("--part-sets", "7", "--no-x64", by="part"))
-    assert 'by was ["plane"] and is ["part"]; groups was 28 and is 3; precision was "float64"' in message
+    assert 'by was ["plane"] and is ["part"]; precision was "float64" and is "float32"; groups was 28' in message
     Path("model.py").write_text(MODEL + "\n")
     assert "the content of the model file has changed" in error_of(fit("--part-sets", "7"))
     Path("model.py").rename("moved.py")
@@ -246,7 +249,7 @@ def error_of(result: Result) -> str:
     ("more", "message"),
     [
         ({"model": "no.py"}, "Invalid value for 'MODEL.py': File 'no.py' does not exist."),
-        ({"table": "no.csv"}, "Invalid value for 'TABLE.parquet': File 'no.csv' does not exist."),
+        ({"table": "no.csv"}, "Invalid value for 'TABLE.parquet': Path 'no.csv' does not exist."),
         ({"table": "model.py"}, "TABLE: model.py ends with '.py', want .parquet or .csv"),
         (
             {"by": "plan"},
@@ -269,15 +272,16 @@ def test_wrong_arguments(job, more, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--engine", "ray"], "--engine: the ray engine is not there yet, want local"),
-        (["--engine", "rya"], "--engine: there is no 'rya', want local"),
+        (["--engine", "rya"], "Invalid value for '--engine': 'rya' is not one of 'local', 'ray'."),
+        (["--address", "auto"], "--address: the local engine has none; leave it out, or ask for engine ray"),
+        (["--workers", "2"], "--workers: the local engine has none; leave it out, or ask for engine ray"),
         (["--weights", "ww"], "--weights: table.parquet has no column 'ww', want one of 'plane'"),
-        (["--weights", "note"], "columns: 'note' holds string, want numbers"),
-        (["--by", "plane"], "by: 'plane' is named twice, want each column once."),
+        (["--weights", "note"], "columns of MODEL.py: 'note' holds string, want numbers"),
+        (["--by", "plane"], "--by: 'plane' is named twice, want each column once."),
         (["--part-sets", "0"], "Invalid value for '--part-sets': 0 is not in the range x>=1."),
         (["--max-steps", "0"], "Invalid value for '--max-steps': 0 is not in the range x>=1."),
-        (["--tolerance", "-1"], "tolerance"),
-        (["--tolerance", "nan"], "tolerance"),
+        (["--tolerance", "-1"], "--tolerance must be"),
+        (["--tolerance", "nan"], "--tolerance must be"),
     ],
     ids=str,
 )
@@ -306,8 +310,8 @@ def test_wrong_options(job, more, message):
             '["x", "yy"]',
             "columns of MODEL.py: table.parquet has no column 'yy', want one of 'plane'",
         ),
-        ('["x", "y"]', '["x", "note"]', "columns: 'note' holds string, want numbers"),
-        ('columns = ["x", "y"]\n', "", "columns: 'note' holds string, want numbers"),
+        ('["x", "y"]', '["x", "note"]', "columns of MODEL.py: 'note' holds string, want numbers"),
+        ('columns = ["x", "y"]\n', "", "columns of MODEL.py: 'note' holds string, want numbers"),
         ("return -0.5", "return jnp.ones(2) * -0.5", "log_density must return one number"),
         ("return ", "return 1 if True else ", "log_density must return a real floating-point number"),
         ('obs["y"]', 'obs["typo"]', "log_density looks up 'typo' and there is no such name: obs has"),
@@ -331,7 +335,7 @@ def test_wrong_models(job, old, new, message):
 
 def test_wrong_tables(job):
     pq.write_table(make_table().slice(0, 0), "empty.parquet")
-    assert error_of(fit(table="empty.parquet")) == "table: got no rows, want at least one."
+    assert error_of(fit(table="empty.parquet")) == "TABLE: got no rows, want at least one."
     Path("empty.csv").write_text("")
     assert error_of(fit(table="empty.csv")).startswith("TABLE: empty.csv cannot be read as csv: Empty CSV file")
     Path("broken.parquet").write_text("no parquet")
@@ -341,7 +345,7 @@ def test_wrong_tables(job):
 
 def test_a_manifest_that_is_none(job):
     Path("out").mkdir()
-    Path("out", local.MANIFEST).write_text("{")
+    Path("out", MANIFEST).write_text("{")
     Path("out/part-00000.parquet").write_text("")
     assert error_of(fit()).startswith("--out: out/_manifest.json is no manifest of mlekit, want a directory")
 
@@ -350,9 +354,9 @@ def test_a_mended_mistake_may_use_the_same_directory(job):
     Path("model.py").write_text(MODEL.replace('obs["y"]', 'obs["typo"]'))
     assert error_of(fit()).startswith("log_density looks up 'typo'")
     Path("model.py").write_text(MODEL)
-    assert error_of(fit("--tolerance", "nan")).startswith("tolerance")
+    assert error_of(fit("--tolerance", "nan")).startswith("--tolerance")
     assert done(fit()).startswith("28 fits in ")
-    assert json.loads(Path("out", local.MANIFEST).read_text())["tolerance"] is None
+    assert json.loads(Path("out", MANIFEST).read_text())["tolerance"] is None
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="nothing is forbidden to root")
@@ -372,7 +376,7 @@ def test_a_bug_keeps_its_traceback(job, monkeypatch):
     def bug(*arguments, **options):
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr(local, "fit_batch", bug)
+    monkeypatch.setattr(jobs, "fit_batch", bug)
     with pytest.raises(RuntimeError, match="a bug of ours"):
         fit()
 
@@ -395,8 +399,8 @@ def test_as_a_program(job):
 
 def test_help_needs_no_table_package():
     code = (
-        "import sys; import mlekit.cli; heavy = {'pyarrow', 'pandas', 'matplotlib', 'tqdm'} & set(sys.modules); "
-        "assert not heavy, heavy"
+        "import sys; import mlekit.cli; "
+        "heavy = {'pyarrow', 'pandas', 'matplotlib', 'tqdm', 'ray'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
     assert "mlekit" in done(run("--version"))

@@ -78,7 +78,7 @@ def _keys(fit: Fit, n_sets: int) -> list[tuple[str, Any]]:
 
 def _columns(values: Any, n_sets: int, k: int) -> np.ndarray:
     """The columns of a matrix, each in one piece, as Arrow takes them without a copy."""
-    return np.ascontiguousarray(np.reshape(values, (n_sets, k)).T)
+    return np.ascontiguousarray(np.asarray(values).reshape(n_sets, k).T)
 
 
 def _new(name: str, suffix: str, taken: set[str]) -> str:

@@ -1,0 +1,77 @@
+"""What tells one model from another across processes: a digest of its source text and of the values in it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import re
+import types
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..trees import holds_keys, is_array
+
+
+def digest_of(*things: Any) -> str:
+    """A digest that is the same in every process where the same functions and values are given.
+
+    Of a function it sees the source text, or the compiled code where there is no text, what it closes over and its
+    default arguments; of an array every number. What a function looks up in its module it does not see.
+
+    Args:
+        things: functions, PyTrees of arrays and numbers, constraints, solvers.
+
+    Example:
+        >>> shift = lambda by: lambda x: x + by
+        >>> digest_of(shift(1)) == digest_of(shift(1)), digest_of(shift(1)) == digest_of(shift(2))
+        (True, False)
+    """
+    digest = hashlib.sha256()
+    _add(digest, things, set())
+    return digest.hexdigest()
+
+
+def _add(digest: Any, thing: Any, above: set[int]) -> None:
+    """`above` holds what this is a part of: functions may close over themselves."""
+    if id(thing) not in above:
+        text, parts = _opened(thing)
+        digest.update(f"{text} {len(parts)};".encode())
+        for part in parts:
+            _add(digest, part, above | {id(thing)})
+
+
+def _opened(thing: Any) -> tuple[str, list[Any]]:
+    """What a thing is, and what it is made of."""
+    kind = type(thing).__qualname__
+    if hasattr(thing, "__wrapped__"):  # by jax.jit, among others
+        return kind, [thing.__wrapped__]
+    if isinstance(thing, functools.partial):
+        return kind, [thing.func, thing.args, thing.keywords]
+    if isinstance(thing, types.MethodType):
+        return kind, [thing.__func__, thing.__self__]
+    if isinstance(thing, types.FunctionType):
+        cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+        return _text(thing), [*cells, thing.__defaults__, thing.__kwdefaults__]
+    if isinstance(thing, dict):
+        return kind, [part for pair in thing.items() for part in pair]
+    if isinstance(thing, list | tuple):
+        return kind, list(thing)
+    if is_array(thing):
+        array = np.asarray(jax.random.key_data(thing) if holds_keys(thing) else thing)
+        return f"{array.dtype} {array.shape} {array.tobytes().hex()}", []
+    if isinstance(thing, type | types.ModuleType):
+        return thing.__name__, []
+    if getattr(thing, "__dict__", None):
+        return kind, [vars(thing)]
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing)), []
+
+
+def _text(function: types.FunctionType) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        code = function.__code__
+        return f"{code.co_code.hex()} {code.co_names} {[c for c in code.co_consts if not inspect.iscode(c)]}"

@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from . import devices
 from .arguments import check_count
-from .sources import Source, canonical, explained, source_of
+from .rows import Rows, canonical, explained, rows_of
 from .trees import default_float
 
 #: Bytes of a block, on a CPU and elsewhere.
@@ -85,7 +85,7 @@ class Table:
         part: first and last row that are its own; all if `None`.
     """
 
-    def __init__(self, source: Source, block_rows: int, part: tuple[int, int] | None = None) -> None:
+    def __init__(self, source: Rows, block_rows: int, part: tuple[int, int] | None = None) -> None:
         self._source, self.block_rows = source, block_rows
         self._first, self._last = part or (0, source.n_rows)
         self._readers: dict[Any, Reader] = {}
@@ -223,7 +223,7 @@ def open_table(source: Any, columns: str | Sequence[str] | None = None, *, block
         >>> print(fit.status, 1 / fit.params)
         converged 500.5
     """
-    found = source_of(source, columns)
+    found = rows_of(source, columns)
     if block_rows is None:
         leaves = jax.tree.leaves(canonical(found.row))
         width = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
@@ -247,7 +247,7 @@ class Weighed:
     anchor: PyTree
 
 
-def _weigh(source: Source, weights: str, first: int, last: int) -> Weighed:
+def _weigh(source: Rows, weights: str, first: int, last: int) -> Weighed:
     count, sums, anchor, at = 0, [], None, first
     with explained(source.name):
         for size, batch in source.batches(first, weights):
@@ -266,7 +266,7 @@ def _weigh(source: Source, weights: str, first: int, last: int) -> Weighed:
     return Weighed(count, math.fsum(sums), _stretch(source, first if anchor is None else anchor, 1, row))
 
 
-def _stretch(source: Source, first: int, count: int, row: PyTree) -> PyTree:
+def _stretch(source: Rows, first: int, count: int, row: PyTree) -> PyTree:
     """So many rows from number `first` on."""
     with explained(source.name):
         return _Cursor(source, row).read(first, count, count)
@@ -280,7 +280,7 @@ def reader(handle: int) -> Reader:
 class _Cursor:
     """Reads stretches of rows; one that follows the last is read on, not looked for."""
 
-    def __init__(self, source: Source, row: PyTree) -> None:
+    def __init__(self, source: Rows, row: PyTree) -> None:
         self._source, self._row = source, row
         self._at, self._rest = -1, 0
         self._batch: Any = None
@@ -333,7 +333,7 @@ class Reader:
         weighed: what the weights add up to, if there are any.
     """
 
-    def __init__(self, source: Source, first: int, last: int, layout: Layout, weighed: Weighed | None) -> None:
+    def __init__(self, source: Rows, first: int, last: int, layout: Layout, weighed: Weighed | None) -> None:
         self._source, self._first, self._last = source, first, last
         self._layout, self._weighed = layout, weighed
         treedef, leaves = layout.row

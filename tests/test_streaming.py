@@ -23,7 +23,7 @@ import mlekit as mle
 from mlekit import matrix_free, summation
 from mlekit.likelihood import Likelihood
 from mlekit.objective import Objective
-from mlekit.sources import Arrays, source_of
+from mlekit.rows import ArrayRows, rows_of
 from mlekit.start import parameters_like
 from mlekit.streamed import streamed
 from mlekit.table import Table
@@ -259,7 +259,7 @@ def test_log_likelihood_of_a_table(directory: Path) -> None:
 # How it is read.
 
 
-class Watched(Arrays):
+class Watched(ArrayRows):
     """Rows that note which of them are read, and by whom."""
 
     def __init__(self, arrays: Any) -> None:
@@ -273,7 +273,7 @@ class Watched(Arrays):
 
 
 def test_a_pass_reads_every_block_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlekit.sources.BATCH", 50)
+    monkeypatch.setattr("mlekit.rows.BATCH", 50)
     source = Watched({"x": np.arange(400.0)})
     table = Table(source, 50)
     assert float(mle.log_likelihood(lambda p, obs: p * obs["x"], 2.0, table)) == 2 * np.arange(400.0).sum()
@@ -524,7 +524,7 @@ def test_files_of_several_types_share_the_first_ones(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_goes_anywhere(directory: Path) -> None:
-    source = source_of(directory / "one.parquet", ["x"])
+    source = rows_of(directory / "one.parquet", ["x"])
     for first in (0, 96, 97, 500, 1_002):
         count, rows = next(source.batches(first))
         np.testing.assert_array_equal(rows["x"], ROWS["x"][first : first + count])

@@ -26,7 +26,7 @@ from .groups import NoNumbersError, as_numbers, chosen_names
 BATCH = 1 << 16
 
 
-class Source(abc.ABC):
+class Rows(abc.ABC):
     """Rows that may be read from anywhere on, by several readers at a time.
 
     Args:
@@ -51,7 +51,7 @@ class Source(abc.ABC):
         """
 
 
-class Arrays(Source):
+class ArrayRows(Rows):
     """Arrays with a leading axis of rows, most of all those that NumPy maps from files.
 
     Args:
@@ -71,7 +71,7 @@ class Arrays(Source):
         return jax.tree.leaves(self.arrays)
 
     def batches(self, first: int, only: str | None = None) -> Iterator[tuple[int, PyTree]]:
-        """As `Source.batches`."""
+        """As `Rows.batches`."""
         arrays = self.arrays if only is None else {only: self.arrays[only]}
         while first < self.n_rows:
             count = min(BATCH, self.n_rows - first)
@@ -91,7 +91,7 @@ def _cut(leaf: Any, first: int, count: int) -> np.ndarray:
     return np.asarray(leaf[first : first + count])
 
 
-class Columns(Source):
+class ColumnRows(Rows):
     """Columns of a pyarrow dataset: Parquet files, by row groups, or whatever else Arrow reads.
 
     Args:
@@ -132,7 +132,7 @@ class Columns(Source):
         self.identity = _digest([str(schema), *(piece.identity for piece in self._pieces)])
 
     def batches(self, first: int, only: str | None = None) -> Iterator[tuple[int, PyTree]]:
-        """As `Source.batches`."""
+        """As `Rows.batches`."""
         columns = list(self.columns) if only is None else [only]
         place = bisect.bisect_right(self._ends, first)
         skip = first - (self._ends[place] - self._pieces[place].n_rows)
@@ -235,17 +235,17 @@ class _Fragment:
             skip = max(0, skip - batch.num_rows)
 
 
-def source_of(source: Any, columns: str | Sequence[str] | None, name: str = "source") -> Source:
+def rows_of(source: Any, columns: str | Sequence[str] | None, name: str = "source") -> Rows:
     """The rows of whatever may be opened; `mle.open_table` says what that is.
 
     Raises:
-        ValueError: no such file, one that cannot be read, arrays of different lengths, or as `Columns`.
+        ValueError: no such file, one that cannot be read, arrays of different lengths, or as `ColumnRows`.
         TypeError: anything else.
     """
     import pyarrow.dataset as pads
 
     if isinstance(source, pads.Dataset):
-        return Columns(source, columns, name)
+        return ColumnRows(source, columns, name)
     if isinstance(source, str | os.PathLike) and Path(source).suffix == ".npy":
         with explained(str(source)):
             source = np.load(source, mmap_mode="r")
@@ -258,11 +258,11 @@ def source_of(source: Any, columns: str | Sequence[str] | None, name: str = "sou
         found: Any = paths[0] if len(paths) == 1 else [str(path) for path in paths]
         with explained(name):
             dataset = pads.dataset(found, format="parquet", partitioning="hive")
-        return Columns(dataset, columns, name)
+        return ColumnRows(dataset, columns, name)
     return _arrays(source, columns, name)
 
 
-def _arrays(source: Any, columns: str | Sequence[str] | None, name: str) -> Arrays:
+def _arrays(source: Any, columns: str | Sequence[str] | None, name: str) -> ArrayRows:
     if columns is not None:
         if not isinstance(source, Mapping):
             raise ValueError(
@@ -283,7 +283,7 @@ def _arrays(source: Any, columns: str | Sequence[str] | None, name: str) -> Arra
     if len({leaf.shape[0] for leaf in leaves}) > 1:
         shown = ", ".join(str(leaf.shape) for leaf in leaves)
         raise ValueError(f"{name}: all arrays must share their leading axis of rows; they have shapes {shown}")
-    return Arrays(source, name)
+    return ArrayRows(source, name)
 
 
 @contextlib.contextmanager

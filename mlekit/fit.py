@@ -328,7 +328,7 @@ def fit_batch(
         weights=weights,
         lengths=None if lengths is None else jnp.asarray(lengths),
         args=args,
-        index=jnp.arange(collection.n_sets),
+        index=jnp.asarray(np.arange(collection.n_sets)),  # which compiles nothing for every number of them
         solver=chosen.name,
         weight_column=column,
         optima=optima,

@@ -16,8 +16,8 @@ from .solvers.base import Stepwise
 from .solvers.trust_region import TrustRegion
 from .status import RUNNING, Status
 
-#: A data set of at least three times as many blocks of rows is first fitted to so many of them, in so many steps.
-SAMPLE_BLOCKS, SAMPLE_STEPS = 8, 50
+#: A large data set is first fitted to a sample of its rows, in so many steps.
+SAMPLE_STEPS = 50
 #: And to so many nats, far below what the sample's own noise leaves to be gained.
 SAMPLE_TOLERANCE = 0.01
 #: A curvature is kept while each step leaves at most this share of what was to be gained.
@@ -30,7 +30,7 @@ SAMPLE, CHORD, WHOLE = 0, 1, 2
 
 def is_large(objective: Objective) -> bool:
     """Whether the data set is worth a sample."""
-    return objective.likelihood.n_blocks >= 3 * SAMPLE_BLOCKS
+    return objective.likelihood.has_sample
 
 
 class Steps(eqx.Module):
@@ -70,7 +70,7 @@ class Steps(eqx.Module):
         before, phase, steps = carry
         sampled = phase == SAMPLE
         n_obs = jnp.where(sampled, *self.n_obs)
-        part = _every(objective, jnp.where(sampled, _stride(objective), 1))
+        part = _of_sample(objective, sampled)
         loose = jnp.maximum(stop.tolerance, jnp.asarray(SAMPLE_TOLERANCE, stop.tolerance.dtype))
         found = _derivatives(solver, part, n_obs, before, phase)
         state = solver.learn(before, found, n_obs, Stop(jnp.where(sampled, loose, stop.tolerance), stop.max_steps))
@@ -101,17 +101,12 @@ class Steps(eqx.Module):
 
 def steps(solver: Stepwise, objective: Objective, stop: Stop, start: Float[Array, " n_free"]) -> Steps:
     """The steps, with what all of them need computed once."""
-    return Steps(solver, objective, stop, start, (_every(objective, _stride(objective)).n_obs, objective.n_obs))
+    return Steps(solver, objective, stop, start, (_of_sample(objective, True).n_obs, objective.n_obs))
 
 
-def _stride(objective: Objective) -> Array:
-    """Every how many blocks of rows one belongs to the sample."""
-    return jnp.asarray(objective.likelihood.n_blocks // SAMPLE_BLOCKS)
-
-
-def _every(objective: Objective, stride: Array) -> Objective:
-    """The objective of every so many blocks of rows."""
-    return dataclasses.replace(objective, likelihood=objective.likelihood.every(stride))
+def _of_sample(objective: Objective, yes: Any) -> Objective:
+    """The objective of a sample of the rows where `yes`."""
+    return dataclasses.replace(objective, likelihood=objective.likelihood.of_sample(yes))
 
 
 def _derivatives(solver: Stepwise, objective: Objective, n_obs: Array, state: Any, phase: Array) -> Any:

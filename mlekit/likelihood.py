@@ -15,7 +15,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from . import devices, reverse, summation
 from .model import Model
@@ -25,6 +25,8 @@ from .weights import known_where, scaled_rows, weighted_rows
 #: Numbers that a block of rows of a single data set takes, its data and as many tangents as there are parameters:
 #: on a CPU what fits into a core's cache, elsewhere what memory can spare. And rows of a block at most on a CPU.
 BLOCK_NUMBERS, BLOCK_NUMBERS_WIDE, BLOCK_ROWS = 1 << 18, 1 << 26, 1 << 12
+#: Blocks of a sample, from all over the data set; there is one where it takes at least three times as many.
+SAMPLE_BLOCKS = 8
 
 
 class Likelihood(eqx.Module):
@@ -40,7 +42,7 @@ class Likelihood(eqx.Module):
         offset: first row of the data set; `None` means the first.
         length: number of its rows; `None` means all.
         anchor: position in the data set of a row with a positive weight; `None` means it is looked up.
-        stride: sum over every so manieth block of rows only: a sample of the data set; `None` means all.
+        sampled: whether to sum over a sample of the rows alone; `None` means no.
         longest: rows of the longest data set that shares the arrays; 0 means all rows.
         block: rows evaluated at once; 0 means all of a data set.
         reversible: whether reverse mode must be able to cross the sums over blocks; then all blocks are summed,
@@ -56,7 +58,7 @@ class Likelihood(eqx.Module):
     offset: Int[Array, ""] | None = None
     length: Int[Array, ""] | None = None
     anchor: Int[Array, ""] | None = None
-    stride: Int[Array, ""] | None = None
+    sampled: Bool[Array, ""] | None = None
     longest: int = eqx.field(static=True, default=0)
     block: int = eqx.field(static=True, default=0)
     reversible: bool = eqx.field(static=True, default=False)
@@ -70,7 +72,7 @@ class Likelihood(eqx.Module):
     @property
     def n_rows(self) -> Int[Array, ""]:
         """Number of rows that count: those of the data set with a positive weight."""
-        if self.weights is None and self.stride is None:
+        if self.weights is None and self.sampled is None:
             return jnp.asarray(self.rows if self.length is None else self.length)
         return self.total(_count, jnp.asarray(0))
 
@@ -90,6 +92,10 @@ class Likelihood(eqx.Module):
             return sum(bad, jnp.asarray(0))
 
         return self.total(count, jnp.asarray(0)) == 0
+
+    def spoilt_data(self, asked: Bool[Array, ""]) -> Array:
+        """Whether anybody asks, and there is a NaN or an infinite value."""
+        return asked & ~self.finite_data
 
     def has_contributions(self, params: PyTree) -> bool:
         """Whether the model gives one log-density a row; a joint one may give their sum alone."""
@@ -179,7 +185,7 @@ class Likelihood(eqx.Module):
         if self.reversible:
             return reverse.summed(lambda block: fn(*block), self.whole(), self.block, zero)
         length = jnp.asarray(self.rows if self.length is None else self.length)
-        stride = 1 if self.stride is None else self.stride
+        stride = 1 if self.sampled is None else jnp.where(self.sampled, max(1, self.n_blocks // SAMPLE_BLOCKS), 1)
 
         def add(b: Array, sums: Any) -> Any:
             return summation.add(sums, self.part(fn, b * stride))
@@ -188,9 +194,14 @@ class Likelihood(eqx.Module):
             jax.lax.fori_loop(0, -(-length // (self.block * stride)), add, summation.begin(zero))
         )
 
-    def every(self, stride: Int[Array, ""]) -> Likelihood:
-        """The likelihood of every so manieth block of rows: a sample."""
-        return dataclasses.replace(self, stride=stride)
+    @property
+    def has_sample(self) -> bool:
+        """Whether there are so many rows that a sample of them is worth a look."""
+        return self.n_blocks >= 3 * SAMPLE_BLOCKS
+
+    def of_sample(self, yes: Any) -> Likelihood:
+        """The likelihood of a sample of the rows where `yes`, and of all of them elsewhere."""
+        return dataclasses.replace(self, sampled=jnp.asarray(yes))
 
     def weighing(self, params: PyTree) -> Likelihood:
         """The same for derivatives with respect to its weights, those of zero included.

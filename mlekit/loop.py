@@ -169,10 +169,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         steps = steps + state.steps
     n_obs = objective.n_obs
     status = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
-    # Where it makes no difference, no pass over the data.
-    asked = status == Status.nonfinite_start
-    sound = jax.lax.cond(asked, lambda: likelihood.finite_data, lambda: jnp.asarray(True))
-    status = jnp.where(sound, status, Status.nonfinite_data)
+    status = jnp.where(likelihood.spoilt_data(status == Status.nonfinite_start), Status.nonfinite_data, status)
     few = likelihood.n_rows < parameters.n_free
     unproven = (status != Status.converged) & (status < Status.nonfinite_start)
     none = (likelihood.n_rows == 0) & (status != Status.nonfinite_data)
@@ -236,7 +233,8 @@ def nothing_to_find(objective: Objective) -> Solution:
     vector = parameters.natural_vector(free)
     loss = objective(free)
     zero, one = jnp.zeros((), parameters.dtype), jnp.ones((), parameters.dtype)
-    trouble = jnp.where(likelihood.finite_data, Status.nonfinite_start, Status.nonfinite_data)
+    spoilt = likelihood.spoilt_data(~jnp.isfinite(loss))
+    trouble = jnp.where(spoilt, Status.nonfinite_data, Status.nonfinite_start)
     return Solution(
         free=free,
         vector=vector,

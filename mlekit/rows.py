@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from . import devices
 from .groups import NoNumbersError, as_numbers, chosen_names
 
 #: Rows that are decoded at a time.
@@ -42,12 +43,13 @@ class Rows(abc.ABC):
     identity: str
 
     @abc.abstractmethod
-    def batches(self, first: int, only: str | None = None) -> Iterator[tuple[int, PyTree]]:
+    def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
         """The rows from number `first` on, some at a time: how many they are, and their arrays.
 
         Args:
             first: number of the first row.
             only: the one column that is wanted, in a dict; all arrays if `None`.
+            rows: how many at a time, at most.
         """
 
 
@@ -70,11 +72,11 @@ class ArrayRows(Rows):
     def _leaves(self) -> list[Any]:
         return jax.tree.leaves(self.arrays)
 
-    def batches(self, first: int, only: str | None = None) -> Iterator[tuple[int, PyTree]]:
+    def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
         """As `Rows.batches`."""
         arrays = self.arrays if only is None else {only: self.arrays[only]}
         while first < self.n_rows:
-            count = min(BATCH, self.n_rows - first)
+            count = min(rows, self.n_rows - first)
             yield count, jax.tree.map(lambda leaf: _cut(leaf, first, count), arrays)  # noqa: B023
             first += count
 
@@ -131,13 +133,13 @@ class ColumnRows(Rows):
             self.row[column] = jax.ShapeDtypeStruct(empty.shape[1:], kind)
         self.identity = _digest([str(schema), *(piece.identity for piece in self._pieces)])
 
-    def batches(self, first: int, only: str | None = None) -> Iterator[tuple[int, PyTree]]:
+    def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
         """As `Rows.batches`."""
         columns = list(self.columns) if only is None else [only]
         place = bisect.bisect_right(self._ends, first)
         skip = first - (self._ends[place] - self._pieces[place].n_rows)
         for piece in self._pieces[place:]:
-            for batch in piece.batches(self._dataset.schema, columns, skip):
+            for batch in piece.batches(self._dataset.schema, columns, skip, rows):
                 yield batch.num_rows, {column: self._numbers(column, batch.column(column)) for column in columns}
             skip = 0
 
@@ -184,7 +186,7 @@ class _Parquet:
                 return True
         return False
 
-    def batches(self, schema: Any, columns: list[str], skip: int) -> Iterator[Any]:
+    def batches(self, schema: Any, columns: list[str], skip: int, rows: int) -> Iterator[Any]:
         """The rows after the first `skip`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -198,7 +200,10 @@ class _Parquet:
         with pq.ParquetFile(
             self._fragment.open(), pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
         ) as file:
-            for batch in file.iter_batches(BATCH, row_groups=self._groups[place:], columns=stored):
+            # One thread reads while another computes; more of them only where they are not in its way.
+            threads = devices.cores() > 2 or not devices.on_cpu()
+            options = {"row_groups": self._groups[place:], "columns": stored, "use_threads": threads}
+            for batch in file.iter_batches(rows, **options):
                 if skip >= batch.num_rows:
                     skip -= batch.num_rows
                     continue
@@ -226,10 +231,10 @@ class _Fragment:
         """Nothing is known of them before they are read."""
         return False
 
-    def batches(self, schema: Any, columns: list[str], skip: int) -> Iterator[Any]:
+    def batches(self, schema: Any, columns: list[str], skip: int, rows: int) -> Iterator[Any]:
         """The rows after the first `skip`."""
         ahead = {"batch_readahead": 1, "fragment_readahead": 1}
-        for batch in self._fragment.to_batches(schema=schema, columns=columns, batch_size=BATCH, **ahead):
+        for batch in self._fragment.to_batches(schema=schema, columns=columns, batch_size=rows, **ahead):
             if skip < batch.num_rows:
                 yield batch.slice(skip)
             skip = max(0, skip - batch.num_rows)

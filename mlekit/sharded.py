@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .compilation import Compiled
 from .likelihood import Likelihood, block_rows
@@ -75,6 +75,15 @@ class ShardedLikelihood(Likelihood):
         """Blocks of rows that one device takes."""
         return self.data.n_blocks
 
+    @property
+    def has_sample(self) -> bool:
+        """Whether one device has so many rows that a sample of them is worth a look."""
+        return self.data.has_sample
+
+    def spoilt_data(self, asked: Bool[Array, ""]) -> Array:
+        """As `Likelihood.spoilt_data`: no pass over the rows unless it is asked for."""
+        return jax.lax.cond(asked, lambda: ~self.finite_data, lambda: np.asarray(False))
+
     def has_contributions(self, params: PyTree) -> bool:
         """There is one log-density a row."""
         return True
@@ -115,7 +124,7 @@ class ShardedLikelihood(Likelihood):
         self.aligned()
 
     def _counted(self) -> Counted:
-        if self.counted is not None and self.stride is None:
+        if self.counted is not None and self.sampled is None:
             return self.counted
         return self._added(lambda own: Counted(own.n_rows, own.n_obs))
 
@@ -126,7 +135,7 @@ class ShardedLikelihood(Likelihood):
         def local(arrays: PyTree) -> Any:
             own = eqx.combine(jax.tree.map(lambda leaf: leaf[0], arrays), rest)
             own = dataclasses.replace(
-                own, model=self.model, args=self.args, stride=self.stride, reversible=self.reversible
+                own, model=self.model, args=self.args, sampled=self.sampled, reversible=self.reversible
             )
             return jax.lax.psum(fn(own), AXIS)
 
@@ -178,7 +187,7 @@ def sharded(
         def put(*leaves: Any) -> Array:
             each = dict(zip(parts, leaves))
             at = lambda index: np.asarray(each[index[0].start or 0])[None]  # noqa: E731
-            return jax.make_array_from_callback((shards.devices,), place, at)
+            return jax.make_array_from_callback((shards.devices, *np.shape(leaves[0])), place, at)
 
         block = block_rows(layout.block, n_free, layout.size)
         own = StreamedLikelihood(BLANK, jax.tree.map(put, *parts.values()), block=block)

@@ -110,17 +110,18 @@ def _keeping(problem: Problem, where: Any, identity: Callable[[], str]) -> Abstr
         "solver": problem.solver.name,
         "precision": parameters.dtype.name,
         "data": identity(),
-        "log-likelihood of its first rows at the start": float(_first_rows(problem)),
+        "mean log-likelihood at the start": -float(_at_start(problem)),
     }
     return keeping(where, job)
 
 
 @Compiled
-def _first_rows(problem: Problem) -> Array:
-    """Tells a model from others, and starts, at the cost of a block of rows."""
+def _at_start(problem: Problem) -> Array:
+    """Tells a model from others, and starts, at the cost of a sample of the rows."""
     objective, likelihood = problem.objective, problem.likelihood
-    some = dataclasses.replace(objective, likelihood=likelihood.every(jnp.asarray(likelihood.n_blocks)))
-    return some(objective.parameters.free(problem.start))
+    if likelihood.has_sample:
+        objective = dataclasses.replace(objective, likelihood=likelihood.of_sample(True))
+    return objective(objective.parameters.free(problem.start))
 
 
 @Compiled

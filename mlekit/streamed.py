@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from . import reverse, summation, table
+from . import reading, reverse, summation
 from .likelihood import Likelihood, block_rows
 from .model import Model
-from .table import Layout, Table
-from .trees import differential
+from .reading import Layout
+from .table import Table
+from .trees import differential, is_inexact
 
 
 class Stream(eqx.Module):
@@ -27,23 +28,25 @@ class Stream(eqx.Module):
         handle: number of its reader.
         n_rows: rows with a positive weight.
         n_obs: the sum of the weights.
+        sample: some of its rows, in memory, where there are many; else `None`.
         layout: the layout of its blocks.
     """
 
     handle: Int[Array | np.ndarray, ""]
     n_rows: Int[Array | np.ndarray, ""]
     n_obs: Array | np.ndarray
+    sample: PyTree
     layout: Layout = eqx.field(static=True)
 
     def block(self, b: Any, following: Any, silent: bool = False) -> tuple[PyTree, Any, Bool[Array, ""]]:
-        """What `table.Reader.block` says of block `b`."""
+        """What `reading.Reader.block` says of block `b`."""
         here = jnp.asarray(b, jnp.int32), jnp.asarray(following, jnp.int32), jnp.asarray(silent)
         # Equal numbers give equal blocks, as the files do not change.
         return jax.pure_callback(_read, self.layout.result, self.handle, *here, vmap_method="sequential")
 
 
 def _read(handle: Any, b: Any, following: Any, silent: Any) -> Any:
-    return table.reader(int(handle)).block(int(b), int(following), bool(silent))
+    return reading.reader(int(handle)).block(int(b), int(following), bool(silent))
 
 
 def stream(source: Table, layout: Layout) -> Stream:
@@ -56,7 +59,8 @@ def stream(source: Table, layout: Layout) -> Stream:
     whole = jnp.zeros((), int).dtype
     handle = np.asarray(reader.handle, np.int32)
     kind = whole if layout.weights is None else layout.kind
-    return Stream(handle, np.asarray(n_rows, whole), np.asarray(n_obs, kind), layout)
+    sample = source.sample() if source.is_large(layout) else None
+    return Stream(handle, np.asarray(n_rows, whole), np.asarray(n_obs, kind), sample, layout)
 
 
 class StreamedLikelihood(Likelihood):
@@ -70,12 +74,12 @@ class StreamedLikelihood(Likelihood):
     @property
     def n_rows(self) -> Int[Array, ""]:
         """Number of rows with a positive weight."""
-        return self.data.n_rows if self.stride is None else self.total(_count, jnp.asarray(0))
+        return self.data.n_rows if self.sampled is None else self.total(_count, jnp.asarray(0))
 
     @property
     def n_obs(self) -> Array:
         """Number of observations: the sum of the weights."""
-        if self.stride is None:
+        if self.sampled is None:
             return self.data.n_obs
         zero = jnp.zeros_like(self.data.n_obs)
         return self.total(
@@ -87,20 +91,32 @@ class StreamedLikelihood(Likelihood):
         """Blocks that the table is read in."""
         return self.data.layout.n_blocks
 
+    @property
+    def has_sample(self) -> bool:
+        """Whether there are so many rows that a sample of them is kept in memory."""
+        return self.data.sample is not None
+
+    def spoilt_data(self, asked: Bool[Array, ""]) -> Array:
+        """As `Likelihood.spoilt_data`: no pass over the rows unless it is asked for."""
+        return jax.lax.cond(asked, lambda: ~self.finite_data, lambda: jnp.asarray(False))
+
     def has_contributions(self, params: PyTree) -> bool:
         """There is one log-density a row."""
         return True
 
     def total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
         """As `Likelihood.total`; in a form that reverse mode can cross, blocks are read again on the way back."""
-        stride: Any = 1 if self.stride is None else self.stride
+        if self.sampled is None or not self.has_sample:
+            return self._total(fn, zero)
+        data, layout = self.data.sample, self.data.layout
+        weights = None if layout.weights is None else data[layout.weights].astype(layout.kind)
+        some = Likelihood(self.model, data, weights, self.args, block=self.block)
+        return jax.lax.cond(self.sampled, lambda: some.total(fn, zero), lambda: self._total(fn, zero))
 
-        def add(sums: Any, i: Any) -> tuple[Any, None]:
-            b, following = i * stride, (i + 1) * stride
-            here, sound = self._block(b, jnp.where(following < self.n_blocks, following, 0))
-            part = here.total(fn, zero)
-            poisoned = lambda leaf: jnp.where(sound, leaf, jnp.nan) if eqx.is_inexact_array(leaf) else leaf  # noqa: E731
-            return summation.add(sums, jax.tree.map(poisoned, part)), None
+    def _total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
+        def add(sums: Any, b: Any) -> tuple[Any, None]:
+            here, sound = self._block(b, (b + 1) % self.n_blocks)
+            return summation.add(sums, _only_if(sound, here.total(fn, zero))), None
 
         sums = summation.begin(zero)
         if self.reversible:
@@ -108,8 +124,8 @@ class StreamedLikelihood(Likelihood):
             sums, _ = jax.lax.scan(jax.checkpoint(add, prevent_cse=False), sums, jnp.arange(self.n_blocks))
         else:
             # Of a loop whose length is known JAX makes a scan, and loses rules of functions in second derivatives.
-            turns = -(-jnp.asarray(self.n_blocks) // stride)
-            sums = jax.lax.fori_loop(0, turns, lambda i, sums: add(sums, i)[0], sums)
+            turns = jnp.asarray(self.n_blocks)
+            sums = jax.lax.fori_loop(0, turns, lambda b, sums: add(sums, b)[0], sums)
         return summation.total(sums)
 
     def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
@@ -147,7 +163,9 @@ class StreamedLikelihood(Likelihood):
         turn = steps // number
         epoch, place = turn // self.n_blocks, turn % self.n_blocks
         order = jax.random.permutation(jax.random.fold_in(key, epoch), self.n_blocks)
-        here, _ = self._block(order[place], order[(place + 1) % self.n_blocks])
+        here, sound = self._block(order[place], order[(place + 1) % self.n_blocks])
+        weights = jnp.ones(layout.size, layout.kind) if here.weights is None else here.weights
+        here = dataclasses.replace(here, weights=jnp.where(sound, weights, jnp.nan))
         return here.minibatches(jax.random.fold_in(key, self.n_blocks + turn), steps, size)
 
     def _block(self, b: Any, following: Any, silent: bool = False) -> tuple[Likelihood, Bool[Array, ""]]:
@@ -172,14 +190,10 @@ class StreamedLikelihood(Likelihood):
 
         def one(b: Array) -> Any:
             here, sound = self._block(b, (b + 1) % count, silent=True)
-            poisoned = lambda leaf: jnp.where(sound, leaf, jnp.nan) if eqx.is_inexact_array(leaf) else leaf  # noqa: E731
-            return jax.tree.map(poisoned, fn(here))
+            return _only_if(sound, fn(here))
 
         found = jax.lax.map(one, jnp.arange(count))
-        own = np.concatenate(
-            [np.arange(n * b // count, n * (b + 1) // count) - n * b // count + b * size for b in range(count)]
-        )
-        return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[own], found)
+        return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:n], found)
 
 
 @eqx.filter_custom_jvp
@@ -205,6 +219,11 @@ def _log_likelihood_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
             lambda it: here(it).total(functools.partial(it.block_sum, params), zero), likelihood, others
         )
     return value, moved
+
+
+def _only_if(sound: Array, tree: PyTree) -> PyTree:
+    """NaN in place of what was computed of rows that could not be read."""
+    return jax.tree.map(lambda leaf: jnp.where(sound, leaf, jnp.nan) if is_inexact(leaf) else leaf, tree)
 
 
 def _zero(params: PyTree, likelihood: StreamedLikelihood) -> Array:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import math
-import threading
-import weakref
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -17,63 +12,13 @@ from jaxtyping import PyTree
 
 from . import devices
 from .arguments import check_count
+from .reading import Layout, Reader, Weighed, stretch
 from .rows import Rows, canonical, explained, rows_of
-from .trees import default_float
 
 #: Bytes of a block, on a CPU and elsewhere.
-BLOCK_BYTES, BLOCK_BYTES_WIDE = 1 << 23, 1 << 27
+BLOCK_BYTES, BLOCK_BYTES_WIDE = 1 << 25, 1 << 27
 #: A start that is computed from data sees so many rows at most, from so many places.
 SAMPLE_ROWS, SAMPLE_PLACES = 1 << 16, 16
-
-_READERS: weakref.WeakValueDictionary[int, Reader] = weakref.WeakValueDictionary()
-_HANDLES = itertools.count(1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """What a compiled program must know of blocks of rows: tables with the same layout share one.
-
-    Args:
-        row: shapes and dtypes of the arrays of one row, a PyTree's structure and leaves.
-        n_rows: rows of the longest table that shares the program.
-        n_blocks: how many blocks there are.
-        weights: the column of weights; `None` if all rows count once.
-        uneven: whether blocks may hold a row less than others.
-    """
-
-    row: tuple[Any, tuple[Any, ...]]
-    n_rows: int
-    n_blocks: int
-    weights: str | None
-    uneven: bool
-
-    @property
-    def size(self) -> int:
-        """Rows of a block."""
-        return -(-self.n_rows // self.n_blocks)
-
-    @property
-    def block(self) -> PyTree[jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of the arrays of a block."""
-        treedef, leaves = self.row
-        return jax.tree.unflatten(
-            treedef, [jax.ShapeDtypeStruct((self.size, *leaf.shape), leaf.dtype) for leaf in leaves]
-        )
-
-    @property
-    def kind(self) -> Any:
-        """The dtype of weights."""
-        return default_float(self.block)
-
-    @property
-    def result(self) -> PyTree[jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of what `Reader.block` returns."""
-        extra = None
-        if self.weights is not None:
-            extra = jax.ShapeDtypeStruct((self.size,), self.kind)
-        elif self.uneven:
-            extra = jax.ShapeDtypeStruct((), np.dtype(np.int32))
-        return self.block, extra, jax.ShapeDtypeStruct((), np.dtype(bool))
 
 
 class Table:
@@ -90,6 +35,7 @@ class Table:
         self._first, self._last = part or (0, source.n_rows)
         self._readers: dict[Any, Reader] = {}
         self._weighed: dict[str, Weighed] = {}
+        self._sample: tuple[Any, PyTree] | None = None
 
     @property
     def n_rows(self) -> int:
@@ -120,8 +66,9 @@ class Table:
         """The layout of this table, or of its parts if it is shared out."""
         leaves, treedef = jax.tree.flatten(self.row)
         rows = -(-self.n_rows // shares)
-        n_blocks = -(-rows // self.block_rows)
-        uneven = self.n_rows % (n_blocks * shares) != 0
+        size = -(-rows // -(-rows // self.block_rows))  # all about as long
+        n_blocks = -(-rows // size)
+        uneven = self.n_rows != n_blocks * -(-rows // n_blocks) * shares
         return Layout((treedef, tuple(leaves)), rows, n_blocks, weights, uneven)
 
     def reader(self, layout: Layout) -> Reader:
@@ -129,7 +76,9 @@ class Table:
         if layout not in self._readers:
             weighed = None if layout.weights is None else self.weighed(layout.weights)
             self._readers[layout] = Reader(self._source, self._first, self._last, layout, weighed)
-        return self._readers[layout]
+        found = self._readers[layout]
+        found.trouble = None  # of a fit inside `jit`, whose numbers were NaN, and which nobody could tell
+        return found
 
     def weighed(self, weights: str) -> Weighed:
         """What a column of weights adds up to: read once.
@@ -164,14 +113,28 @@ class Table:
             found[name] = np.concatenate(parts)
         return found
 
+    def is_large(self, layout: Layout) -> bool:
+        """Whether a sample of a table with this layout is worth a look, in all of its parts or in none."""
+        return layout.n_rows - 1 >= 3 * self._sample_rows
+
     def sample(self) -> PyTree:
         """Some rows from all over the table, in memory."""
-        rows = min(self.n_rows, SAMPLE_ROWS)
+        row = self.row
+        if self._sample is None or jax.tree.map(lambda leaf: leaf.dtype, row) != self._sample[0]:
+            self._sample = jax.tree.map(lambda leaf: leaf.dtype, row), self._read_sample()
+        return self._sample[1]
+
+    @property
+    def _sample_rows(self) -> int:
+        return min(SAMPLE_ROWS, max(1, BLOCK_BYTES // _width(self.row)))
+
+    def _read_sample(self) -> PyTree:
+        rows = min(self.n_rows, self._sample_rows)
         places = min(SAMPLE_PLACES, rows)
         parts = []
         for i in range(places):
             size = rows * (i + 1) // places - rows * i // places
-            parts.append(_stretch(self._source, self._first + self.n_rows * i // places, size, self.row))
+            parts.append(stretch(self._source, self._first + self.n_rows * i // places, size, self.row))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     def check(self) -> None:
@@ -200,8 +163,8 @@ def open_table(source: Any, columns: str | Sequence[str] | None = None, *, block
             `.npy` file; or NumPy arrays with a leading axis of rows, such as `np.memmap`, alone or in a PyTree.
         columns: names of the columns that the model reads, and of those of weights; all by default. Integers,
             floating-point numbers and booleans keep their type, nulls become NaN.
-        block_rows: rows of a block at most; by default as many as take 8 MiB on a CPU and 128 MiB elsewhere. Three
-            or four blocks are in memory at a time.
+        block_rows: rows of a block at most; by default as many as take 32 MiB on a CPU and 128 MiB elsewhere.
+            A handful of blocks are in memory at a time.
 
     Returns:
         A `Table`, to be passed to `mle.fit` as `data`; its `obs` is a dict of columns, or one slice of the PyTree.
@@ -225,26 +188,15 @@ def open_table(source: Any, columns: str | Sequence[str] | None = None, *, block
     """
     found = rows_of(source, columns)
     if block_rows is None:
-        leaves = jax.tree.leaves(canonical(found.row))
-        width = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
-        block_rows = max(1024, (BLOCK_BYTES if devices.on_cpu() else BLOCK_BYTES_WIDE) // max(1, width))
+        size = BLOCK_BYTES if devices.on_cpu() else BLOCK_BYTES_WIDE
+        block_rows = max(1024, size // _width(canonical(found.row)))
     check_count(block_rows, "block_rows")
     return Table(found, block_rows)
 
 
-@dataclasses.dataclass(frozen=True)
-class Weighed:
-    """What a column of weights adds up to.
-
-    Args:
-        n_rows: rows with a positive weight.
-        n_obs: the sum.
-        anchor: a row with a positive weight, or any if there is none.
-    """
-
-    n_rows: int
-    n_obs: float
-    anchor: PyTree
+def _width(row: PyTree) -> int:
+    """Bytes of a row."""
+    return max(1, sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(row)))
 
 
 def _weigh(source: Rows, weights: str, first: int, last: int) -> Weighed:
@@ -263,131 +215,4 @@ def _weigh(source: Rows, weights: str, first: int, last: int) -> Weighed:
             if at >= last:
                 break
     row = canonical(source.row)
-    return Weighed(count, math.fsum(sums), _stretch(source, first if anchor is None else anchor, 1, row))
-
-
-def _stretch(source: Rows, first: int, count: int, row: PyTree) -> PyTree:
-    """So many rows from number `first` on."""
-    with explained(source.name):
-        return _Cursor(source, row).read(first, count, count)
-
-
-def reader(handle: int) -> Reader:
-    """The reader with this handle: compiled programs know readers by numbers."""
-    return _READERS[handle]
-
-
-class _Cursor:
-    """Reads stretches of rows; one that follows the last is read on, not looked for."""
-
-    def __init__(self, source: Rows, row: PyTree) -> None:
-        self._source, self._row = source, row
-        self._at, self._rest = -1, 0
-        self._batch: Any = None
-        self._batches: Any = iter(())
-
-    def read(self, first: int, count: int, size: int) -> PyTree:
-        """Rows `first` to `first + count`, then the first of them again until there are `size`."""
-        if first != self._at:
-            self._batches, self._rest = self._source.batches(first), 0
-        self._at = -1  # unless all goes well
-        out = jax.tree.map(lambda leaf: np.empty((size, *leaf.shape), leaf.dtype), self._row)
-        done = 0
-        while done < count:
-            if not self._rest:
-                self._rest, self._batch = next(self._batches)
-            take = min(self._rest, count - done)
-            begin = -self._rest
-
-            def put(
-                to: np.ndarray, batch: np.ndarray, begin: int = begin, done: int = done, take: int = take
-            ) -> None:
-                values = batch[len(batch) + begin : len(batch) + begin + take]
-                if to.dtype.kind in "iu" and to.dtype.itemsize < values.dtype.itemsize:
-                    _need_fit(values, to.dtype)
-                to[done : done + take] = values
-
-            jax.tree.map(put, out, self._batch)
-            self._rest -= take
-            done += take
-        self._at = first + count
-        for leaf in jax.tree.leaves(out):
-            leaf[count:] = leaf[:1]
-        return out
-
-
-def _need_fit(values: np.ndarray, dtype: np.dtype) -> None:
-    limits = np.iinfo(dtype)
-    if values.size and (values.min() < limits.min or values.max() > limits.max):
-        raise ValueError(f"it holds whole numbers beyond {dtype}: call jax.config.update('jax_enable_x64', True)")
-
-
-class Reader:
-    """Reads the blocks of a table, the next one in the background.
-
-    Args:
-        source: where the rows lie.
-        first: the first of its rows,
-        last: and what comes after the last.
-        layout: the layout of the blocks.
-        weighed: what the weights add up to, if there are any.
-    """
-
-    def __init__(self, source: Rows, first: int, last: int, layout: Layout, weighed: Weighed | None) -> None:
-        self._source, self._first, self._last = source, first, last
-        self._layout, self._weighed = layout, weighed
-        treedef, leaves = layout.row
-        self._row = jax.tree.unflatten(treedef, leaves)
-        self._cursor = _Cursor(source, self._row)
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._ahead: tuple[tuple[int, bool], Future[Any]] | None = None
-        self.trouble: ValueError | None = None
-        self.handle = next(_HANDLES)
-        _READERS[self.handle] = self
-
-    def block(self, b: int, following: int, silent: bool) -> Any:
-        """Block `b`: its arrays; its weights, how many rows it has, or `None`; and whether all that could be read.
-
-        Args:
-            b: which.
-            following: which is probably wanted next.
-            silent: whether rows of weight zero are wanted as they are; else others stand for them, so that they
-                cannot bring in a NaN.
-        """
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(1, "mlekit-reader")
-            if self._ahead is not None and self._ahead[0] == (b, silent):
-                under_way = self._ahead[1]
-            else:
-                under_way = self._pool.submit(self._read, b, silent)
-            try:
-                found = under_way.result()
-            except ValueError as error:
-                # Computations cannot be left half-way, least of all by one of several processes.
-                self.trouble, self._ahead = error, None
-                return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._layout.result)
-            self._ahead = (following, silent), self._pool.submit(self._read, following, silent)
-        return found
-
-    def _read(self, b: int, silent: bool) -> Any:
-        n, layout = self._last - self._first, self._layout
-        begin, end = (self._first + n * i // layout.n_blocks for i in (b, b + 1))
-        with explained(self._source.name):
-            data = self._cursor.read(begin, end - begin, layout.size)
-        if layout.weights is None:
-            return data, np.asarray(end - begin, np.int32) if layout.uneven else None, np.asarray(True)
-        weights = data[layout.weights].astype(layout.kind)
-        weights[end - begin :] = 0
-        assert self._weighed is not None
-        missing = ~(weights > 0)
-        if missing.any() and not silent:
-            anchor = self._weighed.anchor
-
-            def replace(leaf: np.ndarray, one: np.ndarray) -> np.ndarray:
-                leaf[missing] = one[0]
-                return leaf
-
-            data = jax.tree.map(replace, data, anchor)
-        return data, weights, np.asarray(True)
+    return Weighed(count, math.fsum(sums), stretch(source, first if anchor is None else anchor, 1, row))

@@ -159,7 +159,7 @@ def test_other_fits_are_refused(tmp_path: Path) -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         ({"data": other_rows}, "another fit, whose data is"),
         ({"solver": mle.BFGS()}, "another fit, whose solver is LBFGS; here it is BFGS"),
-        ({"model": lambda p, obs: 2 * density(p, obs)}, "another fit, whose log-likelihood of its first rows"),
+        ({"model": lambda p, obs: 2 * density(p, obs)}, "another fit, whose mean log-likelihood at the start"),
         ({"history": True}, "was written without it"),
     ]
     for options, message in refused:

@@ -19,7 +19,7 @@ from scipy import optimize
 import mlekit as mle
 from mlekit import collection as collection_
 from mlekit import lanes as lanes_
-from mlekit import large
+from mlekit import likelihood as likelihood_
 from mlekit.collection import from_groups, power_of_two, round_up
 from mlekit.model import as_model
 from mlekit.pieces import accounting
@@ -409,7 +409,7 @@ def test_a_sample_may_mislead_but_never_decides(monkeypatch: pytest.MonkeyPatch)
     orders = [np.arange(120_000), np.argsort(y), np.argsort(x @ [0.5, -1.0, 0.0] + 4 * y)]
     sampled = [fit(order) for order in orders]
     counted = fit(orders[0], weights=np.ones(120_000))
-    monkeypatch.setattr(large, "SAMPLE_BLOCKS", 10**9)
+    monkeypatch.setattr(likelihood_, "SAMPLE_BLOCKS", 10**9)
     jax.clear_caches()
     alone = fit(orders[0])
     assert int(sampled[0].steps) != int(alone.steps)

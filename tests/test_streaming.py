@@ -266,14 +266,13 @@ class Watched(ArrayRows):
         super().__init__(arrays, "watched")
         self.read: list[tuple[int, str]] = []
 
-    def batches(self, first: int, only: str | None = None) -> Any:
-        for count, rows in super().batches(first, only):
+    def batches(self, first: int, only: str | None = None, rows: int = 50) -> Any:
+        for count, found in super().batches(first, only, rows):
             self.read.append((first, threading.current_thread().name))
-            yield count, rows
+            yield count, found
 
 
-def test_a_pass_reads_every_block_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlekit.rows.BATCH", 50)
+def test_a_pass_reads_every_block_once_and_ahead() -> None:
     source = Watched({"x": np.arange(400.0)})
     table = Table(source, 50)
     assert float(mle.log_likelihood(lambda p, obs: p * obs["x"], 2.0, table)) == 2 * np.arange(400.0).sum()

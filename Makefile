@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench bench-quick notebooks docs clean
+.PHONY: help demo test test-all bench bench-quick bench-scale notebooks docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: $(VENV)/.bench ## how fast it is, beside its peers: about an hour; DEVICE
 bench-quick: $(VENV)/.bench ## all workloads of make bench at small size, in under 3 minutes
 	@$(BIN)/python -m benchmarks --quick --device $(DEVICE)
 
+bench-scale: $(VENV)/.test ## rows beyond memory, groups beyond a machine: half an hour, 6 GB of disk
+	@$(BIN)/python -m benchmarks.scale
+
 notebooks: $(VENV)/.test ## run all notebooks at full size and store their outputs: a quarter of an hour
 	@$(BIN)/python notebooks/renew.py
 
@@ -44,7 +47,7 @@ docs: $(VENV)/.docs ## the documentation: a web site in site/, for a disk or a s
 	@echo "the site is in site/: open site/index.html"
 
 clean: ## remove what was made here, the environment too
-	rm -rf $(VENV) demo-output site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) demo-output scale-data site .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say what the environment holds; it is renewed when pyproject.toml has changed.

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import report
 from benchmarks.__main__ import RESULTS, WORKLOADS
 from benchmarks.harness import Limit, Measured, Row, measure
+from benchmarks.scale import engines, growth, picture, streaming
 
 #: Where fits of few rows have several maxima, another start may end in another one.
 MULTIMODAL = {"flights": 0.01, "decays": 0.01}
@@ -73,3 +75,27 @@ def test_the_readme_shows_the_latest_results() -> None:
     assert header["size"] == "full"
     assert header["machine"] in readme
     assert report.markdown(results) in readme
+
+
+@pytest.mark.slow
+def test_how_far_it_goes(tmp_path: Path) -> None:
+    """At small size: rows on disk give what they give in memory, both engines fit every group, and it is drawn."""
+    found: dict[str, Any] = {"machine": "here", "streaming": streaming.measure(tmp_path, [30_000, 300_000], 1)}
+    for disk, memory in zip(found["streaming"]["fits"][::2], found["streaming"]["fits"][1::2]):
+        assert (disk["on_disk"], memory["on_disk"]) == (True, False)
+        assert disk["status"] == memory["status"] == "converged"
+        np.testing.assert_allclose(disk["estimates"], memory["estimates"], rtol=1e-10)
+    found["engines"] = engines.measure(tmp_path, 100, 10_000)
+    for name, groups in (("dear", 100), ("many", 10_000)):
+        for engine in ("local", "ray"):
+            one = found["engines"][f"{name}, {engine}"]
+            assert one["groups"] == sum(one["statuses"].values()) == groups
+    found["growth"] = growth.measure(tmp_path, 10_000, 1_000)
+    assert [one["groups"] for one in found["growth"]["groups"]] == [1_000, 10_000]
+    picture.draw(found, tmp_path / "scale.png")
+    assert (tmp_path / "scale.png").stat().st_size > 20_000
+
+
+def test_a_slope_is_the_exponent_of_the_growth() -> None:
+    entries = [{"rows": n, "seconds": 3.0 * n**1.5} for n in (10, 100, 1000)]
+    assert growth.slope(entries, "rows", lambda one: one["seconds"]) == pytest.approx(1.5)

@@ -28,6 +28,8 @@ from mlekit.start import parameters_like
 from mlekit.streamed import streamed
 from mlekit.table import Table
 
+from .marks import mostly_slow
+
 RNG = np.random.default_rng(0)
 N = 1_003
 ROWS = {
@@ -91,7 +93,7 @@ def in_memory(weighted: bool) -> mle.Fit:
     return mle.fit(COUNTS, START, ROWS, weights=ROWS["w"] if weighted else None)
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("kind", mostly_slow(SOURCES, "a directory", "hive", "arrow", "mapped"))
 def test_every_source_gives_the_numbers_of_memory(kind: str, directory: Path) -> None:
     source = SOURCES[kind](directory)
     table = mle.open_table(source, ["y", "x", "w", "firm"], block_rows=100)
@@ -106,8 +108,10 @@ def test_every_source_gives_the_numbers_of_memory(kind: str, directory: Path) ->
         np.testing.assert_allclose(found.contributions()[order], wanted.contributions()[order], rtol=1e-8)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("block_rows", [17, 500, 1_003, 5_000])
+@pytest.mark.parametrize(
+    ("weighted", "block_rows"),
+    mostly_slow([(w, n) for w in (False, True) for n in (17, 500, 1_003, 5_000)], (True, 17), (False, 5_000)),
+)
 def test_blocks_of_every_size(weighted: bool, block_rows: int, directory: Path) -> None:
     table = mle.open_table(directory / "one.parquet", block_rows=block_rows)
     found, wanted = mle.fit(COUNTS, START, table, weights="w" if weighted else None), in_memory(weighted)
@@ -125,7 +129,7 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", mostly_slow(SOLVERS, "Scoring", "LBFGS"))
 def test_every_solver_finds_the_maximum(name: str, directory: Path) -> None:
     table = mle.open_table(directory / "one.parquet", block_rows=150)
     found = mle.fit(COUNTS, START, table, solver=SOLVERS[name])
@@ -185,8 +189,14 @@ METHODS: dict[str, Callable[[mle.Fit], Any]] = {
 }
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "weighted"),
+    mostly_slow(
+        [(name, weighted) for name in METHODS for weighted in (False, True)],
+        *[(name, True) for name in ("observed", "sandwich", "contributions", "profile interval")],
+        *[(name, False) for name in ("clusters", "pit")],
+    ),
+)
 def test_what_follows_from_a_fit(name: str, weighted: bool, directory: Path) -> None:
     table = mle.open_table(directory / "one.parquet", block_rows=170)
     found = mle.fit(COUNTS, START, table, weights="w" if weighted else None)
@@ -324,7 +334,7 @@ def test_mini_batches_visit_every_row_once_an_epoch() -> None:
     assert not np.array_equal(first[0], np.sort(first[0]))
 
 
-@pytest.mark.parametrize("weights", [None, "w"])
+@pytest.mark.parametrize("weights", mostly_slow([None, "w"], "w"))
 def test_mini_batches_come_near_the_maximum(weights: str | None, directory: Path) -> None:
     table = mle.open_table(directory / "one.parquet", block_rows=170)
     solver = mle.Optax(optax.adam(0.01), batch_size=50, steps=2_000, key=jax.random.key(3))

@@ -10,7 +10,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.experimental import multihost_utils
 from jaxtyping import Array, PyTree
 
 from .arguments import check_count
+from .files import replacing
 from .history import Recorder
+from .shards import need_alike, together
 from .trees import is_array
 
 #: Of this version every reader knows this and all before.
@@ -67,10 +68,11 @@ class Keeper:
         path: the file.
         every: steps between two saves.
         job: what tells this fit from others, in plain JSON values.
+        check: raises what went wrong with the data: what was computed of them shall not be kept.
     """
 
-    def __init__(self, path: Path, every: int, job: Mapping[str, Any]) -> None:
-        self._path, self.stride, self._job = path, every, job
+    def __init__(self, path: Path, every: int, job: Mapping[str, Any], check: Callable[[], None]) -> None:
+        self._path, self.stride, self._job, self._check = path, every, job, check
         self._recorders: list[Recorder] = []
         self._carries: list[PyTree] = []
         self._saved: list[list[Array]] = []
@@ -78,11 +80,7 @@ class Keeper:
         self._begun, self._unsaved = -1, 0
         if path.exists():
             self._saved, self._points = _read(path, job)
-        if jax.process_count() > 1:
-            found = hashlib.sha256(path.read_bytes() if path.exists() else b"").digest()[:8]
-            multihost_utils.assert_equal(
-                jnp.frombuffer(found, jnp.uint8), f"checkpoint: not all processes see the same {path}"
-            )
+        self.digest = hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
 
     def record(self, recorder: Recorder) -> None:
         """Save the points of a recorder, too; one that goes on behind those that were saved."""
@@ -116,17 +114,22 @@ class Keeper:
             steps: how many there were since the last call.
             ended: whether the loop has ended.
         """
+        jax.block_until_ready(carry)
+        self._check()
         self._carries[-1] = eqx.filter(carry, is_array)
         del self._saved[self._begun + 1 :]  # of loops that followed when this one ended elsewhere
         self._unsaved += steps
         if self._unsaved >= self.stride or (ended and self._unsaved):
             self._unsaved = 0
-            if jax.process_index() == 0:
-                _write(self._path, self._job, self._carries, [one.points for one in self._recorders])
+            with together():
+                if jax.process_index() == 0:
+                    _write(self._path, self._job, self._carries, [one.points for one in self._recorders])
 
 
 @contextmanager
-def keeping(checkpoint: Checkpoint | str | os.PathLike[str], job: Mapping[str, Any]) -> Iterator[Keeper]:
+def keeping(
+    checkpoint: Checkpoint | str | os.PathLike[str], job: Mapping[str, Any], check: Callable[[], None]
+) -> Iterator[Keeper]:
     """The keeper of a fit; while it works, another one on the same directory is refused.
 
     Raises:
@@ -141,16 +144,20 @@ def keeping(checkpoint: Checkpoint | str | os.PathLike[str], job: Mapping[str, A
         raise TypeError(f"checkpoint must be a directory or a mle.Checkpoint, got {type(checkpoint).__name__}")
     where = checkpoint.directory
     lock = filelock.FileLock(where / LOCK)
+    with together():
+        try:
+            where.mkdir(parents=True, exist_ok=True)
+            if jax.process_index() == 0:
+                lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ValueError(f"checkpoint: another fit is using {where}") from None
+        except OSError as error:
+            raise ValueError(f"checkpoint: cannot use {where}: {error.strerror or error}") from error
     try:
-        where.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ValueError(f"checkpoint: another fit is using {where}") from None
-    except OSError as error:
-        raise ValueError(f"checkpoint: cannot use {where}: {error.strerror or error}") from error
-    try:
-        yield Keeper(where / NAME, checkpoint.every, job)
+        with together():
+            keeper = Keeper(where / NAME, checkpoint.every, job, check)
+        need_alike(keeper.digest, f"checkpoint: {where / NAME} is")
+        yield keeper
     finally:
         if lock.is_locked:
             (where / LOCK).unlink(missing_ok=True)
@@ -168,15 +175,10 @@ def _write(path: Path, job: Mapping[str, Any], carries: list[PyTree], points: li
         "arrays": [[[_kind(leaf) for leaf in one] for one in part] for part in arrays],
         "sha256": hashlib.sha256(content.getvalue()).hexdigest(),
     }
-    hidden = path.with_name(f".{path.name}.partial")
     try:
-        with hidden.open("wb") as file:
+        with replacing(path) as file:
             file.write(json.dumps(header).encode() + b"\n" + content.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(hidden, path)
     except OSError as error:
-        hidden.unlink(missing_ok=True)
         raise ValueError(f"checkpoint: cannot write to {path}: {error.strerror or error}") from error
 
 
@@ -199,6 +201,9 @@ def _read(path: Path, job: Mapping[str, Any]) -> tuple[list[list[Array]], list[l
     try:
         first, _, content = path.read_bytes().partition(b"\n")
         header = json.loads(first)
+        written: dict[str, Any] = dict(header["job"])
+        if type(header["format"]) is not int:
+            raise ValueError("its format is no whole number")
         if header["format"] <= FORMAT:
             if hashlib.sha256(content).hexdigest() != header["sha256"]:
                 raise ValueError("its digest is not that of its arrays")
@@ -210,7 +215,7 @@ def _read(path: Path, job: Mapping[str, Any]) -> tuple[list[list[Array]], list[l
     if header["format"] > FORMAT:
         raise ValueError(f"checkpoint: {path} was written by a later version of mlekit")
     for name, here in job.items():
-        there = header["job"].get(name)
+        there = written.get(name)
         alike = _close(there, here) if isinstance(here, float) else there == here
         if not alike:
             raise ValueError(

@@ -25,17 +25,18 @@ from collections.abc import Sequence
 
 import click
 
-#: How the launcher tells a process who it is.
-COORDINATOR, COUNT, NUMBER = "MLEKIT_COORDINATOR", "MLEKIT_PROCESSES", "MLEKIT_PROCESS"
+#: How a process is told who it is: an address with a port, how many there are, and its number.
+COORDINATOR, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 #: Variables that say that someone else started the processes, and that JAX knows how to ask.
-STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "JAX_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES")
+STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
 
 
 def initialize() -> int:
     """Join the other processes, if there are any; to be called before anything else of JAX.
 
-    Who they are comes from `python -m mlekit.distributed`, or from what `jax.distributed.initialize` finds out by
-    itself: Slurm, Open MPI, or the pod of a TPU. Where none of them started this process, it stays alone.
+    Who they are comes from the environment variables `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and
+    `JAX_PROCESS_ID`, which `python -m mlekit.distributed` sets, or from what `jax.distributed.initialize` finds
+    out by itself: Slurm, Open MPI, or the pod of a TPU. Where none of them started this process, it stays alone.
 
     Returns:
         The number of this process, 0 for the first or only one.
@@ -50,7 +51,7 @@ def initialize() -> int:
     """
     import jax
 
-    if COORDINATOR in os.environ:
+    if all(name in os.environ for name in (COORDINATOR, COUNT, NUMBER)):
         jax.distributed.initialize(os.environ[COORDINATOR], int(os.environ[COUNT]), int(os.environ[NUMBER]))
     elif any(os.environ.get(name) not in (None, "", "1") for name in STARTED):
         jax.distributed.initialize()
@@ -87,12 +88,16 @@ def launch(program: Sequence[str], processes: int, threads: int | None = None) -
             with contextlib.suppress(OSError):  # a machine may not allow it
                 os.sched_setaffinity(running[-1].pid, mine)
     failed = 0
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that none is left behind
     try:
         while None in (states := [process.poll() for process in running]):
             if failed := next(filter(None, states), 0):
                 break
             time.sleep(0.05)
     finally:
+        signal.signal(signal.SIGTERM, before)
         for process in running:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

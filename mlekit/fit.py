@@ -24,7 +24,7 @@ from .groups import Groups
 from .history import History
 from .loop import Solution
 from .model import as_model
-from .observed import Observed, fingerprint, observed
+from .observed import Observed, observed
 from .parameters import leaf_name
 from .report.progress import batch_bar, fit_bar
 from .result import Fit, make_fit
@@ -138,8 +138,7 @@ def fit(
     def search(problem: single.Problem, others: Any) -> tuple[Solution, modes.Modes | None, History | None]:
         keys, drawn = others
         with fit_bar(progress, problem.solver.name, (problem, others)) as bar:
-            identity = lambda: fingerprint(given.parts()["data"])  # noqa: E731
-            found, path = given.checked(single.solve(problem, bar, history, checkpoint, identity))
+            found, path = given.checked(single.solve(problem, bar, history, checkpoint, given))
         if keys is None:
             return found, None, path
         return *given.checked(single.best_of(keys, drawn, found, problem, progress)), path

@@ -19,7 +19,7 @@ from .groups import Groups
 from .likelihood import Likelihood, block_rows
 from .model import Model, as_model
 from .sharded import sharded
-from .shards import Shards, lies_on_many_devices, shard
+from .shards import Shards, lies_on_many_devices, shard, together
 from .streamed import streamed
 from .table import Table
 from .trees import default_float, is_array, n_rows, traced
@@ -47,6 +47,18 @@ class Observed(abc.ABC):
     def checked(self, found: Any) -> Any:
         """What was computed of them; a `ValueError` where they could not be read."""
         return found
+
+    def check(self) -> None:  # noqa: B027 - what is in memory was read
+        """A `ValueError` where they could not be read."""
+
+    @property
+    def identity(self) -> str:
+        """A digest of data and weights."""
+        parts = self.parts()
+        weights = parts.get("weight_column")
+        if parts["weights"] is not None:
+            weights = fingerprint(parts["weights"])
+        return f"{fingerprint(parts['data'])} {weights}"
 
     @abc.abstractmethod
     def parts(self) -> dict[str, Any]:
@@ -106,8 +118,12 @@ class OnDisk(Observed):
         """As `Observed.checked`."""
         if not traced(found):
             jax.block_until_ready(found)
-            self.table.check()
+            self.check()
         return found
+
+    def check(self) -> None:
+        """As `Observed.check`."""
+        self.table.check()
 
     def parts(self) -> dict[str, Any]:
         """As `Observed.parts`."""
@@ -139,8 +155,13 @@ class SharedOut(Observed):
         if traced(found):
             return found
         found = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)) if is_array(leaf) else leaf, found)
-        self.shards.check()
+        self.check()
         return found
+
+    def check(self) -> None:
+        """As `Observed.check`."""
+        with together():
+            self.shards.check()
 
     def parts(self) -> dict[str, Any]:
         """As `Observed.parts`."""
@@ -164,6 +185,11 @@ def observed(data: Any, weights: Any) -> Observed:
         if weights is not None and not isinstance(weights, str):
             what = "a table on disk" if isinstance(data, Table) else "shards"
             raise TypeError(f"weights of {what} are the name of a column, got {type(weights).__name__}")
+        if data.n_rows > jnp.iinfo(jnp.zeros((), int).dtype).max:
+            raise ValueError(
+                f"data has {data.n_rows:,} rows, more than int32 can count: call "
+                "jax.config.update('jax_enable_x64', True)"
+            )
         return OnDisk(data, weights) if isinstance(data, Table) else SharedOut(data, weights)
     data = jax.tree.map(devices.placed, as_arrays(data))
     return InMemory(data, as_weights(weights, (n_rows(data),), default_float(data)))

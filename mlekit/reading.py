@@ -17,8 +17,8 @@ from jaxtyping import PyTree
 from .rows import Rows, explained
 from .trees import default_float
 
-#: Blocks of memory that a reader uses in turn, and references to an array that is in one and nowhere else.
-ROOMS, FREE = 4, 4
+#: Blocks of memory that a reader uses in turn.
+ROOMS = 4
 
 _READERS: weakref.WeakValueDictionary[int, Reader] = weakref.WeakValueDictionary()
 _HANDLES = itertools.count(1)
@@ -94,7 +94,10 @@ def stretch(source: Rows, first: int, count: int, row: PyTree) -> PyTree:
 
 def reader(handle: int) -> Reader:
     """The reader with this handle: compiled programs know readers by numbers."""
-    return _READERS[handle]
+    found = _READERS.get(handle)
+    if found is None:
+        raise ValueError("a compiled function reads a table that is gone: keep the table as long as the function")
+    return found
 
 
 class Cursor:
@@ -103,7 +106,7 @@ class Cursor:
     def __init__(self, source: Rows, row: PyTree) -> None:
         self._source, self._row = source, row
         self._at, self._rest = -1, 0
-        self._rooms: list[PyTree] = []
+        self._rooms: list[tuple[PyTree, list[int]]] = []
         self._batch: Any = None
         self._batches: Any = iter(())
 
@@ -148,14 +151,19 @@ class Cursor:
 
     def _room(self, size: int) -> PyTree:
         """Arrays for so many rows: those of before that nobody holds any more, for fresh memory is slow memory."""
-        for room in self._rooms:
-            leaves = jax.tree.leaves(room)
-            # The room's own reference, that of the list, that of the loop and that of the call.
-            if leaves[0].shape[0] == size and all(sys.getrefcount(leaf) <= FREE for leaf in leaves):
-                return room
-        room = jax.tree.map(lambda leaf: np.empty((size, *leaf.shape), leaf.dtype), self._row)
-        self._rooms = [*self._rooms[1 - ROOMS :], room]
-        return room
+        for room, idle in self._rooms:
+            if jax.tree.leaves(room)[0].shape[0] == size and _references(room) == idle:
+                break
+        else:
+            room = jax.tree.map(lambda leaf: np.empty((size, *leaf.shape), leaf.dtype), self._row)
+            self._rooms = [*self._rooms[1 - ROOMS :], (room, _references(room))]
+        # Views: whoever holds one, on whatever way, holds the room.
+        return jax.tree.map(lambda leaf: leaf[:], room)
+
+
+def _references(room: PyTree) -> list[int]:
+    """How many references there are to each array."""
+    return [sys.getrefcount(leaf) for leaf in jax.tree.leaves(room)]
 
 
 def _beside(rows: np.ndarray, leaf: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import bisect
 import contextlib
+import functools
 import hashlib
 import itertools
 import mmap
@@ -65,12 +66,18 @@ class ArrayRows(Rows):
         self.arrays, self.name = arrays, name
         self.n_rows = jax.tree.leaves(arrays)[0].shape[0]
         self.row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), arrays)
-        files = [f"{leaf.dtype}{leaf.shape}{_stamp(getattr(leaf, 'filename', None))}" for leaf in self._leaves]
-        self.identity = _digest(files)
 
-    @property
-    def _leaves(self) -> list[Any]:
-        return jax.tree.leaves(self.arrays)
+    @functools.cached_property
+    def identity(self) -> str:  # type: ignore[override]
+        """As `Rows.identity`: of whole memory maps the files, of other arrays every number."""
+        parts = []
+        for leaf in jax.tree.leaves(self.arrays):
+            text = f"{leaf.dtype} {leaf.shape}"
+            if _is_file(leaf):
+                parts.append(f"{text} {leaf.offset} {_stamp(leaf.filename)}")
+            else:
+                parts.append(f"{text} {hashlib.sha256(np.ascontiguousarray(leaf).data).hexdigest()}")
+        return _digest(parts)
 
     def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
         """As `Rows.batches`."""
@@ -81,9 +88,15 @@ class ArrayRows(Rows):
             first += count
 
 
+def _is_file(leaf: Any) -> bool:
+    """Whether an array is a whole memory map, row after row, whose file says what is in it."""
+    mapped = isinstance(leaf, np.memmap) and isinstance(leaf.base, mmap.mmap) and leaf.mode != "c"
+    return bool(mapped and leaf.flags.c_contiguous and leaf.filename)
+
+
 def _cut(leaf: Any, first: int, count: int) -> np.ndarray:
     """Rows of an array. Those of a whole memory map are read: pages that are mapped would count as memory."""
-    if isinstance(leaf, np.memmap) and isinstance(leaf.base, mmap.mmap) and leaf.flags.c_contiguous:
+    if _is_file(leaf):
         size = int(np.prod(leaf.shape[1:]))
         at = leaf.offset + first * size * leaf.dtype.itemsize
         read = np.fromfile(leaf.filename, leaf.dtype, count * size, offset=at)
@@ -131,7 +144,11 @@ class ColumnRows(Rows):
             gaps = any(piece.has_nulls(column) for piece in self._pieces)
             kind = np.dtype(float) if gaps and empty.dtype.kind in "biu" else empty.dtype
             self.row[column] = jax.ShapeDtypeStruct(empty.shape[1:], kind)
-        self.identity = _digest([str(schema), *(piece.identity for piece in self._pieces)])
+
+    @functools.cached_property
+    def identity(self) -> str:  # type: ignore[override]
+        """As `Rows.identity`."""
+        return _digest([str(self._dataset.schema), *self.columns, *(piece.identity for piece in self._pieces)])
 
     def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
         """As `Rows.batches`."""
@@ -179,11 +196,14 @@ class _Parquet:
         """Whether the file says that there are any."""
         if column in self._constants or column not in self._fragment.physical_schema.names:
             return column not in self._constants
-        place = {self._metadata.schema.column(i).path.split(".")[0]: i for i in range(self._metadata.num_columns)}
+        paths = [self._metadata.schema.column(i).path for i in range(self._metadata.num_columns)]
+        inside = [i for i, path in enumerate(paths) if path.startswith(f"{column}.")]
+        own = [paths.index(column)] if column in paths else inside
         for group in self._groups:
-            known = self._metadata.row_group(group).column(place[column]).statistics
-            if known is not None and known.has_null_count and known.null_count:
-                return True
+            for i in own:
+                known = self._metadata.row_group(group).column(i).statistics
+                if known is not None and known.has_null_count and known.null_count:
+                    return True
         return False
 
     def batches(self, schema: Any, columns: list[str], skip: int, rows: int) -> Iterator[Any]:
@@ -225,7 +245,17 @@ class _Fragment:
     def __init__(self, fragment: Any) -> None:
         self._fragment = fragment
         self.n_rows = fragment.count_rows()
-        self.identity = f"{_stamp(getattr(fragment, 'path', None))} {self.n_rows}"
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """The file, or what is in memory."""
+        path = getattr(self._fragment, "path", None)
+        if path is not None and os.path.exists(path):
+            return f"{_stamp(path)} {self.n_rows}"
+        content = hashlib.sha256()
+        for batch in self._fragment.to_batches():
+            content.update(batch.serialize())
+        return content.hexdigest()
 
     def has_nulls(self, column: str) -> bool:
         """Nothing is known of them before they are read."""

@@ -167,12 +167,17 @@ def sharded(
     if isinstance(shards, ArrayShards):
         longest = jax.tree.leaves(shards.data)[0].shape[1]
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shards.data)
-        column = None if weights is None else shards.data[weights]
+        data, column = shards.data, None
+        if weights is not None:
+            data = shards.data if isinstance(shards.data, dict) else {}
+            if weights not in data:
+                raise ValueError(f"weights: there is no column {weights!r}; there are {', '.join(data) or 'none'}")
+            data, column = _alive(shards, weights)
         block = block_rows(one, n_free, longest)
         # The rows of one device are one slice of these.
         own = Likelihood(
             BLANK,
-            shards.data,
+            data,
             column,
             length=shards.lengths,
             longest=longest,
@@ -195,6 +200,25 @@ def sharded(
         model, own, args=args, reversible=reversible, total_rows=shards.n_rows, mesh=shards.mesh
     )
     return dataclasses.replace(found, counted=_count(dataclasses.replace(found, model=BLANK, args=None)))
+
+
+def _alive(shards: ArrayShards, name: str) -> tuple[PyTree, Array]:
+    """Rows and weights; on a device where no row counts, one that does elsewhere stands for all of them."""
+    weights = shards.data[name]
+    dead = [i for i, part in enumerate(weights.addressable_shards) if not np.any(np.asarray(part.data) > 0)]
+    if not dead:
+        return shards.data, weights
+    sample = shards.sample()
+    anchor = int(np.argmax(sample[name] > 0))
+
+    def put(leaf: Array, some: np.ndarray) -> Array:
+        parts = [part.data for part in leaf.addressable_shards]
+        for i in dead:
+            device = next(iter(parts[i].devices()))
+            parts[i] = jax.device_put(np.broadcast_to(some[anchor], parts[i].shape), device)
+        return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, parts)
+
+    return jax.tree.map(put, shards.data, sample), weights
 
 
 @Compiled

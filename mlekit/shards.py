@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -166,20 +167,16 @@ def shard(data: Any) -> Shards:
     """
     if isinstance(data, Table):
         mesh = Mesh(np.array(jax.devices()), (AXIS,))
-        _need_alike(data.identity, "the files")
+        need_alike(data.identity, "data: the files are")
         if data.n_rows < mesh.size:
             raise ValueError(f"data: {data!r} for {mesh.size} devices, want one row for each at least")
         return TableShards(data, mesh)
     if lies_on_many_devices(data):
         return _as_it_lies(data)
-    try:
+    with together():
         data = jax.tree.map(np.asarray, as_arrays(data))
-        kinds = str(jax.tree.map(lambda leaf: (leaf.shape[1:], str(leaf.dtype)), data))
-    except (ValueError, TypeError):
-        with contextlib.suppress(ValueError):
-            _need_alike("nothing", "")  # so that others do not wait for this process
-        raise
-    _need_alike(kinds, "the arrays and their dtypes")
+    kinds = str(jax.tree.map(lambda leaf: (leaf.shape[1:], str(leaf.dtype)), data))
+    need_alike(kinds, "data: the arrays and their dtypes are")
     return _spread(data)
 
 
@@ -245,12 +242,17 @@ def _joined(parts: list[Array], mesh: Mesh) -> Array:
 
 
 def _sample(data: PyTree) -> PyTree:
-    """Some of the rows of the first process."""
-    most = min(n_rows(data), SAMPLE_ROWS)
-    if jax.process_count() > 1:
-        most = int(np.min(multihost_utils.process_allgather(np.array(most))))
-    some = jax.tree.map(lambda leaf: leaf[np.arange(most) * n_rows(data) // most], data)
-    return multihost_utils.broadcast_one_to_all(some) if jax.process_count() > 1 else some
+    """Some of the rows of every process, the same in all of them."""
+    count = jax.process_count()
+    most = max(1, min(n_rows(data), SAMPLE_ROWS // count))
+    if count == 1:
+        return _spaced(data, most)
+    most = int(np.min(multihost_utils.process_allgather(np.array(most))))
+    return jax.tree.map(np.asarray, multihost_utils.process_allgather(_spaced(data, most), tiled=True))
+
+
+def _spaced(data: PyTree, most: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[np.arange(most) * n_rows(data) // most], data)
 
 
 def _every(digest: bytes) -> np.ndarray:
@@ -258,8 +260,24 @@ def _every(digest: bytes) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))).reshape(-1, len(digest))
 
 
-def _need_alike(text: str, what: str) -> None:
+def need_alike(text: str, what: str) -> None:
     """A `ValueError` where processes do not have the same."""
     every = _every(hashlib.sha256(text.encode()).digest())
     if np.any(every != every[0]):
-        raise ValueError(f"data: {what} are not the same in all {jax.process_count()} processes")
+        raise ValueError(f"{what} not the same in all {jax.process_count()} processes")
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What goes wrong inside in one process is an error in all, so that none waits for another for ever."""
+    failed: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failed = error
+    if jax.process_count() > 1:
+        said = multihost_utils.process_allgather(np.array(failed is not None))
+        if failed is None and np.any(said):
+            raise ValueError(f"process {int(np.argmax(said))} failed, and says why")
+    if failed is not None:
+        raise failed

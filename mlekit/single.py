@@ -19,8 +19,10 @@ from .checkpoint import Keeper, keeping
 from .collection import Collection, from_arrays
 from .compilation import THOROUGH_ROWS, Compiled
 from .history import History, Recorder
+from .identity import digest_of
 from .likelihood import Likelihood
 from .objective import Objective
+from .observed import Observed
 from .parameters import Parameters
 from .report.progress import batch_bar
 from .solvers import Solver, Stop
@@ -64,7 +66,7 @@ def solve(
     bar: Watcher | None = None,
     history: bool = False,
     checkpoint: Any = None,
-    identity: Callable[[], str] = str,
+    given: Observed | None = None,
 ) -> tuple[loop.Solution, History | None]:
     """The maximum, and the path to it if that is wanted.
 
@@ -73,7 +75,7 @@ def solve(
         bar: what shows the steps, if they are to be seen; under a trace they cannot.
         history: whether the path is wanted.
         checkpoint: where the state is saved, if it is.
-        identity: tells the data from others, where a state is saved.
+        given: the data, where a state is saved.
 
     Raises:
         ValueError: a history or a checkpoint are wanted under a trace; or as `checkpoint.keeping`.
@@ -91,7 +93,7 @@ def solve(
     def search(warm_up: bool, keeper: Keeper | None) -> tuple[loop.Solution, History | None]:
         return _watched(problem, warm_up, bar, history, keeper) if seen else (_solve(problem, warm_up), None)
 
-    with _keeping(problem, checkpoint, identity) as keeper:
+    with _keeping(problem, checkpoint, given) as keeper:
         found = search(False, keeper)
         if pieces.has_two_ways(problem.solver, problem.likelihood.model) and pieces.unproven(found[0].status):
             again = search(True, keeper)
@@ -99,20 +101,23 @@ def solve(
     return found
 
 
-def _keeping(problem: Problem, where: Any, identity: Callable[[], str]) -> AbstractContextManager[Keeper | None]:
+def _keeping(problem: Problem, where: Any, given: Observed | None) -> AbstractContextManager[Keeper | None]:
     """What keeps the state of the search, if that is wanted."""
-    if where is None:
+    if where is None or given is None:
         return contextlib.nullcontext()
-    parameters = problem.parameters
+    parameters, likelihood = problem.parameters, problem.likelihood
     job = {
         "parameters": list(parameters.names),
         "free parameters": parameters.n_free,
         "solver": problem.solver.name,
         "precision": parameters.dtype.name,
-        "data": identity(),
-        "mean log-likelihood at the start": -float(_at_start(problem)),
+        "fixed ones": [leaf.is_fixed for leaf in parameters.leaves],
+        "tolerance": float(problem.stop.tolerance),
+        "data": given.identity,
+        "model": digest_of(problem.likelihood.model, parameters, problem.start, problem.solver, likelihood.args),
+        "mean log-likelihood at the start": -float(given.checked(_at_start(problem))),
     }
-    return keeping(where, job)
+    return keeping(where, job, given.check)
 
 
 @Compiled

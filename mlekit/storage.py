@@ -14,7 +14,6 @@ import dataclasses
 import io
 import json
 import os
-import uuid
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .compilation import Held
+from .files import replacing
 from .groups import Groups
 from .history import History
 from .inference.each import evaluate
@@ -152,24 +152,18 @@ def _restored(array: np.ndarray, kind: dict[str, Any]) -> Any:
 
 
 def _write(path: Path, header: dict[str, Any], arrays: list[np.ndarray], keys: Any) -> None:
-    """All or nothing: what was there before is replaced once the new file is whole."""
-    parts = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with zipfile.ZipFile(parts, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr("header.json", json.dumps(header, indent=1))
-            for i, array in enumerate(arrays):
-                with archive.open(f"arrays/{i}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, array, allow_pickle=False)
-            if keys is not None:
-                import pyarrow as pa
+    with replacing(path) as out, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("header.json", json.dumps(header, indent=1))
+        for i, array in enumerate(arrays):
+            with archive.open(f"arrays/{i}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+        if keys is not None:
+            import pyarrow as pa
 
-                sink = io.BytesIO()
-                with pa.ipc.new_stream(sink, keys.schema) as stream:
-                    stream.write_table(keys)
-                archive.writestr("keys.arrow", sink.getvalue())
-        os.replace(parts, path)
-    finally:
-        parts.unlink(missing_ok=True)
+            sink = io.BytesIO()
+            with pa.ipc.new_stream(sink, keys.schema) as stream:
+                stream.write_table(keys)
+            archive.writestr("keys.arrow", sink.getvalue())
 
 
 class Content(NamedTuple):

@@ -159,6 +159,11 @@ class StreamedLikelihood(Likelihood):
     ) -> tuple[int, Callable[[Array], Likelihood]]:
         """As `Likelihood.minibatches`: blocks come in random order, and so do the rows of each."""
         layout = self.data.layout
+        if size > layout.size and self.n_blocks > 1:
+            raise ValueError(
+                f"batch_size is {size:,}, and mini-batches are drawn from one block of the table at a time, of "
+                f"{layout.size:,} rows: open it with larger block_rows"
+            )
         number = max(1, layout.size // size)
         turn = steps // number
         epoch, place = turn // self.n_blocks, turn % self.n_blocks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from . import devices
 from .arguments import check_count
 from .reading import Layout, Reader, Weighed, stretch
 from .rows import Rows, canonical, explained, rows_of
+from .trees import tracing
 
 #: Bytes of a block, on a CPU and elsewhere.
 BLOCK_BYTES, BLOCK_BYTES_WIDE = 1 << 25, 1 << 27
@@ -186,6 +188,10 @@ def open_table(source: Any, columns: str | Sequence[str] | None = None, *, block
         >>> print(fit.status, 1 / fit.params)
         converged 500.5
     """
+    if tracing():
+        raise ValueError(
+            "open_table opens files and does not run under jit; open the table outside, and close over it"
+        )
     found = rows_of(source, columns)
     if block_rows is None:
         size = BLOCK_BYTES if devices.on_cpu() else BLOCK_BYTES_WIDE
@@ -200,19 +206,22 @@ def _width(row: PyTree) -> int:
 
 
 def _weigh(source: Rows, weights: str, first: int, last: int) -> Weighed:
-    count, sums, anchor, at = 0, [], None, first
+    count, least, anchor, at = 0, 0.0, None, first
+    sums: list[float] = []
     with explained(source.name):
         for size, batch in source.batches(first, weights):
             found = batch[weights][: last - at].astype(float)
-            if np.any(found < 0):
-                raise ValueError(f"weights: column {weights!r} has negative entries")
             counts = np.flatnonzero(found > 0)
             if anchor is None and counts.size:
                 anchor = at + int(counts[0])
             count += counts.size
             sums.append(float(found.sum()))
+            least = min(least, float(np.nanmin(found, initial=0.0)))
             at += size
             if at >= last:
                 break
-    row = canonical(source.row)
-    return Weighed(count, math.fsum(sums), stretch(source, first if anchor is None else anchor, 1, row))
+    if least < 0:
+        raise ValueError(f"weights: column {weights!r} has negative entries")
+    if anchor is None and (first, last) != (0, source.n_rows):  # of a part; the whole may have one
+        return dataclasses.replace(_weigh(source, weights, 0, source.n_rows), n_rows=0, n_obs=math.fsum(sums))
+    return Weighed(count, math.fsum(sums), stretch(source, anchor or first, 1, canonical(source.row)))

@@ -26,9 +26,9 @@ def init(data: Any) -> Any:
     return {"intercept": jnp.log(jnp.mean(data["y"])), "slope": jnp.mean(data["x"])}
 
 
-def numbers(data: Any, weights: Any = None) -> dict[str, Any]:
+def numbers(data: Any, weights: Any = None, start: Any = init) -> dict[str, Any]:
     """What a fit brings, in plain numbers."""
-    fit = mle.fit(COUNTS, init, data, weights=weights)
+    fit = mle.fit(COUNTS, start, data, weights=weights)
     found = {
         "vector": fit.solution.vector,
         "log_likelihood": fit.log_likelihood,
@@ -54,6 +54,12 @@ def main(path: Path) -> None:
         found[f"{name} is"] = repr(data)
         found[name] = numbers(data)
         found[f"{name}, weighted"] = numbers(data, "w")
+    silent = {"x": np.where(np.arange(90) < 45, np.nan, columns["x"][:90]), "y": columns["y"][:90]}
+    silent["w"] = (np.arange(90) >= 45).astype(float)
+    ends = [90 * i // count for i in range(count + 1)]
+    own = {name: column[ends[NUMBER] : ends[NUMBER + 1]] for name, column in silent.items()}
+    for name, data in {"arrays": mle.shard(own), "table": mle.shard(mle.open_table(silent))}.items():
+        found[f"silent {name}"] = numbers(data, "w", START)["vector"]
     checkpoint = path / f"checkpoint-{count}"
     first = mle.fit(COUNTS, START, mle.shard(table), checkpoint=checkpoint)
     again = mle.fit(COUNTS, START, mle.shard(table), checkpoint=checkpoint)

@@ -20,6 +20,7 @@ import pytest
 
 import mlekit as mle
 from mlekit import checkpoint
+from mlekit.rows import ArrayRows
 
 from .marks import mostly_slow
 
@@ -49,7 +50,7 @@ SOLVERS = {
     "BFGS": mle.BFGS(),
     "Scoring": mle.Scoring(),
     "adam": optax.adam(0.05),
-    "mini-batches": mle.Optax(optax.adam(0.05), batch_size=100, steps=200, key=jax.random.key(0)),
+    "mini-batches": mle.Optax(optax.adam(0.05), batch_size=50, steps=200, key=jax.random.key(0)),
 }
 
 
@@ -61,7 +62,7 @@ def test_a_fit_that_is_stopped_goes_on(
     data = mle.open_table(ROWS, block_rows=70) if on_disk else ROWS
     whole = fit(tmp_path / "whole", data, solver=SOLVERS[name], history=True)
     write = checkpoint._write
-    for writes in (1, 1, 2, 3):
+    for writes in (1, 1, 2):
         left = [writes]
 
         def and_stop(*args: Any, left: list[int] = left) -> None:
@@ -159,7 +160,7 @@ def test_other_fits_are_refused(tmp_path: Path) -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         ({"data": other_rows}, "another fit, whose data is"),
         ({"solver": mle.BFGS()}, "another fit, whose solver is LBFGS; here it is BFGS"),
-        ({"model": lambda p, obs: 2 * density(p, obs)}, "another fit, whose mean log-likelihood at the start"),
+        ({"model": lambda p, obs: 2 * density(p, obs)}, "another fit, whose model is"),
         ({"history": True}, "was written without it"),
     ]
     for options, message in refused:
@@ -198,13 +199,20 @@ def damage(kind: str, content: bytes) -> bytes:
             return json.dumps(header | {"arrays": [[[[[10**15], "float64"]]], []]}).encode() + b"\n" + rest
         case "odd":
             return json.dumps([1, 2]).encode() + b"\n" + rest
+        case "no job":
+            return (
+                json.dumps({name: part for name, part in header.items() if name != "job"}).encode() + b"\n" + rest
+            )
+        case "no number":
+            return json.dumps(header | {"format": float("nan")}).encode() + b"\n" + rest
         case "later":
             return json.dumps(header | {"format": 99}).encode() + b"\n" + rest
     raise AssertionError(kind)
 
 
 @pytest.mark.parametrize(
-    "kind", ["empty", "truncated", "flipped", "pickle", "pickled array", "huge", "odd", "later"]
+    "kind",
+    ["empty", "truncated", "flipped", "pickle", "pickled array", "huge", "odd", "no job", "no number", "later"],
 )
 def test_what_is_no_checkpoint_is_refused(kind: str, tmp_path: Path) -> None:
     fit(tmp_path)
@@ -233,11 +241,52 @@ def test_where_it_cannot_be_saved(tmp_path: Path) -> None:
         jax.jit(lambda x: fit(tmp_path, {"x": x, "y": x}).params)(ROWS["x"])
 
 
+def test_fits_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    """From a start of zeros another covariate, penalty, constraint or solver shows nothing at all."""
+    rows = {"x": ROWS["x"], "z": ROWS["y"]}
+
+    def line(name: str) -> Any:
+        return lambda slope, obs, penalty: -((obs["x"] - slope * obs[name]) ** 2) - penalty * slope**2
+
+    known: dict[str, Any] = {"log_density": line("x"), "init": 0.0, "data": rows, "args": 1.0}
+    mle.fit(**known, checkpoint=tmp_path)
+    for change, what in [
+        ({"log_density": line("z")}, "model"),
+        ({"args": 2.0}, "model"),
+        ({"constraints": mle.interval(-1.0, 1.0)}, "model"),
+        ({"solver": mle.Newton(radius=2.0)}, "model"),
+        ({"tolerance": 1e-3}, "tolerance"),
+        ({"weights": np.arange(2_000.0)}, "data"),
+    ]:
+        with pytest.raises(ValueError, match=f"another fit, whose {what} is"):
+            mle.fit(**known | change, checkpoint=tmp_path)
+    assert mle.fit(**known, checkpoint=tmp_path).converged
+
+
+def test_what_could_not_be_read_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = mle.open_table(ROWS, block_rows=300)
+    wanted = fit(tmp_path / "whole", table, solver=mle.BFGS())
+    batches, left = ArrayRows.batches, [3]
+
+    def broken(*args: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError("the disk is gone")
+        return batches(*args, **options)
+
+    monkeypatch.setattr(ArrayRows, "batches", broken)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="cannot be read: the disk is gone"):
+            fit(tmp_path / "state", table, solver=mle.BFGS())
+    monkeypatch.setattr(ArrayRows, "batches", batches)
+    assert same(fit(tmp_path / "state", table, solver=mle.BFGS()), wanted)
+
+
 def test_two_fits_at_once_are_refused(tmp_path: Path) -> None:
     with (
-        checkpoint.keeping(tmp_path, {}),
+        checkpoint.keeping(tmp_path, {}, lambda: None),
         pytest.raises(ValueError, match="another fit is using"),
-        checkpoint.keeping(tmp_path, {}),
+        checkpoint.keeping(tmp_path, {}, lambda: None),
     ):
         pass
     assert fit(tmp_path).converged

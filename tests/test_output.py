@@ -18,9 +18,9 @@ import pytest
 
 import mlekit as mle
 from mlekit.engines import output
-from mlekit.engines.identity import digest_of
 from mlekit.engines.output import LOCK, MANIFEST, claimed
 from mlekit.engines.source import open_source
+from mlekit.identity import digest_of
 
 WANTED = "want a directory that is new, empty or of the same job"
 

@@ -39,6 +39,7 @@ def wanted() -> dict[str, Any]:
     return {
         "arrays": sharded_program.numbers(ROWS),
         "arrays, weighted": sharded_program.numbers(ROWS, ROWS["w"]),
+        "silent": sharded_program.numbers({k: v[45:90] for k, v in ROWS.items() if k != "w"})["vector"],
         "as it lies": sharded_program.numbers({k: v[:999] for k, v in ROWS.items()}, ROWS["w"][:999]),
     }
 
@@ -70,6 +71,7 @@ def test_three_devices_of_one_process(directory: Path, wanted: dict[str, Any]) -
         check(found[kind], wanted["arrays"])
         check(found[f"{kind}, weighted"], wanted["arrays, weighted"])
         np.testing.assert_allclose(found[f"derivatives, {kind}"], found["derivatives, memory"], rtol=1e-10)
+        np.testing.assert_allclose(found[f"silent {kind}"], wanted["silent"], rtol=1e-10)
     check(found["as it lies"], wanted["as it lies"])
     assert found["goes on"]
     np.testing.assert_allclose(found["loaded"], wanted["arrays"]["vector"], rtol=1e-10)
@@ -89,6 +91,7 @@ def test_processes(processes: int, directory: Path, wanted: dict[str, Any]) -> N
     for kind in ("arrays", "table"):
         check(found[kind], wanted["arrays"])
         check(found[f"{kind}, weighted"], wanted["arrays, weighted"])
+        np.testing.assert_allclose(found[f"silent {kind}"], wanted["silent"], rtol=1e-10)
     assert found["goes on"]
     assert found["differ"] == f"data: the arrays and their dtypes are not the same in all {processes} processes"
     assert found["empty"].startswith("data is empty")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +24,7 @@ import mlekit as mle
 from mlekit import matrix_free, summation
 from mlekit.likelihood import Likelihood
 from mlekit.objective import Objective
+from mlekit.reading import ROOMS, Reader
 from mlekit.rows import ArrayRows, rows_of
 from mlekit.start import parameters_like
 from mlekit.streamed import streamed
@@ -475,7 +477,7 @@ def test_what_cannot_be_fitted(directory: Path) -> None:
     for options, kind, message in [
         ({"weights": np.ones(N)}, TypeError, "weights of a table on disk are the name of a column"),
         ({"weights": "z"}, ValueError, "there is no column 'z'; there are firm, w, x, y"),
-        ({"weights": "x"}, ValueError, "column 'x' has negative entries"),
+        ({"weights": "x"}, ValueError, "^weights: column 'x' has negative entries"),
     ]:
         with pytest.raises(kind, match=message):
             mle.fit(density, 0.0, table, **options)  # type: ignore[arg-type]
@@ -530,6 +532,66 @@ def test_files_of_several_types_share_the_first_ones(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": pa.array([3, 5], pa.int32()), "more": ["a", "b"]}), tmp_path / "b.parquet")
     found = mle.fit(lambda m, obs: -((obs["x"] - m) ** 2), 0.0, mle.open_table(tmp_path))
     np.testing.assert_allclose(found.params, 2.75, rtol=1e-12)
+
+
+def test_a_block_on_its_way_is_not_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where types differ, blocks are made in memory that is used again, once nobody holds it."""
+    hand_over = Reader.block
+
+    def slowly(*args: Any) -> Any:
+        found = hand_over(*args)
+        time.sleep(0.003)
+        return found
+
+    monkeypatch.setattr(Reader, "block", slowly)
+    with jax.enable_x64(False):
+        for rows in ({"x": np.repeat(np.arange(40.0), 500)}, np.repeat(np.arange(40.0), 500)):
+            table = mle.open_table(rows, block_rows=500)
+            density = lambda p, obs: p * (obs["x"] if isinstance(obs, dict) else obs)  # noqa: E731
+            assert float(mle.log_likelihood(density, 1.0, table)) == 390_000
+            (reader,) = table._readers.values()
+            assert 1 <= len(reader._cursor._rooms) <= ROOMS
+
+
+def test_what_tells_rows_from_others(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(6.0))
+    whole = np.load(tmp_path / "x.npy", mmap_mode="r")
+    different = [
+        {"x": np.ones(3)}, {"x": np.zeros(3)}, {"x": whole}, {"x": whole[:3]}, {"x": whole[3:]},
+        pads.dataset(pa.table({"x": [1.0]})), pads.dataset(pa.table({"x": [2.0]})),
+    ]  # fmt: skip
+    assert len({mle.open_table(rows).identity for rows in different}) == len(different)
+    assert mle.open_table({"x": np.ones(3)}).identity == mle.open_table({"x": np.ones(3)}).identity
+
+
+def test_memory_maps_as_they_are(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones(6))
+    mine = np.load(tmp_path / "x.npy", mmap_mode="c")
+    mine[:] = 5.0
+    assert float(mle.log_likelihood(lambda p, obs: p * obs, 1.0, mle.open_table(mine))) == 30.0
+    part = np.load(tmp_path / "x.npy", mmap_mode="r")[2:]
+    assert float(mle.log_likelihood(lambda p, obs: p * obs, 1.0, mle.open_table(part))) == 4.0
+
+
+def test_names_with_dots(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"petal.length": [1, None, 3], "petal": [1, 2, 3]}), tmp_path / "iris.parquet")
+    row = mle.open_table(tmp_path / "iris.parquet").row
+    assert {name: leaf.dtype.name for name, leaf in row.items()} == {"petal.length": "float64", "petal": "int64"}
+
+
+def test_what_is_asked_for_in_the_wrong_place(directory: Path) -> None:
+    with pytest.raises(ValueError, match="does not run under jit"):
+        jax.jit(lambda p: mle.log_likelihood(COUNTS, p, mle.open_table(directory / "one.parquet")))(START)
+    table = mle.open_table(directory / "one.parquet", block_rows=100)
+    solver = mle.Optax(optax.adam(0.01), batch_size=200, steps=10, key=jax.random.key(3))
+    with pytest.raises(ValueError, match=r"batch_size is 200, .* of 92 rows: open it"):
+        mle.fit(COUNTS, START, table, solver=solver)
+    with jax.enable_x64(False), pytest.raises(ValueError, match="more than int32 can count"):
+        mle.fit(
+            COUNTS,
+            START,
+            mle.open_table({"x": np.broadcast_to(1.0, (2**31,)), "y": np.broadcast_to(1.0, (2**31,))}),
+        )
 
 
 def test_a_reader_that_goes_anywhere(directory: Path) -> None:

@@ -35,11 +35,12 @@ def draw(found: dict[str, Any], path: Path) -> None:
     groups.plot(
         [one["groups"] for one in grown["groups"]], [one["seconds"] for one in grown["groups"]], "o-", color=DISK
     )
-    groups.set(xscale="log", yscale="log", xlabel="groups of 20 rows", ylabel="s")
+    scale = "log" if "growth" in found else "linear"
+    groups.set(xscale=scale, yscale=scale, xlabel="groups of 20 rows", ylabel="s")
     groups.set_title(f"Parquet to Parquet, slope {grown.get('slope of groups', float('nan')):.2f}")
     each = [1e3 * one["seconds"] / one["groups"] for one in grown["rows"]]
     long.plot([one["rows"] for one in grown["rows"]], each, "o-", color=DISK)
-    long.set(xscale="log", yscale="log", xlabel="rows of a group", ylabel="ms a group")
+    long.set(xscale=scale, yscale=scale, xlabel="rows of a group", ylabel="ms a group")
     long.set_title(f"Parquet to Parquet, slope {grown.get('slope of rows', float('nan')):.2f}")
     for engine, colour in (("local", MEMORY), ("ray", DISK)):
         one = found.get("engines", {}).get(f"many, {engine}")
@@ -48,7 +49,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
             shown = f"{engine}, {one['groups']:,} groups"
             memory.plot(seconds, [byte / 1e9 for byte in taken], color=colour, label=shown)
     memory.set(xlabel="s", ylabel="GB, all processes", title="Memory over time", ylim=(0, None))
-    memory.legend(fontsize=8)
+    if "engines" in found:
+        memory.legend(fontsize=8)
     for panel in panels.flat:
         panel.grid(alpha=0.3)
     figure.suptitle(found["machine"], fontsize=9)

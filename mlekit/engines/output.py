@@ -21,11 +21,11 @@ import json
 import os
 import re
 import stat
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import replacing
 from ..status import Status
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ class Output:
         with usable(self.shown):
             stamped = table.replace_schema_metadata({STAMP: json.dumps(stamp)})
             pq.write_table(stamped, content, write_page_checksum=True)
-            _replace(self.path(number), content.getbuffer())
+            with replacing(self.path(number)) as file:
+                file.write(content.getbuffer())
             self._begun(number).unlink(missing_ok=True)
         return Part(rows, collections.Counter(table["status"].to_pylist()))
 
@@ -190,7 +191,8 @@ def claimed(directory: Path, manifest: Mapping[str, Any]) -> Iterator[Output]:
             if _others(directory):  # looked for again: another run may have ended meanwhile
                 _compare(_read_manifest(directory), identity, directory)
             else:
-                _replace(directory / MANIFEST, (json.dumps(identity, indent=2) + "\n").encode())
+                with replacing(directory / MANIFEST) as file:
+                    file.write((json.dumps(identity, indent=2) + "\n").encode())
             # Said before anything is fitted in vain.
             if not os.access(directory, os.W_OK):
                 raise ValueError(f"out: no permission to write to {directory}")
@@ -249,23 +251,3 @@ def _change(name: str, before: Any, now: Any) -> str:
 def _brief(text: str, most: int = 200) -> str:
     """Text of a file that anybody may have written, as it may stand in a message."""
     return re.sub(r"[^\x20-\x7e]", "?", text if len(text) <= most else text[:most] + "...")
-
-
-def _replace(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that it is there as a whole or not at all, whatever happens; a link makes way itself."""
-    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with hidden.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(hidden, path)
-    except BaseException:
-        hidden.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # elsewhere a directory cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

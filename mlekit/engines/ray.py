@@ -120,10 +120,14 @@ def _fits(
             num_cpus=None if gpus else 1,
             num_gpus=1 if gpus else None,
         )
+        seen: set[int] = set()
         for row in written.iter_rows():
             said = json.loads(row["said"])
             if "frames" in said:
                 raise _unpacked(**said)
+            if said["part"] in seen:
+                raise EngineError(f"part {said['part']} came in several pieces, of which the last is there alone")
+            seen.add(said["part"])
             yield Done(said["rows"], collections.Counter(said["statuses"]))
     except ray.exceptions.RayError as error:
         first = (str(error).strip().splitlines() or [""])[0]
@@ -173,7 +177,7 @@ class Fitter:
             part = self._output.write(number, self._job.fit(groups), groups.n_rows)
         except Exception as error:  # which itself may be unable to travel, as some of JAX's
             return _packed(error)
-        return {"rows": part.rows, "statuses": part.statuses}
+        return {"part": number, "rows": part.rows, "statuses": part.statuses}
 
 
 #: What the caller's mistakes are, and what workers die of.

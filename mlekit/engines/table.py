@@ -12,9 +12,9 @@ import jax
 from jaxtyping import PyTree
 
 from ..arguments import check_count, known
+from ..identity import digest_of
 from ..version import __version__
 from . import local
-from .identity import digest_of
 from .job import PART_SETS, Job, Outcome
 from .source import open_source
 

@@ -12,7 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..trees import holds_keys, is_array
+from .trees import holds_keys, is_array
+
+#: What things keep to be compared by, which differs from process to process.
+HASHED = ("_hash", "_key")
 
 
 def digest_of(*things: Any) -> str:
@@ -65,7 +68,7 @@ def _opened(thing: Any) -> tuple[str, list[Any]]:
     if isinstance(thing, type | types.ModuleType):
         return thing.__name__, []
     if getattr(thing, "__dict__", None):
-        return kind, [vars(thing)]
+        return kind, [{name: part for name, part in vars(thing).items() if name not in HASHED}]
     return re.sub(r" at 0x[0-9a-f]+", "", repr(thing)), []
 
 

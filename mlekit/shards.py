@@ -28,6 +28,11 @@ class Shards(abc.ABC):
     Args:
         mesh: all devices in a row.
         n_rows: number of rows, of all devices together.
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> mle.shard({"wait": jnp.array([0.5, 1.5, 1.0, 3.0])}).n_rows
+        4
     """
 
     def __init__(self, mesh: Mesh, n_rows: int) -> None:
@@ -45,7 +50,11 @@ class Shards(abc.ABC):
 
     @abc.abstractmethod
     def shapes(self, weights: str | None) -> PyTree[jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of the arrays of one device, or of one of its blocks."""
+        """Shapes and dtypes of the arrays of one device, or of one of its blocks.
+
+        Args:
+            weights: the column of weights, or `None`.
+        """
 
     @abc.abstractmethod
     def sample(self) -> PyTree:
@@ -162,7 +171,7 @@ def shard(data: Any) -> Shards:
         >>> waits = mle.shard({"wait": jnp.array([0.5, 1.5, 1.0, 3.0])})
         >>> density = lambda rate, obs: jnp.log(rate) - rate * obs["wait"]
         >>> fit = mle.fit(density, 1.0, waits, constraints=mle.positive)
-        >>> print(fit.params.round(4))
+        >>> print(f"{fit.params:.4f}")
         0.6667
     """
     if isinstance(data, Table):

@@ -29,7 +29,13 @@ class Table:
     Args:
         source: where the rows lie.
         block_rows: rows of a block.
-        part: first and last row that are its own; all if `None`.
+        part: its first row, and the one after its last; all if `None`.
+
+    Example:
+        >>> import numpy as np, mlekit as mle
+        >>> table = mle.open_table({"x": np.arange(10.0)})
+        >>> table.n_rows, table.row["x"].shape
+        (10, ())
     """
 
     def __init__(self, source: Rows, block_rows: int, part: tuple[int, int] | None = None) -> None:
@@ -60,12 +66,22 @@ class Table:
         return f"{self._source.identity}:{self._first}:{self._last}"
 
     def part(self, number: int, count: int) -> Table:
-        """One of `count` parts of as many rows, each to be read by itself."""
+        """One of several parts of as many rows, each to be read by itself.
+
+        Args:
+            number: which of them.
+            count: how many there are.
+        """
         ends = [self._first + self.n_rows * i // count for i in (number, number + 1)]
         return Table(self._source, self.block_rows, (ends[0], ends[1]))
 
     def layout(self, weights: str | None, shares: int = 1) -> Layout:
-        """The layout of this table, or of its parts if it is shared out."""
+        """The layout of this table, or of its parts if it is shared out.
+
+        Args:
+            weights: the column of weights, or `None`.
+            shares: how many parts there are.
+        """
         leaves, treedef = jax.tree.flatten(self.row)
         rows = -(-self.n_rows // shares)
         size = -(-rows // -(-rows // self.block_rows))  # all about as long
@@ -74,7 +90,11 @@ class Table:
         return Layout((treedef, tuple(leaves)), rows, n_blocks, weights, uneven)
 
     def reader(self, layout: Layout) -> Reader:
-        """What reads its blocks; it lives as long as the table."""
+        """What reads its blocks; it lives as long as the table.
+
+        Args:
+            layout: the layout of the blocks.
+        """
         if layout not in self._readers:
             weighed = None if layout.weights is None else self.weighed(layout.weights)
             self._readers[layout] = Reader(self._source, self._first, self._last, layout, weighed)
@@ -84,6 +104,9 @@ class Table:
 
     def weighed(self, weights: str) -> Weighed:
         """What a column of weights adds up to: read once.
+
+        Args:
+            weights: the column.
 
         Raises:
             ValueError: no such column, one that holds no single numbers, or negative weights.
@@ -102,7 +125,11 @@ class Table:
         return self._weighed[weights]
 
     def labels(self, columns: Sequence[Any]) -> dict[str, Any]:
-        """Those columns that are names, in memory; `None` in place of the others."""
+        """Columns in memory, by their names; `None` in place of those that are not asked for.
+
+        Args:
+            columns: labels, of which those that are names of columns are asked for.
+        """
         found: dict[str, Any] = dict.fromkeys(self.row if isinstance(self.row, dict) else ())
         for name in {one for one in columns if isinstance(one, str)} & set(found):
             with explained(self.name):
@@ -116,7 +143,11 @@ class Table:
         return found
 
     def is_large(self, layout: Layout) -> bool:
-        """Whether a sample of a table with this layout is worth a look, in all of its parts or in none."""
+        """Whether a sample is worth a look, in all parts of a table or in none.
+
+        Args:
+            layout: the layout of the parts.
+        """
         return layout.n_rows - 1 >= 3 * self._sample_rows
 
     def sample(self) -> PyTree:
@@ -185,8 +216,8 @@ def open_table(source: Any, columns: str | Sequence[str] | None = None, *, block
         Table(1,000 rows in 4 blocks; columns wait)
         >>> density = lambda rate, obs: jnp.log(rate) - rate * obs["wait"]
         >>> fit = mle.fit(density, 1.0, table, constraints=mle.positive)
-        >>> print(fit.status, 1 / fit.params)
-        converged 500.5
+        >>> print(fit.status, f"{1 / fit.params:.4f}")
+        converged 500.5000
     """
     if tracing():
         raise ValueError(

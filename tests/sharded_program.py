@@ -35,8 +35,9 @@ def numbers(data: Any, weights: Any = None, start: Any = init) -> dict[str, Any]
         "n_obs": fit.n_obs,
         "errors": fit.covariance(),
         "sandwich": fit.covariance("sandwich"),
-        "profile": jax.tree.leaves(fit.intervals(method="profile")),
     }
+    if start is not START and weights is None:
+        found["profile"] = jnp.array(jax.tree.leaves(fit.intervals(method="profile")))
     return {"status": str(fit.status), **{name: np.asarray(value).tolist() for name, value in found.items()}}
 
 

@@ -50,7 +50,7 @@ SOLVERS = {
     "BFGS": mle.BFGS(),
     "Scoring": mle.Scoring(),
     "adam": optax.adam(0.05),
-    "mini-batches": mle.Optax(optax.adam(0.05), batch_size=50, steps=200, key=jax.random.key(0)),
+    "mini-batches": mle.Optax(optax.adam(0.05), batch_size=50, steps=160, key=jax.random.key(0)),
 }
 
 

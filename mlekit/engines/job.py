@@ -77,6 +77,12 @@ class Outcome:
         seconds: what fitting and writing took.
         statuses: how often each status occurs, all groups together.
         damaged: names of parts that were there, were not what an earlier run had written, and are fitted again.
+
+    Example:
+        >>> import collections
+        >>> outcome = Outcome(fitted=2, found=0, seconds=1.5, statuses=collections.Counter(converged=2))
+        >>> outcome.statuses["converged"] == outcome.fitted + outcome.found
+        True
     """
 
     fitted: int

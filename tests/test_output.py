@@ -478,14 +478,15 @@ print(kills)
 """
 
 
-def test_killed_at_twenty_moments(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kills", [8, pytest.param(24, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(kills, tmp_path, monkeypatch):
     """No group lost, none twice, and each as if nothing had happened."""
     monkeypatch.chdir(tmp_path)
     Path("model.py").write_text(MODEL)
     pq.write_table(make_table(400), "table.parquet")
     rng = np.random.default_rng(7)
-    parts = rng.permutation(np.repeat([0, 1, 3, 9], 5))
-    seconds = np.where(parts, rng.uniform(0, 0.02, 20), rng.uniform(0, 1, 20)).round(4)
+    parts = rng.permutation(np.repeat([0, 1, 3, 9], kills // 4))
+    seconds = np.where(parts, rng.uniform(0, 0.02, kills), rng.uniform(0, 1, kills)).round(4)
     program = [sys.executable, "-c", KILLER, " ".join(map(str, parts)), " ".join(map(str, seconds))]
     kept = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
     kept |= {
@@ -494,7 +495,7 @@ def test_killed_at_twenty_moments(tmp_path, monkeypatch):
     }
     result = subprocess.run(program, env=kept, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr + Path("log").read_text()
-    assert result.stdout.splitlines()[-1] == "20"
+    assert result.stdout.splitlines()[-1] == str(kills)
     wanted = mle.fit_batch(log_density, INIT, mle.group_by(make_table(400), "group")).to_arrow()
     assert rows_of(Path("out")).equals(wanted)
     assert len(names_in(Path("out"))) == 202

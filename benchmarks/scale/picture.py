@@ -27,10 +27,10 @@ def draw(found: dict[str, Any], path: Path) -> None:
         for kind, line in (("hessian", "s--"), ("gradient", "^:")):
             cost = [1e9 * one["passes"][kind] / one["rows"] for one in fits]
             rows.plot(size, cost, line, color=colour, label=f"{kind}, {name}")
-    rows.set(
-        xscale="log", yscale="log", xlabel="rows", ylabel="ns a row", title="One logistic regression, 8 columns"
-    )
-    rows.legend(fontsize=8)
+    rows.set(xlabel="rows", ylabel="ns a row", title="One logistic regression, 8 columns")
+    if "streaming" in found:
+        rows.set(xscale="log", yscale="log", ylim=(20, 2000))  # room above for the legend
+        rows.legend(fontsize=8, ncols=2, loc="upper center")
     grown = found.get("growth", {"groups": [], "rows": []})
     groups.plot(
         [one["groups"] for one in grown["groups"]], [one["seconds"] for one in grown["groups"]], "o-", color=DISK
@@ -50,6 +50,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
             memory.plot(seconds, [byte / 1e9 for byte in taken], color=colour, label=shown)
     memory.set(xlabel="s", ylabel="GB, all processes", title="Memory over time", ylim=(0, None))
     if "engines" in found:
+        if "engines" in found:
         memory.legend(fontsize=8)
     for panel in panels.flat:
         panel.grid(alpha=0.3)

@@ -50,7 +50,6 @@ def draw(found: dict[str, Any], path: Path) -> None:
             memory.plot(seconds, [byte / 1e9 for byte in taken], color=colour, label=shown)
     memory.set(xlabel="s", ylabel="GB, all processes", title="Memory over time", ylim=(0, None))
     if "engines" in found:
-        if "engines" in found:
         memory.legend(fontsize=8)
     for panel in panels.flat:
         panel.grid(alpha=0.3)

@@ -33,6 +33,11 @@ def check_level(level: float) -> None:
         raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level!r}")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or what kind it is; JAX's go on for paragraphs."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def warn(message: str) -> None:
     """A warning that points at the user's own line, however deep it was found."""
     level, frame = 1, sys._getframe()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .arguments import first_line
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -180,11 +181,6 @@ def closing_lines(outcome: Outcome, out: Path) -> Iterator[str]:
     for name, _ in outcome.statuses.most_common():
         if name != Status.converged.name:
             yield f"  {name}: {ADVICE[Status[name]]}"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message; JAX's go on for paragraphs."""
-    return (str(error).strip().splitlines() or [""])[0]
 
 
 if __name__ == "__main__":

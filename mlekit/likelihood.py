@@ -74,7 +74,7 @@ class Likelihood(eqx.Module):
         """Number of rows that count: those of the data set with a positive weight."""
         if self.weights is None and self.sampled is None:
             return jnp.asarray(self.rows if self.length is None else self.length)
-        return self.total(_count, jnp.asarray(0))
+        return self.total(count_rows, jnp.asarray(0))
 
     @property
     def n_obs(self) -> Array:
@@ -342,7 +342,7 @@ class Likelihood(eqx.Module):
             ) from error
 
 
-def _count(data: PyTree, weights: Array | None) -> Array:
+def count_rows(data: PyTree, weights: Array | None) -> Array:
     """Rows of a block that count."""
     return jnp.asarray(n_rows(data)) if weights is None else jnp.sum(weights > 0)
 

@@ -94,25 +94,48 @@ class InMemory(Observed):
         return {"data": self.data, "weights": self.weights}
 
 
-class OnDisk(Observed):
+class Apart(Observed):
+    """Rows that are not at hand; a `Fit` holds what knows where they are, out of JAX's sight.
+
+    Args:
+        it: that, a table or shards.
+        weights: their column of weights, or `None`.
+        shapes: as in `Observed`.
+    """
+
+    def __init__(self, it: Table | Shards, weights: str | None, shapes: PyTree) -> None:
+        self.it, self.weights = it, weights
+        self.rows, self.shapes = it.n_rows, shapes
+
+    def seen_by_init(self) -> PyTree:
+        """As `Observed.seen_by_init`: rows from all over, the same in all processes."""
+        return jax.tree.map(devices.placed, self.it.sample())
+
+    def check(self) -> None:
+        """As `Observed.check`."""
+        self.it.check()
+
+    def parts(self) -> dict[str, Any]:
+        """As `Observed.parts`."""
+        return {"data": Held(self.it), "weights": None, "weight_column": self.weights}
+
+
+class OnDisk(Apart):
     """A table on disk.
 
     Args:
-        table: the table.
+        it: the table.
         weights: its column of weights, or `None`.
     """
 
-    def __init__(self, table: Table, weights: str | None) -> None:
-        self.table, self.weights = table, weights
-        self.rows, self.shapes = table.n_rows, table.layout(weights).block
+    it: Table
 
-    def seen_by_init(self) -> PyTree:
-        """As `Observed.seen_by_init`: rows from all over the table."""
-        return jax.tree.map(devices.placed, self.table.sample())
+    def __init__(self, it: Table, weights: str | None) -> None:
+        super().__init__(it, weights, it.layout(weights).block)
 
     def likelihood(self, model: Model, args: PyTree, n_free: int, reversible: bool = False) -> Likelihood:
         """As `Observed.likelihood`."""
-        return streamed(self.table, model, args, self.weights, n_free, reversible)
+        return streamed(self.it, model, args, self.weights, n_free, reversible)
 
     def checked(self, found: Any) -> Any:
         """As `Observed.checked`."""
@@ -121,34 +144,23 @@ class OnDisk(Observed):
             self.check()
         return found
 
-    def check(self) -> None:
-        """As `Observed.check`."""
-        self.table.check()
 
-    def parts(self) -> dict[str, Any]:
-        """As `Observed.parts`."""
-        return {"data": Held(self.table), "weights": None, "weight_column": self.weights}
-
-
-class SharedOut(Observed):
+class SharedOut(Apart):
     """Rows on many devices.
 
     Args:
-        shards: the rows.
+        it: the rows.
         weights: their column of weights, or `None`.
     """
 
-    def __init__(self, shards: Shards, weights: str | None) -> None:
-        self.shards, self.weights = shards, weights
-        self.rows, self.shapes = shards.n_rows, shards.shapes(weights)
+    it: Shards
 
-    def seen_by_init(self) -> PyTree:
-        """As `Observed.seen_by_init`: rows from all over, the same in all processes."""
-        return jax.tree.map(devices.placed, self.shards.sample())
+    def __init__(self, it: Shards, weights: str | None) -> None:
+        super().__init__(it, weights, it.shapes(weights))
 
     def likelihood(self, model: Model, args: PyTree, n_free: int, reversible: bool = False) -> Likelihood:
         """As `Observed.likelihood`."""
-        return sharded(self.shards, model, args, self.weights, n_free, reversible)
+        return sharded(self.it, model, args, self.weights, n_free, reversible)
 
     def checked(self, found: Any) -> Any:
         """As `Observed.checked`; every process has the same, each on a device of its own."""
@@ -159,13 +171,9 @@ class SharedOut(Observed):
         return found
 
     def check(self) -> None:
-        """As `Observed.check`."""
+        """As `Observed.check`: what goes wrong in one process is an error in all."""
         with together():
-            self.shards.check()
-
-    def parts(self) -> dict[str, Any]:
-        """As `Observed.parts`."""
-        return {"data": Held(self.shards), "weights": None, "weight_column": self.weights}
+            super().check()
 
 
 def observed(data: Any, weights: Any) -> Observed:
@@ -220,15 +228,16 @@ def log_likelihood(
 
     $$\ell(\theta) = \sum_i w_i \log p(x_i \mid \theta)$$
 
-    An ordinary JAX function: it may be jitted, mapped and differentiated with respect to all its arrays.
+    An ordinary JAX function: it may be jitted, mapped and differentiated with respect to all its arrays. Second
+    derivatives of that of a table on disk want forward mode outside, as `jax.hessian` has it.
 
     Args:
         log_density: `log_density(params, obs)`, the log-density of one observation; a `mle.Model` or the
             result of `mle.joint` as well.
         params: parameters in natural units.
-        data: PyTree of arrays with leading axis `n_obs`, or a table.
+        data: as in `mle.fit`.
         args: third argument of the model, if it has one.
-        weights: frequency weights, shape `(n_obs,)`.
+        weights: as in `mle.fit`.
 
     Returns:
         A scalar, in nats.

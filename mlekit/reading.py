@@ -240,6 +240,5 @@ class Reader:
         missing = ~(weights > 0)
         if missing.any() and not silent:
             anchor = self._weighed.anchor
-
             data = jax.tree.map(lambda leaf, one: np.where(_beside(missing, leaf), one, leaf), data, anchor)
         return data, weights, np.asarray(True)

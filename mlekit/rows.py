@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from . import devices
+from .arguments import first_line
 from .groups import NoNumbersError, as_numbers, chosen_names
 
 #: Rows that are decoded at a time.
@@ -35,13 +36,16 @@ class Rows(abc.ABC):
         name: what messages call it.
         n_rows: how many rows there are.
         row: shape and dtype of every array of one row.
-        identity: what tells it from others, and from itself once its files have changed.
     """
 
     name: str
     n_rows: int
     row: PyTree[jax.ShapeDtypeStruct]
-    identity: str
+
+    @functools.cached_property
+    @abc.abstractmethod
+    def identity(self) -> str:
+        """What tells it from others, and from itself once its files have changed."""
 
     @abc.abstractmethod
     def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
@@ -52,6 +56,14 @@ class Rows(abc.ABC):
             only: the one column that is wanted, in a dict; all arrays if `None`.
             rows: how many at a time, at most.
         """
+
+    def column(self, name: str, first: int, last: int) -> Iterator[np.ndarray]:
+        """One column of the rows from `first` to `last`, some at a time."""
+        for count, batch in self.batches(first, name):
+            yield batch[name][: last - first]
+            first += count
+            if first >= last:
+                return
 
 
 class ArrayRows(Rows):
@@ -68,7 +80,7 @@ class ArrayRows(Rows):
         self.row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), arrays)
 
     @functools.cached_property
-    def identity(self) -> str:  # type: ignore[override]
+    def identity(self) -> str:
         """As `Rows.identity`: of whole memory maps the files, of other arrays every number."""
         parts = []
         for leaf in jax.tree.leaves(self.arrays):
@@ -146,7 +158,7 @@ class ColumnRows(Rows):
             self.row[column] = jax.ShapeDtypeStruct(empty.shape[1:], kind)
 
     @functools.cached_property
-    def identity(self) -> str:  # type: ignore[override]
+    def identity(self) -> str:
         """As `Rows.identity`."""
         return _digest([str(self._dataset.schema), *self.columns, *(piece.identity for piece in self._pieces)])
 
@@ -329,8 +341,7 @@ def explained(name: str) -> Iterator[None]:
     except NoNumbersError:
         raise
     except Exception as error:  # pyarrow raises a dozen kinds of them
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{name} cannot be read: {said}") from error
+        raise ValueError(f"{name} cannot be read: {first_line(error)}") from error
 
 
 def canonical(row: PyTree) -> PyTree:

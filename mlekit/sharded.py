@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .compilation import Compiled
 from .likelihood import Likelihood, block_rows
 from .model import Model
-from .shards import AXIS, ArrayShards, Shards, TableShards
+from .shards import AXIS, ArrayShards, Shards, TableShards, together
 from .streamed import StreamedLikelihood, stream
-from .trees import is_array
+from .trees import is_array, n_rows
 
 
 def _nothing(params: PyTree, obs: PyTree) -> float:
@@ -146,33 +146,16 @@ class ShardedLikelihood(Likelihood):
 def sharded(
     shards: Shards, model: Model, args: PyTree, weights: str | None, n_free: int, reversible: bool = False
 ) -> ShardedLikelihood:
-    """The likelihood of rows on many devices.
-
-    Args:
-        shards: the rows.
-        model: the log-density with its companions.
-        args: its third argument, or `None`.
-        weights: column of frequency weights, if there is one.
-        n_free: how many parameters are free.
-        reversible: as in `Likelihood`.
-
-    Raises:
-        ValueError: a joint model.
-    """
+    """The likelihood of rows on many devices; all else is as in `streamed.streamed`."""
     if model.is_joint:
         raise ValueError(
             "data are shared out among devices, and a joint model sees all rows at once: leave out mle.shard"
         )
     own: Likelihood
     if isinstance(shards, ArrayShards):
-        longest = jax.tree.leaves(shards.data)[0].shape[1]
-        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shards.data)
-        data, column = shards.data, None
-        if weights is not None:
-            data = shards.data if isinstance(shards.data, dict) else {}
-            if weights not in data:
-                raise ValueError(f"weights: there is no column {weights!r}; there are {', '.join(data) or 'none'}")
-            data, column = _alive(shards, weights)
+        one = shards.shapes(weights)
+        longest = n_rows(one)
+        data, column = (shards.data, None) if weights is None else _alive(shards, weights)
         block = block_rows(one, n_free, longest)
         # The rows of one device are one slice of these.
         own = Likelihood(
@@ -199,13 +182,26 @@ def sharded(
     found = ShardedLikelihood(
         model, own, args=args, reversible=reversible, total_rows=shards.n_rows, mesh=shards.mesh
     )
-    return dataclasses.replace(found, counted=_count(dataclasses.replace(found, model=BLANK, args=None)))
+    if weights not in shards.counted:
+        shards.counted[weights] = _count(dataclasses.replace(found, model=BLANK, args=None))
+    return dataclasses.replace(found, counted=shards.counted[weights])
 
 
 def _alive(shards: ArrayShards, name: str) -> tuple[PyTree, Array]:
-    """Rows and weights; on a device where no row counts, one that does elsewhere stands for all of them."""
+    """Rows and weights; on a device where no row counts, one that does elsewhere stands for all of them.
+
+    Raises:
+        ValueError: no such column, or negative weights.
+    """
+    names = list(shards.data) if isinstance(shards.data, dict) else []
+    if name not in names:
+        raise ValueError(f"weights: there is no column {name!r}; there are {', '.join(names) or 'none'}")
     weights = shards.data[name]
-    dead = [i for i, part in enumerate(weights.addressable_shards) if not np.any(np.asarray(part.data) > 0)]
+    mine = [np.asarray(part.data) for part in weights.addressable_shards]
+    with together():
+        if any(np.any(part < 0) for part in mine):
+            raise ValueError(f"weights: column {name!r} has negative entries")
+    dead = [i for i, part in enumerate(mine) if not np.any(part > 0)]
     if not dead:
         return shards.data, weights
     sample = shards.sample()

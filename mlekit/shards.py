@@ -37,6 +37,7 @@ class Shards(abc.ABC):
 
     def __init__(self, mesh: Mesh, n_rows: int) -> None:
         self.mesh, self.n_rows = mesh, n_rows
+        self.counted: dict[str | None, Any] = {}  # what columns of weights add up to, once that is known
 
     @property
     def devices(self) -> int:

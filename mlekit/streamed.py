@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from . import reading, reverse, summation
-from .likelihood import Likelihood, block_rows
+from .likelihood import Likelihood, block_rows, count_rows
 from .model import Model
 from .reading import Layout
 from .table import Table
@@ -74,7 +74,7 @@ class StreamedLikelihood(Likelihood):
     @property
     def n_rows(self) -> Int[Array, ""]:
         """Number of rows with a positive weight."""
-        return self.data.n_rows if self.sampled is None else self.total(_count, jnp.asarray(0))
+        return self.data.n_rows if self.sampled is None else self.total(count_rows, jnp.asarray(0))
 
     @property
     def n_obs(self) -> Array:
@@ -83,7 +83,7 @@ class StreamedLikelihood(Likelihood):
             return self.data.n_obs
         zero = jnp.zeros_like(self.data.n_obs)
         return self.total(
-            lambda data, weights: _count(data, weights) if weights is None else jnp.sum(weights), zero
+            lambda data, weights: count_rows(data, weights) if weights is None else jnp.sum(weights), zero
         )
 
     @property
@@ -259,8 +259,3 @@ def streamed(
     layout = source.layout(weights)
     block = block_rows(layout.block, n_free, layout.size)
     return StreamedLikelihood(model, stream(source, layout), None, args, block=block, reversible=reversible)
-
-
-def _count(data: PyTree, weights: Array | None) -> Array:
-    """Rows of a block that count."""
-    return jnp.asarray(jax.tree.leaves(data)[0].shape[0]) if weights is None else jnp.sum(weights > 0)

@@ -133,13 +133,7 @@ class Table:
         found: dict[str, Any] = dict.fromkeys(self.row if isinstance(self.row, dict) else ())
         for name in {one for one in columns if isinstance(one, str)} & set(found):
             with explained(self.name):
-                parts, at = [], self._first
-                for size, batch in self._source.batches(self._first, name):
-                    parts.append(batch[name][: self._last - at])
-                    at += size
-                    if at >= self._last:
-                        break
-            found[name] = np.concatenate(parts)
+                found[name] = np.concatenate(list(self._source.column(name, self._first, self._last)))
         return found
 
     def is_large(self, layout: Layout) -> bool:
@@ -240,17 +234,14 @@ def _weigh(source: Rows, weights: str, first: int, last: int) -> Weighed:
     count, least, anchor, at = 0, 0.0, None, first
     sums: list[float] = []
     with explained(source.name):
-        for size, batch in source.batches(first, weights):
-            found = batch[weights][: last - at].astype(float)
+        for found in source.column(weights, first, last):
             counts = np.flatnonzero(found > 0)
             if anchor is None and counts.size:
                 anchor = at + int(counts[0])
             count += counts.size
-            sums.append(float(found.sum()))
+            sums.append(float(found.sum(dtype=float)))
             least = min(least, float(np.nanmin(found, initial=0.0)))
-            at += size
-            if at >= last:
-                break
+            at += len(found)
     if least < 0:
         raise ValueError(f"weights: column {weights!r} has negative entries")
     if anchor is None and (first, last) != (0, source.n_rows):  # of a part; the whole may have one

@@ -85,6 +85,7 @@ def main(path: Path) -> None:
             "contributions": lambda: fit.contributions(),
             "joint": lambda: mle.fit(mle.joint(lambda p, d: p * d["x"]), 0.0, shards),
             "weights": lambda: mle.fit(COUNTS, START, shards, weights=np.ones(n)),
+            "negative": lambda: mle.fit(COUNTS, START, shards, weights="x"),
             "few": lambda: mle.shard(mle.open_table({"x": np.ones(2)})),
         }.items():
             try:

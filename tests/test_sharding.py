@@ -79,6 +79,7 @@ def test_three_devices_of_one_process(directory: Path, wanted: dict[str, Any]) -
     assert found["contributions"].startswith("ValueError: this needs all rows in one place")
     assert found["joint"].startswith("ValueError: data are shared out among devices, and a joint model")
     assert found["weights"].startswith("TypeError: weights of shards are the name of a column")
+    assert found["negative"] == "ValueError: weights: column 'x' has negative entries"
     assert "want one row for each at least" in found["few"]
 
 

@@ -30,6 +30,7 @@ import ray.data
 import ray.exceptions
 
 from .. import devices
+from ..arguments import first_line
 from ..groups import group_by
 from .arrangement import ROWS_AT_ONCE, Arrangement, arrange, key_codes
 from .job import EngineError, Job, Outcome, part_bar
@@ -130,9 +131,8 @@ def _fits(
             seen.add(said["part"])
             yield Done(said["rows"], collections.Counter(said["statuses"]))
     except ray.exceptions.RayError as error:
-        first = (str(error).strip().splitlines() or [""])[0]
         raise EngineError(
-            f"the Ray cluster gave up: {first} What is finished stays, and the same call goes on."
+            f"the Ray cluster gave up: {first_line(error)} What is finished stays, and the same call goes on."
         ) from error
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import first_line
+
 if TYPE_CHECKING:
     import pyarrow
 
@@ -197,7 +199,7 @@ def _of_parquet(files: Sequence[Path], shown: str) -> Source:
             schema = own if schema is None else _common(schema, own)
         except (pa.ArrowException, ValueError) as error:
             raise ValueError(
-                f"table: the columns of {path} are not those of {files[0]}: {_first_line(error)}"
+                f"table: the columns of {path} are not those of {files[0]}: {first_line(error)}"
             ) from None
         for i, n_rows in enumerate(rows):
             starts.append(starts[-1] + n_rows)
@@ -234,8 +236,4 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"table: {path} cannot be read as {_kind(path)}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"table: {path} cannot be read as {_kind(path)}: {first_line(error)}") from error

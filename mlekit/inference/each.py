@@ -17,7 +17,7 @@ from ..alike import Alike
 from ..collection import Collection, collection_of
 from ..compilation import Compiled
 from ..objective import Objective
-from ..observed import InMemory, Observed, OnDisk, SharedOut
+from ..observed import InMemory, Observed, observed
 from ..trees import batch_of_one, is_array, only_one, shared, transforming
 
 if TYPE_CHECKING:
@@ -28,16 +28,18 @@ if TYPE_CHECKING:
 
 def objective(fit: Fitted) -> Objective:
     """The objective of a single fit: its likelihood on the free scale."""
-    likelihood = given(fit).likelihood(fit.model, fit.args, fit.n_free, transforming())
-    return Objective(likelihood, fit.parameters)
+    return _objective(given(fit), fit)
+
+
+def _objective(here: Observed, fit: Fitted) -> Objective:
+    return Objective(here.likelihood(fit.model, fit.args, fit.n_free, transforming()), fit.parameters)
 
 
 def given(fit: Fitted) -> Observed:
     """The data of a single fit."""
-    if fit.table is not None:
-        return OnDisk(fit.table, fit.weight_column)
-    if fit.shards is not None:
-        return SharedOut(fit.shards, fit.weight_column)
+    apart = fit.table or fit.shards
+    if apart is not None:
+        return observed(apart, fit.weight_column)
     if fit.groups is not None:
         data = jax.tree.map(jnp.asarray, fit.groups[int(fit.index)])  # type: ignore[arg-type]
         return InMemory(data, None if fit.weight_column is None else data[fit.weight_column])
@@ -62,7 +64,8 @@ def evaluate(fit: Fit, fn: Callable[..., Any], value: Any, rows: PyTree = None) 
         rows: what else belongs to each row, as `beside_rows` makes it; then it is `fn(objective, value, rows)`.
     """
     if not fit.batched:
-        return given(fit).checked(_apply(fn, objective(fit), value, *(() if rows is None else (rows,))))
+        here = given(fit)
+        return here.checked(_apply(fn, _objective(here, fit), value, *(() if rows is None else (rows,))))
     everything, model, own = collection(fit)
     if rows is not None:
         assert isinstance(everything, Collection)  # of batches alone, and the data of these are in memory

@@ -29,6 +29,8 @@ import click
 COORDINATOR, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 #: Variables that say that someone else started the processes, and that JAX knows how to ask.
 STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
+#: Seconds that processes get to end by themselves; those that wait for one that has died do not.
+GRACE = 2.0
 
 
 def initialize() -> int:
@@ -37,6 +39,8 @@ def initialize() -> int:
     Who they are comes from the environment variables `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and
     `JAX_PROCESS_ID`, which `python -m mlekit.distributed` sets, or from what `jax.distributed.initialize` finds
     out by itself: Slurm, Open MPI, or the pod of a TPU. Where none of them started this process, it stays alone.
+    A process takes all GPUs that Slurm's `--gpus-per-task` gives it; otherwise JAX has each task of a machine take
+    the GPU of its number.
 
     Returns:
         The number of this process, 0 for the first or only one.
@@ -54,10 +58,16 @@ def initialize() -> int:
     if all(name in os.environ for name in (COORDINATOR, COUNT, NUMBER)):
         jax.distributed.initialize(os.environ[COORDINATOR], int(os.environ[COUNT]), int(os.environ[NUMBER]))
     elif any(os.environ.get(name) not in (None, "", "1") for name in STARTED):
-        jax.distributed.initialize()
+        jax.distributed.initialize(local_device_ids=_own_gpus())
     else:
         return 0
     return jax.process_index()
+
+
+def _own_gpus() -> list[int] | None:
+    """The GPUs of a task that sees no others, where JAX would look for the one with the task's number."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return list(range(len(seen.split(",")))) if seen and "SLURM_GPUS_PER_TASK" in os.environ else None
 
 
 def launch(program: Sequence[str], processes: int, threads: int | None = None) -> int:
@@ -101,9 +111,10 @@ def launch(program: Sequence[str], processes: int, threads: int | None = None) -
         for process in running:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + GRACE
         for process in running:
             try:
-                process.wait(10)
+                process.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -54,8 +54,12 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(SOLVERS, "LBFGS", "mini-batches"))
-@pytest.mark.parametrize("on_disk", [False, True])
+CASES = [(name, on_disk) for name in SOLVERS for on_disk in (False, True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "on_disk"), mostly_slow(CASES, ("LBFGS", True), ("mini-batches", False)), ids=str
+)
 def test_a_fit_that_is_stopped_goes_on(
     name: str, on_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +134,8 @@ print([x.hex() for x in map(float, fit.solution.vector)])
 """
 
 
-def test_a_process_that_is_killed_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_process_that_is_killed_goes_on(kills: int, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     rng = np.random.default_rng(5)
 
@@ -138,7 +143,7 @@ def test_a_process_that_is_killed_goes_on(tmp_path: Path) -> None:
         program = [sys.executable, "-c", KILLED, str(tmp_path / "state"), str(pause)]
         return subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True)
 
-    for _ in range(2):
+    for _ in range(kills):
         process = run(0.1)
         assert process.stdout is not None
         for _ in range(int(rng.integers(1, 4))):

@@ -4,6 +4,7 @@ import decimal
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -387,21 +388,71 @@ def test_a_model_that_kills_its_process(place, cluster):
     assert "5 workers died of part 0" in said
 
 
+def command(*options: str) -> tuple[list[str], dict[str, str]]:
+    """What a user types, and the environment to start it in."""
+    words = [
+        sys.executable,
+        "-m",
+        "mlekit.cli",
+        "fit",
+        "model.py",
+        "table.parquet",
+        "--by",
+        "group",
+        "--out",
+        "ray",
+    ]
+    kept = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
+    kept["PYTHONPATH"] = str(Path(mle.__file__).parents[1])
+    return [*words, "--engine", "ray", "--workers", "2", *options], kept
+
+
+def count() -> int:
+    """Parts that are there."""
+    return len(list(Path("ray").glob("*.parquet")))
+
+
+@pytest.mark.slow
+def test_a_machine_that_dies(place):
+    """A cluster that was there before, of two machines, one of which goes for ever with all that ran on it."""
+    from ray.cluster_utils import Cluster
+
+    pq.write_table(many(4000), "table.parquet")
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        lost = machines.add_node(num_cpus=1)
+        words, environment = command("--address", machines.address, "--part-sets", "10")
+        with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as run:
+            while run.poll() is None and count() < 20:
+                time.sleep(0.005)
+            machines.remove_node(lost, allow_graceful=False)
+            assert count() < 400
+            said, _ = run.communicate(timeout=300)
+    finally:
+        machines.shutdown()
+    assert run.returncode == 0
+    assert "4,000 converged" in said
+    assert_same(rows_of("ray"), wanted(many(4000)))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "[::1]:9", "nobody.invalid:6379"])
+def test_an_address_where_nobody_is(address, table, monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    options = {"columns": "y", "engine": "ray", "address": address, "progress": False}
+    with pytest.raises(
+        ValueError, match=f"address: no Ray cluster lets this process in at {re.escape(address)}: "
+    ):
+        mle.fit_table(lambda mean, obs: -((mean - obs["y"]) ** 2), 0.0, table, "group", "out", **options)
+
+
 @pytest.mark.slow
 def test_killed_at_several_moments(place):
     """The process that the user started, and with it the Ray that it started."""
     pq.write_table(many(4000), "table.parquet")
-    command = [sys.executable, "-m", "mlekit.cli", "fit", "model.py", "table.parquet", "--by", "group"]
-    command += ["--out", "ray", "--engine", "ray", "--workers", "2", "--part-sets", "20"]
-    kept = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
-    kept["PYTHONPATH"] = str(Path(mle.__file__).parents[1])
+    words, environment = command("--part-sets", "20")
     rng = np.random.default_rng(5)
-
-    def count() -> int:
-        return len(list(Path("ray").glob("*.parquet")))
-
     for parts, seconds in zip(rng.permutation([0, 0, 1, 1, 9, 20, 20, 30]), rng.uniform(0, 1, 8)):
-        with open("log", "w") as log, subprocess.Popen(command, env=kept, stdout=log, stderr=log) as run:
+        with open("log", "w") as log, subprocess.Popen(words, env=environment, stdout=log, stderr=log) as run:
             before = count()
             while run.poll() is None and count() < before + parts:
                 time.sleep(0.005)
@@ -409,7 +460,7 @@ def test_killed_at_several_moments(place):
             assert run.poll() is None, Path("log").read_text()
             run.kill()
         assert count() < 200
-    result = subprocess.run(command, env=kept, capture_output=True, text=True)
+    result = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert_same(rows_of("ray"), wanted(many(4000)))
     assert sorted(os.listdir("ray")) == sorted([LOCK, MANIFEST, *(f"part-{i:05d}.parquet" for i in range(200))])

@@ -17,6 +17,7 @@ import functools
 import json
 import logging
 import os
+import socket
 import time
 import traceback
 import warnings
@@ -244,9 +245,13 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
             ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         try:
+            _knock(address)
             ray.init(address, **quiet)
-        except ConnectionError as error:
-            raise ValueError(f"address: there is no Ray cluster at {address}: {error}") from error
+        except OSError as error:
+            raise ValueError(
+                f"address: no Ray cluster lets this process in at {address}: {first_line(error)} "
+                "(A cluster that asks for a token wants RAY_AUTH_MODE=token in the environment.)"
+            ) from error
     log, context = logging.getLogger("ray.data"), ray.data.DataContext.get_current()
     wanted = {
         "enable_progress_bars": False,
@@ -265,6 +270,13 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
             setattr(context, name, value)
         if ours:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """An `OSError` where nobody answers, which Ray takes ten minutes to find out."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager

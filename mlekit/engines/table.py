@@ -68,8 +68,9 @@ def fit_table(
             `pip install 'mlekit[ray]'`, hands the parts to workers, each of them a process with one GPU where the
             cluster has GPUs and one CPU elsewhere. Where the rows of each group lie together, in the order of the
             files, every worker reads its own rows; otherwise Ray brings them together first.
-        address: of a Ray cluster, such as `"auto"`; a local one is started for the run unless it is given or this
-            process is connected to one. All its machines must see `table` and `out` under the same paths.
+        address: of a Ray cluster, such as `"10.0.0.1:6379"`, or `"auto"` on one of its machines; a local one is
+            started for the run unless it is given or this process is connected to one. All its machines must see
+            `table` and `out` under the same paths, and have mlekit and what the functions import.
         workers: how many; as many as the cluster has GPUs or CPUs unless given.
         part_sets: groups a part, about that number where Ray brings the rows together; 4,096 unless given.
         progress: show a bar with finished groups, fits per second and statuses.

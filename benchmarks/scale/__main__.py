@@ -14,7 +14,7 @@ from . import engines, growth, picture, streaming
 RESULTS = Path(__file__).parents[1] / "results" / "scale.json"
 FULL = {
     "rows": [1_000_000, 10_000_000, 50_000_000],
-    "dear": 200_000,
+    "dear": 600_000,
     "many": 2_000_000,
     "groups": 10**6,
     "long": 10**6,

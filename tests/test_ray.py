@@ -1,5 +1,6 @@
 """The Ray engine: the same fits as the local one, whatever order the rows come in and whatever dies on the way."""
 
+import contextlib
 import decimal
 import json
 import logging
@@ -41,14 +42,20 @@ def log_density(params, obs):
 """
 
 
+@contextlib.contextmanager
+def ray_starts() -> Iterator[None]:
+    """Warnings that Ray's start brings with it are passed over."""
+    with warnings.catch_warnings():
+        # What it forks begins another program at once, and it sets options that it deprecates.
+        warnings.filterwarnings("ignore", r"os\.fork", RuntimeWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """One local Ray for all tests of this file that want one."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "os.fork", RuntimeWarning
-        )  # what it forks begins another program at once
-        warnings.simplefilter("ignore", DeprecationWarning)  # it sets options that it deprecates
+    with ray_starts():
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         ray.data.DataContext.get_current()
     yield
@@ -418,9 +425,10 @@ def test_a_machine_that_dies(place):
     from ray.cluster_utils import Cluster
 
     pq.write_table(many(4000), "table.parquet")
-    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
+    with ray_starts():
+        machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         lost = machines.add_node(num_cpus=1)
+    try:
         words, environment = command("--address", machines.address, "--part-sets", "10")
         with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as run:
             while run.poll() is None and count() < 20:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from pathlib import Path
@@ -111,8 +112,10 @@ def fit(
 
 
 def steady(found: dict[str, Any]) -> float:
-    """Groups a second once all workers are at work: between the first tenth of the parts and the last."""
+    """Groups a second once all workers are at work: between the first tenth of the parts and the last; or NaN."""
     ended, first = found["part_seconds"], max(1, found["parts"] // 10)
+    if len(ended) == first:
+        return math.nan
     share = (len(ended) - first) / len(ended)
     return found["groups"] * share / (ended[-1] - ended[first - 1])
 

@@ -397,21 +397,10 @@ def test_a_model_that_kills_its_process(place, cluster):
 
 def command(*options: str) -> tuple[list[str], dict[str, str]]:
     """What a user types, and the environment to start it in."""
-    words = [
-        sys.executable,
-        "-m",
-        "mlekit.cli",
-        "fit",
-        "model.py",
-        "table.parquet",
-        "--by",
-        "group",
-        "--out",
-        "ray",
-    ]
+    words = "-m mlekit.cli fit model.py table.parquet --by group --out ray --engine ray --workers 2".split()
     kept = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
     kept["PYTHONPATH"] = str(Path(mle.__file__).parents[1])
-    return [*words, "--engine", "ray", "--workers", "2", *options], kept
+    return [sys.executable, *words, *options], kept
 
 
 def count() -> int:

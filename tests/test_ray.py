@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -397,7 +398,7 @@ def test_a_model_that_kills_its_process(place, cluster):
 
 def command(*options: str) -> tuple[list[str], dict[str, str]]:
     """What a user types, and the environment to start it in."""
-    words = "-m mlekit.cli fit model.py table.parquet --by group --out ray --engine ray --workers 2".split()
+    words = shlex.split("-m mlekit.cli fit model.py table.parquet --by group --out ray --engine ray --workers 2")
     kept = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
     kept["PYTHONPATH"] = str(Path(mle.__file__).parents[1])
     return [sys.executable, *words, *options], kept

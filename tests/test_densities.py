@@ -194,7 +194,7 @@ ENDING = {
 }
 
 
-@pytest.mark.parametrize("name", ENDING)
+@pytest.mark.parametrize("name", mostly_slow(ENDING, "binomial"))
 def test_tails_whose_square_is_no_number(name: str) -> None:
     """They come as probabilities, not as logarithms; a second derivative holds their reciprocal twice."""
     model, first, at = ENDING[name]

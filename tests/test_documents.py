@@ -18,6 +18,8 @@ from traitlets.config import Config
 
 import mlekit as mle
 
+from .marks import mostly_slow
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -68,7 +70,11 @@ def test_notebooks_are_stored_as_they_ran(path: Path) -> None:
     assert_quiet("".join(out.text for out in outputs if out.get("name") == "stderr"))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+LONG = {"batch_fitting", "regression_and_classification", "uncertainty", "unsupervised"}
+SHORT = [path for path in NOTEBOOKS if path.stem not in LONG]
+
+
+@pytest.mark.parametrize("path", mostly_slow(NOTEBOOKS, *SHORT), ids=lambda path: path.stem)
 def test_notebooks_run(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From start to end with less data, in this process, which spares the imports; warnings are errors."""
     monkeypatch.setenv("MLEKIT_SMALL", "1")

@@ -101,7 +101,7 @@ def geyser(library: str) -> tuple[Any, int, int]:
     return (numbers(alone), jitted, numbers(batch)), once, again
 
 
-@pytest.mark.parametrize("library", [name for name in LOG_GAMMA if name != "by hand"])
+@pytest.mark.parametrize("library", mostly_slow([name for name in LOG_GAMMA if name != "by hand"], "jax", "tfp"))
 def test_densities_of_other_packages_equal_one_written_by_hand(library: str) -> None:
     found, once, again = geyser(library)
     same(found, geyser("by hand")[0])

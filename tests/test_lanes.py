@@ -105,7 +105,7 @@ def test_composition_never_matters(ragged: mle.Fit) -> None:
 
 @pytest.mark.parametrize(
     "solver",
-    [mle.Newton(), mle.BFGS(), pytest.param(optax.adam(0.1), marks=pytest.mark.slow)],
+    [mle.Newton(), *(pytest.param(solver, marks=pytest.mark.slow) for solver in (mle.BFGS(), optax.adam(0.1)))],
     ids=["newton", "bfgs", "adam"],
 )
 def test_few_lanes_many_sets(solver: Any) -> None:

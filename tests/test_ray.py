@@ -273,6 +273,7 @@ def test_rows_of_groups_together(place, cluster):
     assert 'engine was "ray" and is "local"' in fit("table", ["group"], "local", out="ray", error=True)
 
 
+@pytest.mark.slow
 def test_from_python_in_float32(place, cluster):
     pq.write_table(pa.table({"group": np.repeat(np.arange(6), 5), "y": np.arange(30.0)}), "table.parquet")
     shift = 1.0

@@ -84,7 +84,7 @@ def pair(name: str) -> tuple[mle.Fit, mle.Fit]:
     return FITS[name]()
 
 
-@pytest.mark.parametrize("name", mostly_slow(FITS, "single", "starts_and_history", "groups", "failures", "module"))
+@pytest.mark.parametrize("name", mostly_slow(FITS, "starts_and_history", "groups", "failures"))
 def test_what_was_saved_comes_back(name: str, tmp_path: Path) -> None:
     fit, similar = pair(name)
     fit.save(tmp_path / "it")

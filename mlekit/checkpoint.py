@@ -78,8 +78,9 @@ class Keeper:
         self._saved: list[list[Array]] = []
         self._points: list[list[Array]] = []
         self._begun, self._unsaved = -1, 0
-        content = path.read_bytes() if path.exists() else b""
-        if path.exists():
+        there = path.exists()
+        content = path.read_bytes() if there else b""
+        if there:
             self._saved, self._points = _parsed(content, path, job)
         self.digest = hashlib.sha256(content).hexdigest()
 

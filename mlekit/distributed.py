@@ -98,9 +98,8 @@ def launch(program: Sequence[str], processes: int, threads: int | None = None) -
             with contextlib.suppress(OSError):  # a machine may not allow it
                 os.sched_setaffinity(running[-1].pid, mine)
     failed = 0
-    before = signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-    )  # so that none is left behind
+    # So that none is left behind.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         while None in (states := [process.poll() for process in running]):
             if failed := next(filter(None, states), 0):

@@ -342,6 +342,18 @@ class Likelihood(eqx.Module):
             ) from error
 
 
+class ApartLikelihood(Likelihood):
+    """The likelihood of rows that are not at hand, so that every pass over them is dear."""
+
+    def spoilt_data(self, asked: Bool[Array, ""]) -> Array:
+        """As `Likelihood.spoilt_data`: no pass over the rows unless it is asked for."""
+        return jax.lax.cond(asked, lambda: ~self.finite_data, lambda: jnp.asarray(False))
+
+    def has_contributions(self, params: PyTree) -> bool:
+        """There is one log-density a row."""
+        return True
+
+
 def count_rows(data: PyTree, weights: Array | None) -> Array:
     """Rows of a block that count."""
     return jnp.asarray(n_rows(data)) if weights is None else jnp.sum(weights > 0)

@@ -10,10 +10,10 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .compilation import Compiled
-from .likelihood import Likelihood, block_rows
+from .likelihood import ApartLikelihood, Likelihood, block_rows
 from .model import Model
 from .shards import AXIS, ArrayShards, Shards, TableShards, together
 from .streamed import StreamedLikelihood, stream
@@ -40,7 +40,7 @@ class Counted(eqx.Module):
     n_obs: Array
 
 
-class ShardedLikelihood(Likelihood):
+class ShardedLikelihood(ApartLikelihood):
     """A model together with rows on many devices.
 
     Its `data` are the likelihoods of the devices, without the model: arrays with a leading axis, split over them.
@@ -79,14 +79,6 @@ class ShardedLikelihood(Likelihood):
     def has_sample(self) -> bool:
         """Whether one device has so many rows that a sample of them is worth a look."""
         return self.data.has_sample
-
-    def spoilt_data(self, asked: Bool[Array, ""]) -> Array:
-        """As `Likelihood.spoilt_data`: no pass over the rows unless it is asked for."""
-        return jax.lax.cond(asked, lambda: ~self.finite_data, lambda: np.asarray(False))
-
-    def has_contributions(self, params: PyTree) -> bool:
-        """There is one log-density a row."""
-        return True
 
     def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
         """As `Likelihood.log_likelihood`."""

@@ -114,7 +114,7 @@ def _keeping(problem: Problem, where: Any, given: Observed | None) -> AbstractCo
         "fixed ones": [leaf.is_fixed for leaf in parameters.leaves],
         "tolerance": float(problem.stop.tolerance),
         "data": given.identity,
-        "model": digest_of(problem.likelihood.model, parameters, problem.start, problem.solver, likelihood.args),
+        "model": digest_of(likelihood.model, parameters, problem.start, problem.solver, likelihood.args),
         "mean log-likelihood at the start": -float(given.checked(_at_start(problem))),
     }
     return keeping(where, job, given.check)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from . import reading, reverse, summation
-from .likelihood import Likelihood, block_rows, count_rows
+from .likelihood import ApartLikelihood, Likelihood, block_rows, count_rows
 from .model import Model
 from .reading import Layout
 from .table import Table
@@ -63,7 +63,7 @@ def stream(source: Table, layout: Layout) -> Stream:
     return Stream(handle, np.asarray(n_rows, whole), np.asarray(n_obs, kind), sample, layout)
 
 
-class StreamedLikelihood(Likelihood):
+class StreamedLikelihood(ApartLikelihood):
     """A model together with a table on disk; `data` is its `Stream`."""
 
     @property
@@ -95,14 +95,6 @@ class StreamedLikelihood(Likelihood):
     def has_sample(self) -> bool:
         """Whether there are so many rows that a sample of them is kept in memory."""
         return self.data.sample is not None
-
-    def spoilt_data(self, asked: Bool[Array, ""]) -> Array:
-        """As `Likelihood.spoilt_data`: no pass over the rows unless it is asked for."""
-        return jax.lax.cond(asked, lambda: ~self.finite_data, lambda: jnp.asarray(False))
-
-    def has_contributions(self, params: PyTree) -> bool:
-        """There is one log-density a row."""
-        return True
 
     def total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
         """As `Likelihood.total`; in a form that reverse mode can cross, blocks are read again on the way back."""

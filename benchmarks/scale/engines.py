@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import child
+from . import child, table
 
 HERE = f"{__package__}.engines"
 #: Groups that are made and written at a time.
@@ -21,18 +22,9 @@ ONE_THREAD = {"NPROC": "1", "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
 
 def make(path: Path, groups: int, rows: int, covariates: int) -> None:
     """Write the file, unless it is there: a key, covariates and a count for so many rows of each group."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_suffix(".partial")
-    names = ["group", *(f"x{j}" for j in range(covariates)), "y"]
-    kinds = [pa.int64(), *[pa.float64()] * covariates, pa.float64()]
-    schema = pa.schema(list(zip(names, kinds)))
     at_once = max(1, CHUNK * 20 // rows)
-    with pq.ParquetWriter(hidden, schema) as out:
+
+    def pieces() -> Iterator[list[Any]]:
         for begin in range(0, groups, at_once):
             keys = np.arange(begin, min(begin + at_once, groups))
             rng = np.random.default_rng([2, begin])
@@ -40,8 +32,10 @@ def make(path: Path, groups: int, rows: int, covariates: int) -> None:
             slopes = rng.normal(0, 0.3, size=(len(keys), covariates)).repeat(rows, axis=0)
             mean = np.exp(1.0 + np.sum(slopes * x, axis=1))
             y = rng.negative_binomial(3, 3 / (3 + mean)) if covariates > 1 else rng.poisson(mean)
-            out.write_table(pa.table([keys.repeat(rows), *x.T, y.astype(float)], schema=schema))
-    hidden.rename(path)
+            yield [keys.repeat(rows), *x.T, y.astype(float)]
+
+    numbers = dict.fromkeys([*(f"x{j}" for j in range(covariates)), "y"], "float64")
+    table.write(path, {"group": "int64"} | numbers, pieces())
 
 
 def poisson(params: Any, obs: Any) -> Any:

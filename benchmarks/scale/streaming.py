@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import child
+from . import child, table
 
 COLUMNS = 7
 #: Rows that are made and written at a time; a row group each.
@@ -18,23 +19,16 @@ HERE = f"{__package__}.streaming"
 
 def make(path: Path, rows: int) -> None:
     """Write the file, unless it is there: seven normal columns and an outcome of 0 or 1, eight in all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_suffix(".partial")
-    names = [*(f"x{j}" for j in range(COLUMNS)), "y"]
-    schema = pa.schema([(name, pa.float64()) for name in names])
     slopes = np.linspace(-0.6, 0.6, COLUMNS)
-    with pq.ParquetWriter(hidden, schema) as out:
+
+    def pieces() -> Iterator[list[Any]]:
         for i, begin in enumerate(range(0, rows, CHUNK)):
             rng = np.random.default_rng([1, i])
             x = rng.normal(size=(min(CHUNK, rows - begin), COLUMNS))
             y = (rng.random(len(x)) < 1 / (1 + np.exp(0.3 - x @ slopes))).astype(float)
-            out.write_table(pa.table([*x.T, y], schema=schema))
-    hidden.rename(path)
+            yield [*x.T, y]
+
+    table.write(path, dict.fromkeys([*(f"x{j}" for j in range(COLUMNS)), "y"], "float64"), pieces())
 
 
 def log_density(params: Any, obs: Any) -> Any:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 import mlekit as mle
-from mlekit.devices import cores
+from mlekit.core.devices import cores
 
 #: A way that takes longer than so many seconds is repeated once only.
 LONG = 20.0

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.special
 
 import mlekit as mle
-from mlekit import pieces
+from mlekit.engine import chunks
 
 from .harness import Limit, Way, cores, in_shares, measure_limit
 
@@ -52,7 +52,7 @@ def mlekit_way(
     latest: list[tuple[mle.Fit, int]] = []
 
     def run() -> np.ndarray:
-        with pieces.accounting() as account:
+        with chunks.accounting() as account:
             fits = fit()
         latest[:] = [(fits, account.rows)]
         return np.where(np.asarray(fits.converged)[:, None], np.asarray(estimates(fits)), np.nan)

@@ -1,9 +1,37 @@
 """Maximum likelihood in JAX: one log-density, exact derivatives, thousands of data sets, honest errors."""
 
-from . import families, plot, special
-from .certificate import Certificate
-from .checkpoint import Checkpoint
-from .constraints import (
+import sys
+
+from . import plot
+from .api import argmax, fit, fit_batch, log_likelihood
+from .core import special
+from .core.status import Status
+from .data.groups import Groups, group_by
+from .data.shards import Shards, shard
+from .data.table import Table, open_table
+from .engine.certificate import Certificate
+from .engine.checkpoint import Checkpoint
+from .engine.history import History
+from .engine.modes import Modes
+from .inference.bootstrap.bootstrap import Bootstrap, bootstrap
+from .inference.comparison import Comparison, compare
+from .inference.delta import Estimate, Prediction
+from .inference.diagnosis import Diagnosis
+from .inference.expected_information import ExpectedInformation
+from .inference.expected_information import by_simulation as expected_information
+from .inference.hypothesis_tests.goodness_of_fit import goodness_of_fit_test
+from .inference.hypothesis_tests.information_matrix import information_matrix_test
+from .inference.hypothesis_tests.nested import likelihood_ratio_test, score_test, wald_test
+from .inference.hypothesis_tests.result import HypothesisTest
+from .inference.hypothesis_tests.vuong import vuong_test
+from .inference.identifiability import Identifiability, identifiability
+from .inference.profile.curve import Profile, profile
+from .jobs.fit_table import fit_table
+from .jobs.job import Outcome
+from .models import constraints as constraints
+from .models import families
+from .models.compositions import censored, mixture, truncated, zero_inflated
+from .models.constraints import (
     correlation,
     fixed,
     greater_than,
@@ -16,35 +44,16 @@ from .constraints import (
     tied,
     unit_interval,
 )
-from .densities import censored, mixture, truncated, zero_inflated
-from .engines.job import Outcome
-from .engines.table import fit_table
-from .fit import argmax, fit, fit_batch
-from .groups import Groups, group_by
-from .history import History
-from .inference.bootstrap import Bootstrap, bootstrap
-from .inference.comparison import Comparison, compare
-from .inference.delta import Estimate, Prediction
-from .inference.diagnosis import Diagnosis
-from .inference.expected import ExpectedInformation
-from .inference.expected import by_simulation as expected_information
-from .inference.goodness_of_fit import goodness_of_fit_test
-from .inference.hypothesis import HypothesisTest
-from .inference.identifiability import Identifiability, identifiability
-from .inference.misspecification import information_matrix_test
-from .inference.nested import likelihood_ratio_test, score_test, wald_test
-from .inference.non_nested import vuong_test
-from .inference.profile import Profile, profile
-from .model import Model, joint, regression
-from .modes import Modes
-from .observed import log_likelihood
-from .result import Fit
-from .shards import Shards, shard
+from .models.model import Model, joint
+from .models.regression import regression
+from .results.files import load
+from .results.fit import Fit
 from .solvers import BFGS, LBFGS, Newton, Optax, Scoring
-from .status import Status
-from .storage import load
-from .table import Table, open_table
 from .version import __version__
+
+# These are rooms of their own, which users may import from, as from `os.path`.
+for _module in (constraints, families, special):
+    sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module
 
 __all__ = [
     "BFGS",

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .arguments import first_line
+from .core.checks import first_line
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .engines.job import Outcome
+    from .jobs.job import Outcome
+
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TABLE = click.Path(exists=True, path_type=Path)
@@ -80,8 +81,8 @@ def fit(model: Path, table: Path, by: tuple[str, ...], out: Path, x64: bool, **o
     """
     import jax
 
-    from .engines.model_file import ModelFile
-    from .engines.table import run
+    from .jobs.fit_table import run
+    from .jobs.model_file import ModelFile
 
     with jax.enable_x64(x64), explained(model):
         source = model.read_bytes()
@@ -144,7 +145,7 @@ def explained(model: Path | None = None) -> Iterator[None]:
         if frames:
             said = getattr(error, "kind", type(error).__name__) + f": {first_line(error)}"
             raise UserError(f"{model}, line {frames[-1].lineno}: {frames[-1].line}\n  {said}") from error
-        from .engines.job import EngineError
+        from .jobs.job import EngineError
 
         if isinstance(error, ValueError | TypeError | EngineError):
             raise UserError(ARGUMENT.sub(_as_typed, str(error))) from error
@@ -159,7 +160,7 @@ def _as_typed(argument: re.Match[str]) -> str:
 
 def closing_lines(outcome: Outcome, out: Path) -> Iterator[str]:
     """What was done, and one sentence of advice for each status that is not `converged`."""
-    from .status import ADVICE, Status
+    from .core.status import ADVICE, Status
 
     counts = ", ".join(f"{count:,} {name}" for name, count in outcome.statuses.most_common())
     if outcome.fitted:

@@ -13,8 +13,8 @@ import scipy.stats
 from jax.scipy.stats import norm
 
 import mlekit as mle
-from mlekit import collection
-from mlekit.inference import resample
+from mlekit.inference.bootstrap import resample
+from mlekit.likelihood import ragged as ragged_
 
 from .marks import mostly_slow
 from .models import logistic
@@ -211,16 +211,16 @@ def test_memory_is_bounded_by_the_piece(ragged: mle.Fit, kind: str, monkeypatch:
     """The same numbers in pieces of few rows, which split the replicates of one data set."""
     whole = mle.bootstrap(ragged, KEY, 50, kind)
     sizes = []
-    original = resample.from_arrays if kind == "parametric" else resample.Collection
+    original = ragged_.from_arrays if kind == "parametric" else ragged_.RaggedBatch
 
     def seen(*args: Any, **options: Any) -> Any:
         made = original(*args, **options)
         sizes.append(len(jax.tree.leaves(made.rows)[0]))
         return made
 
-    monkeypatch.setattr(resample, "from_arrays" if kind == "parametric" else "Collection", seen)
-    for module in (resample, collection):
-        monkeypatch.setattr(module, "PIECE_ROWS", 256)
+    monkeypatch.setattr(resample, "from_arrays" if kind == "parametric" else "RaggedBatch", seen)
+    for module in (resample, ragged_):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 256)
     pieces = mle.bootstrap(ragged, KEY, 50, kind)
     np.testing.assert_allclose(pieces.vector, whole.vector, rtol=1e-12)
     assert len(sizes) > 4

@@ -19,8 +19,8 @@ import optax
 import pytest
 
 import mlekit as mle
-from mlekit import checkpoint
-from mlekit.rows import ArrayRows
+from mlekit.data.row_source import ArrayRowSource
+from mlekit.engine import checkpoint
 
 from .marks import mostly_slow
 
@@ -119,7 +119,7 @@ import os, sys, time
 import jax
 jax.config.update("jax_enable_x64", True)
 import mlekit as mle
-import mlekit.checkpoint as checkpoint
+import mlekit.engine.checkpoint as checkpoint
 from tests.test_checkpoints import START, RULES, density, ROWS
 
 write = checkpoint._write
@@ -271,7 +271,7 @@ def test_fits_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
 def test_what_could_not_be_read_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = mle.open_table(ROWS, block_rows=300)
     wanted = fit(tmp_path / "whole", table, solver=mle.BFGS())
-    batches, left = ArrayRows.batches, [3]
+    batches, left = ArrayRowSource.batches, [3]
 
     def broken(*args: Any, **options: Any) -> Any:
         left[0] -= 1
@@ -279,19 +279,19 @@ def test_what_could_not_be_read_is_not_kept(tmp_path: Path, monkeypatch: pytest.
             raise OSError("the disk is gone")
         return batches(*args, **options)
 
-    monkeypatch.setattr(ArrayRows, "batches", broken)
+    monkeypatch.setattr(ArrayRowSource, "batches", broken)
     for _ in range(2):
         with pytest.raises(ValueError, match="cannot be read: the disk is gone"):
             fit(tmp_path / "state", table, solver=mle.BFGS())
-    monkeypatch.setattr(ArrayRows, "batches", batches)
+    monkeypatch.setattr(ArrayRowSource, "batches", batches)
     assert same(fit(tmp_path / "state", table, solver=mle.BFGS()), wanted)
 
 
 def test_two_fits_at_once_are_refused(tmp_path: Path) -> None:
     with (
-        checkpoint.keeping(tmp_path, {}, lambda: None),
+        checkpoint.checkpointing(tmp_path, {}, lambda: None),
         pytest.raises(ValueError, match="another fit is using"),
-        checkpoint.keeping(tmp_path, {}, lambda: None),
+        checkpoint.checkpointing(tmp_path, {}, lambda: None),
     ):
         pass
     assert fit(tmp_path).converged

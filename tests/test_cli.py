@@ -16,9 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mlekit as mle
+from mlekit import api
 from mlekit.cli import main
-from mlekit.engines import job as jobs
-from mlekit.engines.output import LOCK, MANIFEST
+from mlekit.jobs import job as jobs
+from mlekit.jobs.output_directory import LOCK, MANIFEST
 
 MODEL = """
 import jax.numpy as jnp
@@ -192,7 +193,7 @@ def test_only_what_is_missing_is_fitted(job):
 
 
 def test_a_crash_loses_no_finished_part(job, monkeypatch):
-    real, calls = jobs.fit_batch, []
+    real, calls = api.fit_batch, []
 
     def crash_at_third(*arguments, **options):
         calls.append(1)

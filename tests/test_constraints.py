@@ -16,7 +16,7 @@ import pytest
 import scipy.special
 from hypothesis import strategies as st
 
-import mlekit.constraints as c
+from mlekit.models import constraints as c
 
 settings = hypothesis.settings(deadline=None, derandomize=True, max_examples=15, database=None)
 
@@ -33,8 +33,8 @@ CASES: dict[str, tuple[c.Constraint, tuple[int, ...], int]] = {
     "ordered": (c.ordered, (4,), 4),
     "positive_definite": (c.positive_definite, (3, 3), 6),
     "correlation": (c.correlation, (3, 3), 3),
-    "distreqx_sigmoid": (c.Foreign(distreqx.bijectors.Sigmoid()), (3,), 3),
-    "numpyro_simplex": (c.Foreign(numpyro_transforms.StickBreakingTransform()), (4,), 3),
+    "distreqx_sigmoid": (c.Bijector(distreqx.bijectors.Sigmoid()), (3,), 3),
+    "numpyro_simplex": (c.Bijector(numpyro_transforms.StickBreakingTransform()), (4,), 3),
 }
 DTYPES = ["float32", "float64"]
 every_case = pytest.mark.parametrize("name", CASES)
@@ -189,9 +189,9 @@ def test_is_a_pytree_that_passes_through_jit(name):
         (c.positive_definite, np.full((3, 3), np.nan), "finite", "np.eye(3)"),
         (c.correlation, [[1.0, -1.0], [-1.0, 1.0]], "positive definite", "np.eye(2)"),
         (c.correlation, np.diag([1.0, 2.0]), "ones on the diagonal", "np.eye(2)"),
-        (c.Foreign(numpyro_transforms.ExpTransform()), [1.0, 0.0], "can reach", "[1., 1.]"),
-        (c.Foreign(distreqx.bijectors.Sigmoid()), 1.5, "can reach", "0.5"),
-        (c.Foreign(numpyro_transforms.StickBreakingTransform()), [0.7, 0.7], "can reach", "[0.5, 0.5]"),
+        (c.Bijector(numpyro_transforms.ExpTransform()), [1.0, 0.0], "can reach", "[1., 1.]"),
+        (c.Bijector(distreqx.bijectors.Sigmoid()), 1.5, "can reach", "0.5"),
+        (c.Bijector(numpyro_transforms.StickBreakingTransform()), [0.7, 0.7], "can reach", "[0.5, 0.5]"),
     ],
 )
 def test_an_edge_start_is_told_what_would_do(constraint, value, wanted, would_do):
@@ -201,7 +201,7 @@ def test_an_edge_start_is_told_what_would_do(constraint, value, wanted, would_do
     assert sentence.startswith("must be finite; " if wanted == "finite" else "must ")
     assert wanted in sentence
     assert would_do in sentence.partition("; ")[2]
-    if not isinstance(constraint, c.Foreign | c.Unconstrained):
+    if not isinstance(constraint, c.Bijector | c.Unconstrained):
         # The free array says the same thing in its own way, compiled too, and never raises.
         assert not np.all(np.isfinite(jax.jit(lambda v: constraint.inverse(v))(value)))
 
@@ -222,7 +222,7 @@ def test_a_start_may_be_integers_and_typed_with_seven_digits():
     assert c.positive.problem(np.asarray(2)) is None
     assert c.ordered.problem(np.asarray([1, 2, 5])) is None
     assert c.positive_definite.problem(2 * np.eye(2, dtype=int)) is None
-    assert c.Foreign(numpyro_transforms.ExpTransform()).problem(np.asarray([2, 3])) is None
+    assert c.Bijector(numpyro_transforms.ExpTransform()).problem(np.asarray([2, 3])) is None
     assert c.simplex.problem(np.asarray([0.3333333, 0.3333333, 0.3333333])) is None
     assert np.all(np.isfinite(c.simplex.inverse(np.asarray([0.3333333, 0.3333333, 0.3333333]))))
 
@@ -326,7 +326,7 @@ def test_range_of_a_matrix_is_that_of_each_element():
         (c.interval([0, 0], [1, 2]), (3,), r"bounds of shape \(2,\)"),
         (c.greater_than([0, 0]), (), r"bounds of shape \(2,\)"),
         (c.less_than([[0], [1]]), (2,), r"bounds of shape \(2, 1\)"),
-        (c.Foreign(numpyro_transforms.StickBreakingTransform()), (), r"shape \(\)"),
+        (c.Bijector(numpyro_transforms.StickBreakingTransform()), (), r"shape \(\)"),
     ],
 )
 def test_a_shape_that_does_not_suit_is_a_sentence(constraint, shape, message):
@@ -377,7 +377,7 @@ def test_bounds_may_be_traced_and_have_derivatives():
         assert rule.problem(np.ones(2)) is None
         assert "finite" in str(rule.problem(np.full(2, np.nan)))
         assert "greater than 0" in str(c.positive.problem(np.zeros(2)))  # known bounds are checked inside jit
-        assert "reach" in str(c.Foreign(distreqx.bijectors.Sigmoid()).problem(np.ones(2)))
+        assert "reach" in str(c.Bijector(distreqx.bijectors.Sigmoid()).problem(np.ones(2)))
         return rule.forward(jnp.zeros(2))
 
     assert np.array_equal(jax.jit(middle)(jnp.asarray([2.0, 4.0])), [1, 2])
@@ -404,7 +404,7 @@ def test_what_counts_as_a_constraint():
     assert c.as_constraint(None) is c.unconstrained
     assert c.as_constraint(c.fixed) is c.fixed
     assert c.as_constraint(c.positive) is c.positive
-    assert isinstance(c.as_constraint(foreign), c.Foreign)
+    assert isinstance(c.as_constraint(foreign), c.Bijector)
     assert not isinstance(c.fixed, c.Constraint)
     assert not isinstance(c.tied("scale"), c.Constraint)
     for obj in ("positive", {"a": 1}, 3.0):

@@ -245,7 +245,7 @@ def test_simulation_agrees_with_the_exact_information() -> None:
     data = line_data(20)
     copies = {name: np.broadcast_to(column, (COPIES, 20)) for name, column in data.items()}
     fits = mle.fit_batch(mle.Model(line, simulate=simulate), START, copies, constraints=RULES)
-    found = mle.expected_information(fits, jax.random.key(0), draws=DRAWS)
+    found = mle.expected_information(fits, jax.random.key(0), n_simulations=DRAWS)
     # Of a normal line the expected information at the maximum is the observed one.
     for name, exact in (("information", fits.information()), ("covariance", of_line(data, "observed"))):
         value, error = np.asarray(getattr(found, name)), np.asarray(getattr(found, f"{name}_error"))
@@ -262,7 +262,7 @@ def test_simulation_agrees_with_the_exact_information() -> None:
         f"standard errors are known to within {100 * share:.2g} % (one Monte Carlo standard error)"
     )
     # One of a batch keeps its key.
-    again = fits[7].covariance("expected", key=jax.random.key(0), draws=DRAWS)
+    again = fits[7].covariance("expected", key=jax.random.key(0), n_simulations=DRAWS)
     np.testing.assert_allclose(again, found.covariance[7], rtol=1e-9, atol=1e-14)
 
 
@@ -282,7 +282,7 @@ def test_simulation_of_a_joint_model(scalar: bool) -> None:
 
     model = mle.Model(mle.joint(density), simulate=simulate)
     fit = mle.fit(model, 0.0, {"x": np.linspace(-1, 3, 20)})
-    found = mle.expected_information(fit, jax.random.key(1), draws=2000)
+    found = mle.expected_information(fit, jax.random.key(1), n_simulations=2000)
     error = float(found.information_error[0, 0])
     # A squared normal has twice the square of its mean as variance.
     np.testing.assert_allclose(error, 5.75 * np.sqrt(2 / 2000), rtol=0.15)
@@ -470,7 +470,7 @@ def test_a_weight_repeats_a_row(weighted_and_repeated: tuple[mle.Fit, mle.Fit], 
 
 def test_simulation_ignores_rows_without_weight(weighted_and_repeated: tuple[mle.Fit, mle.Fit]) -> None:
     weighted, _ = weighted_and_repeated
-    found = mle.expected_information(weighted, jax.random.key(3), draws=400)
+    found = mle.expected_information(weighted, jax.random.key(3), n_simulations=400)
     exact = np.asarray(weighted.information("expected"))
     assert np.all(np.abs(np.asarray(found.information) - exact) < 4.5 * np.asarray(found.information_error))
 

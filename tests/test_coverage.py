@@ -95,7 +95,7 @@ def test_intervals_cover(case: str) -> None:
     rng = np.random.default_rng(list(CASES).index(case))
     x = rng.uniform(-1, 1, size=(REPLICATES, N_OBS))
     fits = fit(model, truth, {"x": x, "y": draw(rng, x, truth)})
-    for method in ("wald", "wald-free"):
+    for method in ("wald", "wald-transformed"):
         for name, share in coverage(fits.intervals(method=method), truth).items():
             assert 0.94 < share < 0.96, (method, name, share)
 

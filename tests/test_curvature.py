@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import mlekit as mle
-from mlekit import curvature
-from mlekit.likelihood import Likelihood
-from mlekit.linear_algebra import eigh
-from mlekit.model import as_model
-from mlekit.objective import Objective
-from mlekit.start import parameters_like
+from mlekit.core import linear_algebra
+from mlekit.core.eigen import eigh
+from mlekit.likelihood import curvature
+from mlekit.likelihood.in_memory import InMemoryLikelihood
+from mlekit.likelihood.objective import Objective
+from mlekit.models.initial_parameters import build_parameters
+from mlekit.models.model import as_model
 
 RNG = np.random.default_rng(4)
 X = RNG.normal(size=(50, 2))
@@ -53,9 +54,9 @@ def density(rate: Any) -> Any:
     ids=["numbers", "array", "regression of numbers", "regression of an array"],
 )
 def test_all_ways_agree_with_jax(model: Any, start: Any, few: bool, weights: Any) -> None:
-    parameters, start = parameters_like(start, {"a": mle.positive}, dtype=jnp.float64)
+    parameters, start = build_parameters(start, {"a": mle.positive}, dtype=jnp.float64)
     assert curvature.are_few_numbers(parameters) == few
-    objective = Objective(Likelihood(as_model(model), DATA, weights), parameters)
+    objective = Objective(InMemoryLikelihood(as_model(model), DATA, weights), parameters)
     free = parameters.free(start)
 
     def loss(z: Any) -> Any:
@@ -73,8 +74,8 @@ def test_all_ways_agree_with_jax(model: Any, start: Any, few: bool, weights: Any
 
 def test_many_numbers_are_taken_together() -> None:
     """So many directions one by one would take long to compile."""
-    many = {f"p{i}": 0.0 for i in range(curvature.WRITTEN_OUT + 1)}
-    parameters, _ = parameters_like(many, None, dtype=jnp.float64)
+    many = {f"p{i}": 0.0 for i in range(linear_algebra.WRITTEN_OUT + 1)}
+    parameters, _ = build_parameters(many, None, dtype=jnp.float64)
     assert parameters.all_numbers
     assert not curvature.are_few_numbers(parameters)
 

@@ -21,8 +21,8 @@ from sklearn.mixture import GaussianMixture
 from statsmodels.discrete.truncated_model import TruncatedLFPoisson
 
 import mlekit as mle
-from mlekit.densities.logarithms import log_mixture, shares
-from mlekit.families.numerics import log1mexp
+from mlekit.models.compositions.log_probability import log_mixture, shares
+from mlekit.models.families.numerics import log1mexp
 
 from .derivatives import difference
 from .marks import mostly_slow

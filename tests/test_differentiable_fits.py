@@ -16,6 +16,7 @@ from jax.scipy.special import digamma, gammaln, polygamma
 from jax.scipy.stats import norm
 
 import mlekit as mle
+from mlekit.inference.covariance import errors
 
 from .derivatives import assert_derivatives, difference
 from .marks import mostly_slow
@@ -115,7 +116,7 @@ SAID: dict[str, Callable[[Any], Any]] = {
         "sandwich", clusters=jnp.broadcast_to(jnp.arange(30) // 3, fit.weights.shape)
     ),
     "wald": lambda fit: fit.intervals(),
-    "wald-free": lambda fit: fit.intervals(method="wald-free"),
+    "wald-transformed": lambda fit: fit.intervals(method="wald-transformed"),
     "profile": lambda fit: fit.intervals(method="profile"),
     "delta": lambda fit: fit.estimate(lambda p: p["slope"] / p["sd"]).standard_error,
     "prediction": lambda fit: fit.predict(lambda p, obs, _: p["slope"] * obs, X[0]).upper,
@@ -143,7 +144,7 @@ def test_derivatives_of_errors() -> None:
         return jnp.concatenate(
             [
                 jnp.ravel(leaf)
-                for leaf in jax.tree.leaves((fits.standard_errors(), fits.intervals(method="wald-free")))
+                for leaf in jax.tree.leaves((fits.standard_errors(), fits.intervals(method="wald-transformed")))
             ]
         )
 
@@ -400,7 +401,7 @@ def test_certificates_and_modes_have_no_derivatives() -> None:
 def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many parameters; where these are few, a Hessian is refused to still fewer."""
     if request.param < 2000:
-        for module in ("loop", "implicit", "result"):
+        for module in ("engine.search", "engine.implicit", "results.fit"):
             monkeypatch.setattr(f"mlekit.{module}.DENSE_CERTIFICATE", 30)
     return request.param
 
@@ -456,7 +457,7 @@ def test_a_fit_of_many_parameters_shows_itself_without_a_hessian() -> None:
     fit = mle.fit(density, network, jnp.ones((3,)), solver=mle.Optax(optax.sgd(0.1), steps=2))
     assert "too_few_observations" in repr(fit)
     assert "... and 399," in repr(fit)
-    assert np.all(np.isnan(fit.errors()))
+    assert np.all(np.isnan(errors(fit)))
     proven = mle.fit(density, {"weights": jnp.zeros(2500)}, jnp.ones((3,)))
     assert proven.converged
     assert "take a dense Hessian" in repr(proven)
@@ -473,7 +474,7 @@ def test_many_parameters_are_proven_for_every_solver(solver: Any, monkeypatch: p
     x = RNG.normal(size=(120, 40)) / 6
     x[:, 1] = x[:, 0] + 0.2 * x[:, 1]  # one eigenvalue far below the others
     y = 2 * RNG.normal(size=120)  # of twice the noise that the model has, so that scores tell another curvature
-    monkeypatch.setattr("mlekit.loop.DENSE_CERTIFICATE", 30)
+    monkeypatch.setattr("mlekit.engine.search.DENSE_CERTIFICATE", 30)
     found = mle.fit(density, np.zeros(40), {"x": x, "y": y}, solver=solver)
     assert found.status == "converged"
     np.testing.assert_allclose(found.params, np.linalg.lstsq(x, y)[0], atol=1e-9)

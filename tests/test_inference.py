@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 
 import mlekit as mle
-from mlekit.inference.intervals import wald_free
+from mlekit.inference.wald import wald_transformed
 
 from .models import RULES, START, least_squares, line, line_data, logistic, logistic_data
 
@@ -94,7 +94,7 @@ def test_wald_intervals(fit: mle.Fit) -> None:
     for name, (low, high) in fit.intervals(level=0.9).items():
         error = float(fit.standard_errors()[name])
         np.testing.assert_allclose([low, high], [BEST[name] - z * error, BEST[name] + z * error], rtol=1e-9)
-    free = fit.intervals(level=0.9, method="wald-free")
+    free = fit.intervals(level=0.9, method="wald-transformed")
     np.testing.assert_allclose(free["slope"], fit.intervals(level=0.9)["slope"], rtol=1e-12)
     spread = np.exp(z / np.sqrt(80))  # log sigma has error 1 / sqrt(2 n)
     np.testing.assert_allclose(free["sigma"], [BEST["sigma"] / spread, BEST["sigma"] * spread], rtol=1e-9)
@@ -104,7 +104,7 @@ def test_free_intervals_stay_inside() -> None:
     estimate = jnp.array([0.01, 0.5, 3.0, -2.0, 1.0])
     low = jnp.array([0.0, 0.0, 2.9, -jnp.inf, -jnp.inf])
     high = jnp.array([1.0, 1.0, jnp.inf, -1.99, jnp.inf])
-    lower, upper = wald_free(estimate, jnp.array([0.01, 0.4, 0.1, 0.01, 0.4]), low, high, 0.95)
+    lower, upper = wald_transformed(estimate, jnp.array([0.01, 0.4, 0.1, 0.01, 0.4]), low, high, 0.95)
     assert np.all((low < lower) & (lower < estimate) & (estimate < upper) & (upper < high))
     logit = scipy.special.logit(0.5) + np.array([-1, 1]) * scipy.stats.norm.ppf(0.975) * 0.4 / 0.25
     np.testing.assert_allclose([lower[1], upper[1]], scipy.special.expit(logit), rtol=1e-12)

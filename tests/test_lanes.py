@@ -17,12 +17,12 @@ import pytest
 from scipy import optimize
 
 import mlekit as mle
-from mlekit import collection as collection_
-from mlekit import lanes as lanes_
-from mlekit import likelihood as likelihood_
-from mlekit.collection import from_groups, power_of_two, round_up
-from mlekit.model import as_model
-from mlekit.pieces import accounting
+from mlekit.engine import lanes as lanes_
+from mlekit.engine.chunks import accounting
+from mlekit.likelihood import in_memory as likelihood_
+from mlekit.likelihood import ragged as collection_
+from mlekit.likelihood.ragged import from_groups, power_of_two, round_up
+from mlekit.models.model import as_model
 
 from .marks import mostly_slow
 from .models import RULES, START, least_squares, line, line_data
@@ -118,8 +118,8 @@ def test_few_lanes_many_sets(solver: Any) -> None:
 
 
 def test_pieces_join_in_order(monkeypatch: pytest.MonkeyPatch, ragged: mle.Fit) -> None:
-    monkeypatch.setattr(collection_, "PIECE_SETS", 8)
-    monkeypatch.setattr(collection_, "PIECE_ROWS", 128)
+    monkeypatch.setattr(collection_, "CHUNK_SETS", 8)
+    monkeypatch.setattr(collection_, "CHUNK_ROWS", 128)
     fits = fit_padded()
     np.testing.assert_array_equal(fits.solution.status, ragged.solution.status)
     sure = np.asarray(ragged.converged)
@@ -129,8 +129,8 @@ def test_pieces_join_in_order(monkeypatch: pytest.MonkeyPatch, ragged: mle.Fit) 
 
 def test_memory_is_bounded_by_the_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     """No array on the device grows with the number of sets: each piece has one fixed shape."""
-    monkeypatch.setattr(collection_, "PIECE_SETS", 64)
-    monkeypatch.setattr(collection_, "PIECE_ROWS", 1024)
+    monkeypatch.setattr(collection_, "CHUNK_SETS", 64)
+    monkeypatch.setattr(collection_, "CHUNK_ROWS", 1024)
     lengths = RNG.integers(1, 30, size=1000)
     groups = mle.group_by({"key": np.repeat(np.arange(1000), lengths), **line_data(int(lengths.sum()))}, "key")
     gathered = from_groups(groups, np.arange(1000), None, None)
@@ -149,7 +149,7 @@ def test_memory_is_bounded_by_the_piece(monkeypatch: pytest.MonkeyPatch) -> None
     assert rows <= 1024 * 9 / 8 + 30
     assert (n_sets, longest, block) == (64, 32, 8)
     # Many parameters: fewer sets a piece, so that the Hessians stay bounded too.
-    monkeypatch.setattr(collection_, "PIECE_HESSIANS", 16 * 1000**2)
+    monkeypatch.setattr(collection_, "CHUNK_HESSIANS", 16 * 1000**2)
     assert {sets.n_sets for _, sets in gathered.pieces(model, 1000, 16)} == {16}
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(1000))
 
@@ -504,7 +504,7 @@ def test_a_finished_fit_inside_jit() -> None:
 @pytest.mark.slow
 def test_pieces_in_threads_keep_the_precision_of_their_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads do not inherit what was chosen for one of them."""
-    monkeypatch.setattr(collection_, "PIECE_SETS", 64)
+    monkeypatch.setattr(collection_, "CHUNK_SETS", 64)
     with jax.enable_x64(False):
         small = {k: v.astype(np.float32) for k, v in line_data(30, 200, seed=5).items()}
         fits = mle.fit_batch(line, START, small, constraints=RULES)

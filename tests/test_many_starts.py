@@ -16,12 +16,12 @@ from jax.scipy.stats import norm
 from scipy import optimize, stats
 
 import mlekit as mle
-from mlekit import collection as collection_
-from mlekit import modes as modes_
-from mlekit import single
-from mlekit.collection import from_arrays, from_groups
-from mlekit.model import as_model
-from mlekit.modes import Modes
+from mlekit.engine import modes, single
+from mlekit.engine import multistart as modes_
+from mlekit.engine.modes import Modes
+from mlekit.likelihood import ragged as collection_
+from mlekit.likelihood.ragged import from_arrays, from_groups
+from mlekit.models.model import as_model
 
 from .models import Counted
 
@@ -149,7 +149,7 @@ def test_the_key_decides(many: mle.Fit) -> None:
     assert np.any(modes_of(other).found != modes_of(many).found)
     np.testing.assert_allclose(other.params, many.params, rtol=1e-9)
     # A start does not depend on how many there are.
-    few: Any = modes_.asked(3, KEY, None)[0]
+    few: Any = modes_.parse_starts(3, KEY, None)[0]
     np.testing.assert_array_equal(jax.random.key_data(few), jax.random.key_data(keys_of(KEY)[:3]))
 
 
@@ -303,7 +303,7 @@ def test_rows_of_a_piece_are_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [sorted(set(chosen // 6)) for chosen, _ in pieces] == [[0, 1, 3], [2]]
     assert [len(chosen) for chosen, _ in pieces] == [18, 6]
     # More starts than a piece holds: they are divided, and still no row comes twice in a piece.
-    monkeypatch.setattr(collection_, "PIECE_SETS", 4)
+    monkeypatch.setattr(collection_, "CHUNK_SETS", 4)
     pieces = list(from_arrays(PLACES[None], None, None, None).repeated(10).pieces(model, 1, 2))
     assert np.concatenate([chosen for chosen, _ in pieces]).tolist() == list(range(10))
     assert 2 <= max(len(chosen) for chosen, _ in pieces) <= 4
@@ -354,7 +354,7 @@ def test_a_mixture_of_normals() -> None:
     assert "another one just as high" in " ".join(repr(fit).split())
 
 
-SETTLE = jax.jit(lambda a, b, c, d: modes_.settle(a, b, c, d, jnp.asarray(1e-9), ("place",)))
+SETTLE = jax.jit(lambda a, b, c, d: modes.select_modes(a, b, c, d, jnp.asarray(1e-9), ("place",)))
 
 
 def settled(reached: list[float], places: list[float], statuses: list[str], error: float = 0.1) -> Any:

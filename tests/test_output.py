@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import mlekit as mle
-from mlekit.engines import output
-from mlekit.engines.output import LOCK, MANIFEST, claimed
-from mlekit.engines.source import open_source
-from mlekit.identity import digest_of
+from mlekit.core.digest import digest_of
+from mlekit.jobs import output_directory
+from mlekit.jobs.output_directory import LOCK, MANIFEST, claimed
+from mlekit.jobs.table_files import open_table_files
 
 WANTED = "want a directory that is new, empty or of the same job"
 
@@ -146,7 +146,7 @@ def test_a_directory_and_a_list_of_files(tmp_path, out):
 def test_rows_are_read_where_they_are(tmp_path):
     pq.write_table(make_table(), tmp_path / "a.parquet", row_group_size=7)
     pq.write_table(make_table(3), tmp_path / "b.parquet", row_group_size=4)
-    source = open_source(tmp_path)
+    source = open_table_files(tmp_path)
     whole = source.read(["y"])
     assert source.n_rows == whole.num_rows == 45
     for begin, end in [(0, 45), (0, 1), (6, 8), (7, 14), (35, 37), (44, 45), (3, 3)]:
@@ -158,11 +158,11 @@ def test_rows_are_read_where_they_are(tmp_path):
 
 
 def test_large_tables_are_told_apart_by_their_footers(table, monkeypatch):
-    monkeypatch.setattr("mlekit.engines.source.MOST_DIGESTED", 1)
-    before = open_source(table).identity()
-    assert open_source(table).identity() == before
+    monkeypatch.setattr("mlekit.jobs.table_files.MOST_DIGESTED", 1)
+    before = open_table_files(table).identity()
+    assert open_table_files(table).identity() == before
     os.utime(table, ns=(0, 0))
-    assert open_source(table).identity() != before
+    assert open_table_files(table).identity() != before
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_what_killed_runs_left_is_removed(table, out):
         b'{"format": "1"}',
         b'{"format": 1.0}',
         pickle.dumps(Trap(Path("sprung"))),
-        b" " * (output.LARGEST_MANIFEST + 1),
+        b" " * (output_directory.LARGEST_MANIFEST + 1),
     ],
     ids=lambda content: repr(content[:12]),
 )
@@ -452,7 +452,7 @@ def log_density(params, obs):
 #: Starts the command again and again and kills it: after so many new parts, and so many seconds after that.
 KILLER = """
 import os, signal, sys, time
-import mlekit.cli, mlekit.engines.table, pyarrow.parquet, filelock, tqdm.std  # once for all; no thread runs yet
+import mlekit.cli, mlekit.jobs.fit_table, pyarrow.parquet, filelock, tqdm.std  # once for all; no thread runs yet
 
 def count():
     return sum(name.startswith("part-") for name in os.listdir("out")) if os.path.isdir("out") else 0

@@ -13,7 +13,7 @@ import pytest
 from jax.scipy.stats import multivariate_normal, norm
 
 import mlekit as mle
-from mlekit.start import parameters_like
+from mlekit.models.initial_parameters import build_parameters
 
 from .marks import mostly_slow
 from .models import RULES, START, least_squares, line, line_data
@@ -84,12 +84,12 @@ def test_an_equinox_network() -> None:
 
 def test_names_and_whole_numbers() -> None:
     tree = {"a": {"b": [1, np.zeros((2, 2))]}, "c": 2.5}
-    parameters, init = parameters_like(tree)
+    parameters, init = build_parameters(tree)
     assert parameters.names == ("a.b[0]", "a.b[1][0,0]", "a.b[1][0,1]", "a.b[1][1,0]", "a.b[1][1,1]", "c")
     assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(init))
-    assert parameters_like(1.0)[0].names == ("params",)
-    assert parameters_like(np.ones(2))[0].names == ("params[0]", "params[1]")
-    assert parameters_like((1.0, [2.0]))[0].names == ("params[0]", "params[1][0]")
+    assert build_parameters(1.0)[0].names == ("params",)
+    assert build_parameters(np.ones(2))[0].names == ("params[0]", "params[1]")
+    assert build_parameters((1.0, [2.0]))[0].names == ("params[0]", "params[1][0]")
 
 
 def test_free_and_natural_are_inverse() -> None:
@@ -109,7 +109,7 @@ def test_free_and_natural_are_inverse() -> None:
         "held": mle.fixed, "twin": mle.tied(to="rate"), "rate": mle.unit_interval, "below": mle.less_than(0.0),
         "far": mle.interval(np.array([4.0, 5.0]), np.array([6.0, 7.0])),
     }  # fmt: skip
-    parameters, start = parameters_like(init, rules)
+    parameters, start = build_parameters(init, rules)
     assert parameters.n_free == 2 + 3 + 3 + 1 + 0 + 0 + 1 + 1 + 2
     parameters = parameters.fixed_at(start)
     back = jax.jit(lambda start: parameters.natural(parameters.free(start)))(start)

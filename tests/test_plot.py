@@ -456,8 +456,8 @@ def test_coefficients_against_statsmodels() -> None:
 def test_coefficients_side_by_side() -> None:
     """A fixed parameter is hollow and has no bar; nor have those of a failure; a fit may lack a parameter."""
     fits = {"line": line_fit(), "counts": count_fit(), "separated": unbounded_fit()}
-    ax = plot.coefficients(fits, ["b", "c", "s"], method="wald-free")
-    ends = line_fit().intervals(method="wald-free")
+    ax = plot.coefficients(fits, ["b", "c", "s"], method="wald-transformed")
+    ends = line_fit().intervals(method="wald-transformed")
     np.testing.assert_allclose(segments(ax, 0), [ends["b"], ends["s"]])
     assert [len(segments(ax, i)) for i in range(3)] == [2, 1, 0]
     hollow = [one for one in ax.get_lines() if one.get_markerfacecolor() == "white" and len(one.get_xdata())]
@@ -670,7 +670,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: plot.coefficients({"one": count_fit()}, "c"), "no parameter 'c'; there are a, b"),
     (
         lambda: plot.coefficients(count_fit(), method="bootstrap"),
-        "method must be one of wald, wald-free, profile",
+        "method must be one of wald, wald-transformed, profile",
     ),
     (lambda: plot.batch(normal_fit(), "mean"), "single fit"),
     (lambda: plot.batch(normal_batch(), "median"), "no parameter 'median'; there are mean, sd"),

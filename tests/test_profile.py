@@ -13,7 +13,7 @@ from jax.scipy.stats import norm
 from scipy import optimize, stats
 
 import mlekit as mle
-from mlekit.inference.profile_interval import ends
+from mlekit.inference.profile.interval import ends
 
 from .models import Counted, logistic
 

@@ -24,10 +24,10 @@ from click.testing import CliRunner
 
 import mlekit as mle
 from mlekit.cli import main
-from mlekit.engines import arrangement
-from mlekit.engines.arrangement import arrange, key_codes
-from mlekit.engines.output import LOCK, MANIFEST
-from mlekit.engines.source import open_source
+from mlekit.jobs import partition
+from mlekit.jobs.output_directory import LOCK, MANIFEST
+from mlekit.jobs.partition import key_codes, partition_rows
+from mlekit.jobs.table_files import open_table_files
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -151,7 +151,7 @@ def test_binary_and_nested_keys():
 
 def arranged(tmp_path, groups, part_sets=4, row_group_size=5):
     pq.write_table(pa.table({"group": groups}), tmp_path / "t.parquet", row_group_size=row_group_size)
-    return arrange(open_source(tmp_path / "t.parquet"), ("group",), part_sets)
+    return partition_rows(open_table_files(tmp_path / "t.parquet"), ("group",), part_sets)
 
 
 def test_rows_that_lie_together(tmp_path):
@@ -172,8 +172,8 @@ def test_rows_that_do_not(tmp_path):
 
 
 def test_very_many_groups_are_sampled(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrangement, "MOST_GROUPS", 1000)
-    monkeypatch.setattr(arrangement, "SAMPLE", 500)
+    monkeypatch.setattr(partition, "MOST_GROUPS", 1000)
+    monkeypatch.setattr(partition, "SAMPLE", 500)
     assert arranged(tmp_path, np.arange(1000), 100, 300).first is not None
     for groups in (np.arange(20_000), np.tile(np.arange(20_000), 2)):
         found = arranged(tmp_path, groups, 100, 3000)
@@ -203,8 +203,8 @@ def test_errors_before_ray_is_asked(table):
 
 def test_ray_is_not_installed(table, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "mlekit.engines.ray", raising=False)
-    monkeypatch.delattr("mlekit.engines.ray", raising=False)
+    monkeypatch.delitem(sys.modules, "mlekit.jobs.ray_runner", raising=False)
+    monkeypatch.delattr("mlekit.jobs.ray_runner", raising=False)
     said = fit(table, ["group"], "ray", error=True)
     assert said == "Error: --engine: ray is not installed: pip install 'mlekit[ray]'"
 
@@ -362,7 +362,7 @@ def test_killed_workers(place, cluster, together):
 @pytest.mark.slow
 def test_killed_tasks(place, cluster, monkeypatch):
     """Those that read and sort, before any worker is there."""
-    monkeypatch.setattr("mlekit.engines.ray.ROWS_AT_ONCE", 20_000)
+    monkeypatch.setattr("mlekit.jobs.ray_runner.ROWS_AT_ONCE", 20_000)
     pq.write_table(many(300_000), "table.parquet", row_group_size=20_000)
     killed: list[int] = []
     ended = threading.Event()

@@ -15,9 +15,10 @@ import scipy.stats
 from jax.scipy.stats import norm
 
 import mlekit as mle
-from mlekit.report import card, numbers, pens, progress
-from mlekit.report.frames import to_arrow
-from mlekit.report.summary import Summary
+from mlekit.core.format import numbers, progress, renderers
+from mlekit.results import card
+from mlekit.results.frames import to_arrow
+from mlekit.results.summary import Summary
 
 
 def line(params, obs):
@@ -222,10 +223,11 @@ def test_card_of_an_unproven_fit(separated):
 )  # fmt: skip
 def test_each_mark_fails_by_itself(separated, name, value, mark):
     proven = {"decrement": 0.0, "gradient_norm": 0.0, "min_eigenvalue": 0.5, "condition_number": 3.0}
-    verdicts = {label: verdict for label, _, verdict, _ in card.marks(changed(separated, **proven))}
+    verdicts = {label: verdict for label, _, verdict, _ in card.certificate_rows(changed(separated, **proven))}
     assert set(verdicts.values()) == {"ok"}
     verdicts = {
-        label: verdict for label, _, verdict, _ in card.marks(changed(separated, **proven | {name: value}))
+        label: verdict
+        for label, _, verdict, _ in card.certificate_rows(changed(separated, **proven | {name: value}))
     }
     assert verdicts[mark] == "not ok"
 
@@ -263,9 +265,9 @@ def test_html_card_is_escaped_and_coloured(odd, separated):
 
 
 def test_every_status_has_a_tone():
-    tones = {status.name: pens.status_tone(status.name) for status in mle.Status}
-    assert [name for name, tone in tones.items() if tone == pens.GOOD] == ["converged"]
-    assert [name for name, tone in tones.items() if tone == pens.DOUBTFUL] == ["max_steps", "stalled"]
+    tones = {status.name: renderers.status_tone(status.name) for status in mle.Status}
+    assert [name for name, tone in tones.items() if tone == renderers.GOOD] == ["converged"]
+    assert [name for name, tone in tones.items() if tone == renderers.DOUBTFUL] == ["max_steps", "stalled"]
 
 
 def test_wide_and_long_models():

@@ -166,7 +166,9 @@ def members(kind: type) -> dict[str, Any]:
 
 def promised(thing: Any) -> Iterable[tuple[str, Any]]:
     """The members that users call: those of solvers and constraints are described in their bases, for authors."""
-    ours = inspect.isclass(thing) and not thing.__module__.startswith(("mlekit.solvers", "mlekit.constraints"))
+    ours = inspect.isclass(thing) and not thing.__module__.startswith(
+        ("mlekit.solvers", "mlekit.models.constraints")
+    )
     return members(thing).items() if ours else ()
 
 

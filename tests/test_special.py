@@ -14,7 +14,7 @@ import scipy.special
 import scipy.stats
 from jax import Array, export
 
-from mlekit.special import betaln, digamma, gammaln, gammaln_difference, log_ndtr, polygamma, trigamma
+from mlekit.core.special import betaln, digamma, gammaln, gammaln_difference, log_ndtr, polygamma, trigamma
 
 # Order (-1 is log Γ), argument, value: mpmath 1.3, 60 digits, rounded.
 DIGITS = [

@@ -21,14 +21,17 @@ import pyarrow.parquet as pq
 import pytest
 
 import mlekit as mle
-from mlekit import matrix_free, summation
-from mlekit.likelihood import Likelihood
-from mlekit.objective import Objective
-from mlekit.reading import ROOMS, Reader
-from mlekit.rows import ArrayRows, rows_of
-from mlekit.start import parameters_like
-from mlekit.streamed import streamed
-from mlekit.table import Table
+from mlekit.core import compensated_sum
+from mlekit.data.block_reader import N_BUFFERS, BlockReader
+from mlekit.data.row_source import ArrayRowSource
+from mlekit.data.table import Table, open_row_source
+from mlekit.engine import matrix_free
+from mlekit.inference.covariance import errors
+from mlekit.likelihood.in_memory import InMemoryLikelihood
+from mlekit.likelihood.objective import Objective
+from mlekit.likelihood.streamed import streamed_likelihood
+from mlekit.models.initial_parameters import build_parameters
+from mlekit.solvers.choice import DENSE_CERTIFICATE
 
 from .marks import mostly_slow
 
@@ -147,9 +150,9 @@ def test_products_of_the_hessian_with_vectors(directory: Path) -> None:
 
     model, params = mle.Model(density), jnp.array([0.3, 0.2])
     table = mle.open_table(directory / "one.parquet", block_rows=170)
-    parameters, _ = parameters_like(params, None, dtype=jnp.zeros(()).dtype)
-    on_disk = Objective(streamed(table, model, None, None, 2), parameters)
-    in_memory = Objective(Likelihood(model, jax.tree.map(jnp.asarray, ROWS)), parameters)
+    parameters, _ = build_parameters(params, None, dtype=jnp.zeros(()).dtype)
+    on_disk = Objective(streamed_likelihood(table, model, None, None, 2), parameters)
+    in_memory = Objective(InMemoryLikelihood(model, jax.tree.map(jnp.asarray, ROWS)), parameters)
     vector = jnp.array([1.0, -2.0])
     wanted = in_memory.hessian(params)[2] @ vector
     np.testing.assert_allclose(jax.jit(matrix_free.product(on_disk, params))(vector), wanted, rtol=1e-10)
@@ -163,7 +166,7 @@ def test_products_of_the_hessian_with_vectors(directory: Path) -> None:
 def test_many_parameters_use_products_with_vectors_alone() -> None:
     """No Hessian is made of so many parameters, on disk as in memory."""
     rng = np.random.default_rng(1)
-    k = mle.solvers.DENSE_CERTIFICATE + 1
+    k = DENSE_CERTIFICATE + 1
     rows = {"place": rng.integers(0, k, 3_000), "y": rng.normal(size=3_000)}
     density = lambda mean, obs: -0.5 * (obs["y"] - mean[obs["place"]]) ** 2 - 0.01 * jnp.sum(mean**2)  # noqa: E731
     wanted = mle.fit(density, np.zeros(k), rows)
@@ -271,7 +274,7 @@ def test_log_likelihood_of_a_table(directory: Path) -> None:
 # How it is read.
 
 
-class Watched(ArrayRows):
+class Watched(ArrayRowSource):
     """Rows that note which of them are read, and by whom."""
 
     def __init__(self, arrays: Any) -> None:
@@ -314,7 +317,7 @@ def test_tables_of_one_layout_share_a_program() -> None:
 
 def test_mini_batches_visit_every_row_once_an_epoch() -> None:
     table = mle.open_table({"x": np.arange(240.0)}, block_rows=60)
-    likelihood = streamed(table, mle.Model(lambda p, obs: p * obs["x"]), None, None, 1)
+    likelihood = streamed_likelihood(table, mle.Model(lambda p, obs: p * obs["x"]), None, None, 1)
 
     def rows(key: jax.Array, epoch: int) -> list[np.ndarray]:
         found: list[np.ndarray] = []
@@ -344,11 +347,11 @@ def test_mini_batches_come_near_the_maximum(weights: str | None, directory: Path
     again = mle.fit(COUNTS, START, table, weights=weights, solver=solver)
     wanted = in_memory(weights is not None)
     np.testing.assert_array_equal(found.solution.vector, again.solution.vector)
-    assert np.all(np.abs(found.solution.vector - wanted.solution.vector) < 2 * wanted.errors())
+    assert np.all(np.abs(found.solution.vector - wanted.solution.vector) < 2 * errors(wanted))
 
 
 def test_a_start_from_a_function_sees_rows_from_all_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlekit.table.SAMPLE_ROWS", 64)
+    monkeypatch.setattr("mlekit.data.table.SAMPLE_ROWS", 64)
     seen = []
 
     def init(data: Any) -> Any:
@@ -382,10 +385,12 @@ def test_compensated_sums(dtype: Any) -> None:
     small = float(jnp.finfo(dtype).eps) / 4
 
     def add(i: Any, sums: Any) -> Any:
-        return summation.add(sums, (jnp.asarray(small, dtype), jnp.asarray(1), jnp.where(i == 5, jnp.inf, 1.0)))
+        return compensated_sum.add(
+            sums, (jnp.asarray(small, dtype), jnp.asarray(1), jnp.where(i == 5, jnp.inf, 1.0))
+        )
 
     zero = (jnp.ones((), dtype), jnp.asarray(0), jnp.zeros(()))
-    found = summation.total(jax.jit(lambda: jax.lax.fori_loop(0, 4096, add, summation.begin(zero)))())
+    found = compensated_sum.total(jax.jit(lambda: jax.lax.fori_loop(0, 4096, add, compensated_sum.begin(zero)))())
     assert found[0] == 1 + 4096 * small
     assert found[1] == 4096
     assert found[2] == jnp.inf
@@ -420,7 +425,7 @@ def test_kinds_of_columns(tmp_path: Path) -> None:
         "price": ((), "float64"),
         "whole": ((), "int16"),
     }
-    data = streamed(opened, mle.Model(lambda p, obs: p), None, None, 1).aligned()[0]
+    data = streamed_likelihood(opened, mle.Model(lambda p, obs: p), None, None, 1).aligned()[0]
     np.testing.assert_array_equal(data["gaps"], [1, np.nan, 3])
     np.testing.assert_array_equal(data["pair"], [[1, 2], [3, 4], [5, 6]])
     np.testing.assert_array_equal(data["flag"], [True, False, True])
@@ -536,21 +541,21 @@ def test_files_of_several_types_share_the_first_ones(tmp_path: Path) -> None:
 
 def test_a_block_on_its_way_is_not_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where types differ, blocks are made in memory that is used again, once nobody holds it."""
-    hand_over = Reader.block
+    hand_over = BlockReader.block
 
     def slowly(*args: Any) -> Any:
         found = hand_over(*args)
         time.sleep(0.003)
         return found
 
-    monkeypatch.setattr(Reader, "block", slowly)
+    monkeypatch.setattr(BlockReader, "block", slowly)
     with jax.enable_x64(False):
         for rows in ({"x": np.repeat(np.arange(40.0), 500)}, np.repeat(np.arange(40.0), 500)):
             table = mle.open_table(rows, block_rows=500)
             density = lambda p, obs: p * (obs["x"] if isinstance(obs, dict) else obs)  # noqa: E731
             assert float(mle.log_likelihood(density, 1.0, table)) == 390_000
             (reader,) = table._readers.values()
-            assert 1 <= len(reader._cursor._rooms) <= ROOMS
+            assert 1 <= len(reader._cursor._rooms) <= N_BUFFERS
 
 
 def test_what_tells_rows_from_others(tmp_path: Path) -> None:
@@ -595,7 +600,7 @@ def test_what_is_asked_for_in_the_wrong_place(directory: Path) -> None:
 
 
 def test_a_reader_that_goes_anywhere(directory: Path) -> None:
-    source = rows_of(directory / "one.parquet", ["x"])
+    source = open_row_source(directory / "one.parquet", ["x"])
     for first in (0, 96, 97, 500, 1_002):
         count, rows = next(source.batches(first))
         np.testing.assert_array_equal(rows["x"], ROWS["x"][first : first + count])

@@ -50,8 +50,8 @@ def fit(path: str, on_disk: bool, repeats: int) -> dict[str, Any]:
 
     jax.config.update("jax_enable_x64", True)
     import mlekit as mle
-    from mlekit.compilation import Compiled
-    from mlekit.inference import each
+    from mlekit.core.compilation import Compiled
+    from mlekit.inference import evaluate
 
     data: Any
     if on_disk:
@@ -68,7 +68,7 @@ def fit(path: str, on_disk: bool, repeats: int) -> dict[str, Any]:
         jax.block_until_ready(found.solution)
         seconds.append(time.perf_counter() - begin)
     passes = {}
-    objective = each.objective(found)
+    objective = evaluate.objective(found)
     for kind in ("gradient", "hessian"):
         run = Compiled(lambda objective, free, kind=kind: objective.derivatives(kind, free)).ahead(
             objective, found.solution.free, thorough=True

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mlekit.files import replacing
+from mlekit.core.atomic_file import atomic_write
 
 
 def write(path: Path, kinds: dict[str, Any], pieces: Iterable[list[Any]]) -> None:
@@ -24,6 +24,6 @@ def write(path: Path, kinds: dict[str, Any], pieces: Iterable[list[Any]]) -> Non
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = pa.schema(list(kinds.items()))
-    with replacing(path) as file, pq.ParquetWriter(file, schema) as out:
+    with atomic_write(path) as file, pq.ParquetWriter(file, schema) as out:
         for columns in pieces:
             out.write_table(pa.table(columns, schema=schema))

@@ -14,7 +14,7 @@ import scipy.special
 import scipy.stats
 
 import mlekit as mle
-from mlekit.special import gammaln, gammaln_difference
+from mlekit.core.special import gammaln, gammaln_difference
 
 from .. import peers
 from ..harness import Way, Workload

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import special
 
 import mlekit as mle
-from mlekit.special import gammaln_difference
+from mlekit.core.special import gammaln_difference
 
 from .. import peers
 from ..harness import Way, Workload

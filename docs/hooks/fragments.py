@@ -17,7 +17,7 @@ from public_names import PublicNames
 
 import mlekit
 from mlekit.cli import main
-from mlekit.status import ADVICE, Status
+from mlekit.core.status import ADVICE, Status
 
 DOCS = Path(__file__).parents[1]
 

@@ -15,9 +15,9 @@ import griffe
 import mlekit
 
 #: Classes that users make themselves have arguments; what mlekit makes for them has attributes.
-MADE_BY_USERS = ("mlekit.solvers", "mlekit.constraints", "mlekit.families", "mlekit.model")
+MADE_BY_USERS = ("mlekit.solvers", "mlekit.models.constraints", "mlekit.models.families", "mlekit.models.model")
 #: Packages whose public names are instances of classes, or other names for them.
-OF_INSTANCES = ("mlekit.constraints", "mlekit.families")
+OF_INSTANCES = ("mlekit.models.constraints", "mlekit.models.families")
 
 
 class PublicNames(griffe.Extension):

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ..plot.paper import BLUE, GREY, INK, ORANGE, VERMILLION
-from ..result import Fit
+from ..plot.style import BLUE, GREY, INK, ORANGE, VERMILLION
+from ..results.fit import Fit
 
 OFTEN = 100  #: flights from which on a slope is known well enough to be ranked
 STYLE: dict[Any, Any] = {

@@ -4,12 +4,15 @@ A model file of the command line, too:
 `mlekit fit mlekit/demo/model.py mlekit/demo/flights.parquet --by tailnum --out fits`.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax.numpy as jnp
 
 import mlekit as mle
-from mlekit.special import gammaln_difference
+
+from ..core.special import gammaln_difference
 
 columns = ["dep_delay", "arr_delay"]
 init = {"intercept": 0.0, "slope": 1.0, "scale": 10.0, "degrees_of_freedom": 5.0}

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from ..fit import fit_batch
-from ..groups import Groups, group_by
-from ..pieces import accounting
-from ..result import Fit
-from ..status import ADVICE, Status
+from ..api import fit_batch
+from ..core.status import ADVICE, Status
+from ..data.groups import Groups, group_by
+from ..engine.chunks import accounting
+from ..results.fit import Fit
 from .make_flights import PATH
 from .model import columns, constraints, init, log_density
 

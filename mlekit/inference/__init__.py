@@ -1,1 +1,1 @@
-"""Inference: what the derivatives of the log-likelihood at its maximum say of the uncertainty."""
+"""What the derivatives at the optimum say."""

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from ..arguments import known
-from ..status import StatusArray
-from .nested import same_data
+from ..core.checks import check_choice
+from ..core.format.numbers import count, counted, likelihood, share
+from ..core.format.renderers import HtmlRenderer, Renderer, TextRenderer
+from ..core.status import StatusArray
+from .hypothesis_tests.nested import same_data
+from .record import FitRecord
 
 if TYPE_CHECKING:
     import pandas
-
-    from ..result import Fit
 
 
 class Comparison(eqx.Module):
@@ -76,17 +78,17 @@ class Comparison(eqx.Module):
     def __repr__(self) -> str:
         if isinstance(self.aic, jax.core.Tracer):
             return f"Comparison(<traced>, {', '.join(self.names)})"
-        from ..report.sentences import comparison_text
+        pass
 
         return comparison_text(self)
 
     def _repr_html_(self) -> str:
-        from ..report.sentences import comparison_html
+        pass
 
         return comparison_html(self)
 
 
-def compare(fits: Mapping[str, Fit], *, criterion: str = "aic") -> Comparison:
+def compare(fits: Mapping[str, FitRecord], *, criterion: str = "aic") -> Comparison:
     r"""Fits of the same data side by side: log-likelihood, parameters, criteria and weights.
 
     $$w_m = \frac{e^{-\Delta_m / 2}}{\sum_j e^{-\Delta_j / 2}}, \qquad
@@ -120,7 +122,7 @@ def compare(fits: Mapping[str, Fit], *, criterion: str = "aic") -> Comparison:
         raise TypeError(f"fits must be a dict of fits by name, got {type(fits).__name__}")
     if not fits:
         raise ValueError("fits: there are none to compare")
-    known(criterion, ("aic", "aicc", "bic"), "criterion")
+    check_choice(criterion, ("aic", "aicc", "bic"), "criterion")
     each = list(fits.values())
     for other in each[1:]:
         same_data(each[0], other)
@@ -144,3 +146,42 @@ def compare(fits: Mapping[str, Fit], *, criterion: str = "aic") -> Comparison:
         status=StatusArray(stack(fit.solution.status for fit in each)),
         criterion=criterion,
     )
+
+
+def comparison_text(table: Comparison) -> str:
+    """The comparison for a terminal."""
+    return _draw_comparison(TextRenderer(), table)
+
+
+def comparison_html(table: Comparison) -> str:
+    """The same for a notebook."""
+    return _draw_comparison(HtmlRenderer(), table)
+
+
+def _draw_comparison(pen: Renderer, table: Comparison) -> str:
+    criterion = {"aic": "AIC", "aicc": "AICc", "bic": "BIC"}[table.criterion]
+    if table.aic.ndim > 1:
+        best = list(table.best)
+        pen.title(f"Comparison of {counted(len(table.names), 'fit')} over {counted(len(best), 'data set')}")
+        rows = [[name, count(best.count(name)), share(best.count(name), len(best))] for name in table.names]
+        missing = best.count(None)
+        rows += [["none converged", count(missing), share(missing, len(best))]] if missing else []
+        pen.table(rows, ["", f"lowest {criterion}", ""], ["left", "right", "right"])
+        return pen.done()
+    values = np.asarray(getattr(table, table.criterion))
+    order = np.argsort(np.where(np.isnan(values), np.inf, values), kind="stable")
+    states: Any = table.status.names()
+    rows = [
+        [
+            table.names[i],
+            likelihood(table.log_likelihood[i]),
+            count(table.n_free[i]),
+            *(likelihood(one[i]) for one in (table.aic, table.aicc, table.bic)),
+            f"{float(table.weight[i]):.3f}" if states[i] == "converged" else states[i],
+        ]
+        for i in order
+    ]
+    pen.title(f"Comparison by {criterion}")
+    headers = ["", "log-likelihood", "parameters", "AIC", "AICc", "BIC", "weight"]
+    pen.table(rows, headers, ["left", *["right"] * 6])
+    return pen.done()

@@ -5,23 +5,23 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..arguments import check_count, known, warn
-from ..objective import Objective
-from ..trees import tracing
-from ..weights import weighted_rows
-from . import expected
-from .each import beside_rows, evaluate_proven
+from ..core.checks import check_choice, check_count, warn
+from ..core.trees import tracing
+from ..engine.implicit import with_derivative_of
+from ..likelihood.objective import Objective
+from ..likelihood.weights import weighted_rows
+from ..solvers.choice import DENSE_CERTIFICATE
+from . import expected_information
+from .evaluate import encode_row_labels, evaluate_proven
 from .information import information, inverse
-
-if TYPE_CHECKING:
-    from ..result import Fit
+from .record import FitRecord
 
 KINDS = ("observed", "expected", "opg", "sandwich", "hac")
 #: Small-sample factors of a sum over G clusters of n observations, with k free parameters.
@@ -29,21 +29,21 @@ SMALL_SAMPLE = ("clusters", "regression")
 
 
 def covariance(
-    fit: Fit,
+    fit: FitRecord,
     kind: str = "observed",
     clusters: Any = None,
     *,
     small_sample: str | None = None,
     lags: Any = None,
     key: Any = None,
-    draws: int = expected.DRAWS,
+    n_simulations: int = expected_information.N_SIMULATIONS,
 ) -> Float[Array, "... k k"]:
     """`Fit.covariance`, which says what the arguments are."""
-    known(kind, KINDS)
+    check_choice(kind, KINDS)
     if clusters is not None and kind != "sandwich":
         raise ValueError(f"clusters go with kind='sandwich', got kind={kind!r}")
     if small_sample is not None:
-        known(small_sample, SMALL_SAMPLE, "small_sample")
+        check_choice(small_sample, SMALL_SAMPLE, "small_sample")
         if kind not in ("sandwich", "hac"):
             raise ValueError(f"small_sample goes with kind='sandwich' or 'hac', got kind={kind!r}")
     if (lags is None) == (kind == "hac"):
@@ -54,8 +54,10 @@ def covariance(
         )
     if key is not None and kind != "expected":
         raise ValueError(f"key goes with kind='expected' of a model that simulates, got kind={kind!r}")
-    if draws != expected.DRAWS and key is None:
-        raise ValueError(f"draws go with a key and kind='expected' of a model that simulates, got kind={kind!r}")
+    if n_simulations != expected_information.N_SIMULATIONS and key is None:
+        raise ValueError(
+            f"n_simulations goes with a key and kind='expected' of a model that simulates, got kind={kind!r}"
+        )
     if kind == "hac":
         if fit.weights is not None or fit.weight_column is not None:
             raise ValueError("kind='hac' wants a series of single observations; it has no meaning with weights")
@@ -66,13 +68,13 @@ def covariance(
 
     free = fit.solution.free
     if kind == "expected" and (key is not None or fit.model.regression is None):
-        matrix = expected.by_simulation(fit, key, draws).covariance
+        matrix = expected_information.by_simulation(fit, key, n_simulations).covariance
         matrix = jnp.where(fit.converged[..., None, None], matrix, jnp.nan)
     elif kind == "hac":
         lags = jnp.broadcast_to(jnp.asarray(lags), fit.status.shape)
         matrix = evaluate_proven(fit, _robust(0, small_sample, True), (free, lags))
     elif kind == "sandwich":
-        labels = () if clusters is None else beside_rows(fit, clusters, "clusters")
+        labels = () if clusters is None else encode_row_labels(fit, clusters, "clusters")
         matrix = evaluate_proven(fit, _robust(len(labels), small_sample, False), (free, None), labels or None)
     else:
         matrix = evaluate_proven(fit, _plain(kind), free)
@@ -80,7 +82,19 @@ def covariance(
     return matrix
 
 
-def errors(matrix: Float[Array, "... k k"]) -> Float[Array, "... k"]:
+def errors(fit: FitRecord, kind: str = "observed", clusters: Any = None, **options: Any) -> Float[Array, "... k"]:
+    """The standard errors as a vector over `parameter_names`; arguments as in `covariance`."""
+    known = fit.n_free <= DENSE_CERTIFICATE or not (tracing(fit) or np.any(fit.converged))
+    if kind == "observed" and clusters is None and not options and known:
+        return with_derivative_of(fit.solution.errors, fit, _observed_errors)
+    return errors_of(covariance(fit, kind, clusters, **options))
+
+
+def _observed_errors(fit: FitRecord) -> Array:
+    return errors_of(covariance(fit))
+
+
+def errors_of(matrix: Float[Array, "... k k"]) -> Float[Array, "... k"]:
     """The standard errors of a covariance."""
     variance = jnp.diagonal(matrix, axis1=-2, axis2=-1)
     # The root of nothing has no derivative, but that of a fixed parameter is nothing.
@@ -179,7 +193,7 @@ def _of_series(scores: Float[Array, "rows n_free"], lags: Int[Array, ""]) -> Flo
     return jax.lax.fori_loop(1, lags + 1, add, scores.T @ scores)
 
 
-def _say_what_is_missing(fit: Fit, matrix: Array, kind: str, clustered: bool) -> None:
+def _say_what_is_missing(fit: FitRecord, matrix: Array, kind: str, clustered: bool) -> None:
     """A warning where a proven maximum has no error of this kind."""
     if tracing((matrix, fit.solution)):
         return

@@ -11,9 +11,12 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..arguments import check_level
-from ..parameters import Parameters
-from .intervals import wald
+from ..core.checks import check_level
+from ..data.arrays import as_arrays
+from ..models.parameters import Parameters
+from .covariance import covariance
+from .record import FitRecord
+from .wald import wald
 
 
 class Estimate(eqx.Module):
@@ -95,10 +98,47 @@ def _floats(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf, 0.0)), tree)
 
 
+def prediction_of(
+    fit: FitRecord,
+    fn: Callable[..., Any] | None,
+    data: PyTree,
+    level: float,
+    data_axis: int | None,
+    kind: str,
+    **options: Any,
+) -> Prediction:
+    """`Fit.predict`, which says what the arguments are."""
+    if fn is None:
+        if fit.model.regression is None:
+            raise ValueError("fn: say what to predict, fn(params, obs); only a mle.regression knows by itself")
+        fn = fit.model.regression.named_predictions
+    if data is None:
+        raise ValueError("data: the observations to predict are missing; pass arrays such as those of the fit")
+    if data_axis not in (None, 0):
+        raise ValueError(f"data_axis must be None or 0, got {data_axis!r}")
+    if data_axis == 0 and not fit.batched:
+        raise ValueError("data_axis=0 is for a batch of fits; this is a single one")
+    check_level(level)
+    data = as_arrays(data, axes=1 if data_axis is None else 2)
+    n_sets = jnp.shape(jax.tree.leaves(data)[0])[0]
+    if data_axis == 0 and n_sets != fit.n_sets:
+        raise ValueError(
+            f"data: with data_axis=0 leaves have an axis of {fit.n_sets} data sets first, not {n_sets}"
+        )
+    matrix = covariance(fit, kind, **options)
+
+    def one(vector: Array, spread: Array, parameters: Parameters, data: PyTree, args: PyTree) -> Prediction:
+        return predict(fn, vector, spread, parameters, data, args, level)
+
+    axes = (0, 0, eqx.if_array(0), data_axis, eqx.if_array(0))
+    of_all = eqx.filter_vmap(one, in_axes=axes) if fit.batched else one
+    return of_all(fit.solution.vector, matrix, fit.parameters, data, fit.args)
+
+
 def predict(
     fn: Callable[..., Any],
     vector: Float[Array, " k"],
-    covariance: Float[Array, "k k"],
+    spread: Float[Array, "k k"],
     parameters: Parameters,
     data: PyTree,
     args: PyTree,
@@ -111,7 +151,7 @@ def predict(
         on = lambda v: _floats(fn(parameters.tree(v), obs, *extra))  # noqa: E731
         value, unravel = ravel_pytree(on(vector))
         slope = jax.jacfwd(lambda v: ravel_pytree(on(v))[0])(vector)
-        return unravel(value), unravel(jnp.sqrt(jnp.sum((slope @ covariance) * slope, axis=1)))
+        return unravel(value), unravel(jnp.sqrt(jnp.sum((slope @ spread) * slope, axis=1)))
 
     value, error = jax.vmap(one)(data)
     ends = jax.tree.map(lambda v, e: wald(v, e, level), value, error)
@@ -119,15 +159,26 @@ def predict(
     return Prediction(value, error, pick(0), pick(1))
 
 
+def estimate_of(fit: FitRecord, fn: Callable[[PyTree], Any], kind: str, **options: Any) -> Estimate:
+    """`Fit.estimate`, which says what the arguments are."""
+    matrix = covariance(fit, kind, **options)
+
+    def one(vector: Array, spread: Array, parameters: Parameters) -> Estimate:
+        return estimate(fn, vector, spread, parameters)
+
+    of_all = eqx.filter_vmap(one) if fit.batched else one
+    return of_all(fit.solution.vector, matrix, fit.parameters)
+
+
 def estimate(
     fn: Callable[[PyTree], Any],
     vector: Float[Array, " k"],
-    covariance: Float[Array, "k k"],
+    spread: Float[Array, "k k"],
     parameters: Parameters,
 ) -> Estimate:
     r"""$g(\hat\theta)$ with covariance $G V G^T$, $G = \partial g / \partial \theta$, exactly differentiated."""
     value = _floats(fn(parameters.tree(vector)))
     _, unravel = ravel_pytree(value)
     jacobian = jax.jacfwd(lambda v: ravel_pytree(_floats(fn(parameters.tree(v))))[0])(vector)
-    spread = jacobian @ covariance @ jacobian.T
-    return Estimate(value, unravel(jnp.sqrt(jnp.diagonal(spread))), spread)
+    matrix = jacobian @ spread @ jacobian.T
+    return Estimate(value, unravel(jnp.sqrt(jnp.diagonal(matrix))), matrix)

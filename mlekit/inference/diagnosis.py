@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..certificate import Certificate
-from ..linear_algebra import eigh, root_of_inverse
-from ..objective import Objective
+from ..core.eigen import eigh
+from ..core.format.numbers import counted, number, share
+from ..core.linear_algebra import root_of_inverse
+from ..engine.certificate import WEAK, Certificate
+from ..likelihood.objective import Objective
 from .covariance import in_natural_units
-from .each import evaluate, has_contributions
+from .evaluate import evaluate, has_contributions
 from .information import information
-
-if TYPE_CHECKING:
-    from ..result import Fit
+from .record import FitRecord
 
 #: Two informations disagree strongly where they differ in some direction by this factor, and by so many times the
 #: root of the number of observations more: what a sample from the model itself hardly ever shows.
@@ -51,7 +50,7 @@ class Diagnosis(eqx.Module):
     @property
     def remarks(self) -> tuple[str, ...]:
         """A sentence for everything that is worth one; none where all is well."""
-        from ..report.sentences import diagnosis_remarks
+        pass
 
         return diagnosis_remarks(self)
 
@@ -61,7 +60,7 @@ class Diagnosis(eqx.Module):
         return "\n".join(self.remarks) or "Nothing to remark."
 
 
-def diagnose(fit: Fit) -> Diagnosis:
+def diagnose(fit: FitRecord) -> Diagnosis:
     """`Fit.diagnose`."""
     nothing = jnp.full_like(fit.log_likelihood, jnp.nan)
     least = largest = nothing
@@ -95,3 +94,43 @@ def _agreement(objective: Objective, free: Array) -> tuple[Array, Array, Array]:
     factor = jnp.sqrt(robust / jnp.where(plain > 0, plain, jnp.nan))
     least, largest, factor = (jnp.where(known, one, jnp.nan) for one in (values[0], values[-1], factor))
     return least, largest, factor
+
+
+def diagnosis_remarks(found: Diagnosis) -> tuple[str, ...]:
+    """A sentence for each thing that is worth one."""
+    if np.ndim(found.least):
+        return _remarks_on_batch(found)
+    remarks = []
+    proof = found.certificate
+    if float(proof.condition_number) > WEAK:
+        remarks.append(
+            f"{proof.words}: the data say little of this direction (condition number "
+            f"{number(proof.condition_number, 2)})."
+        )
+    if bool(found.disagree):
+        factor = np.asarray(found.factor)
+        off = np.abs(np.log(np.where(factor > 0, factor, 1.0)))
+        i = int(np.argmax(off))
+        worst = f"of {proof.names[i]} {number(factor[i], 2)} times as large"
+        remarks.append(
+            "The observed information and the outer product of the scores disagree strongly, so the model is in "
+            f'doubt: kind="sandwich" makes the standard error {worst}.'
+        )
+    return tuple(remarks)
+
+
+def _remarks_on_batch(found: Diagnosis) -> tuple[str, ...]:
+    doubtful, weak = np.asarray(found.disagree), np.asarray(found.certificate.condition_number) > WEAK
+    whole, remarks = doubtful.size, []
+    if np.any(weak):
+        n = int(weak.sum())
+        remarks.append(
+            f"{counted(n, 'data set')} ({share(n, whole)}): some parameters move together; fits[i].diagnose()."
+        )
+    if np.any(doubtful):
+        n = int(doubtful.sum())
+        remarks.append(
+            f"{counted(n, 'data set')} ({share(n, whole)}): the observed information and the outer product of the "
+            'scores disagree strongly, so the model is in doubt; kind="sandwich" holds anyway.'
+        )
+    return tuple(remarks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,27 +10,27 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, UInt32
 
-from ..arguments import check_count
-from ..compilation import Compiled
-from ..keys import from_seed, need_key, seeds
-from ..linear_algebra import eigh, singular_below
-from ..parameters import Parameters
-from .covariance import errors
-from .each import index, need_one_axis
-
-if TYPE_CHECKING:
-    from ..result import Fit
+from ..core.checks import check_count
+from ..core.compilation import Compiled
+from ..core.eigen import eigh
+from ..core.linear_algebra import singular_below
+from ..core.random_keys import check_key, from_seed, seeds
+from ..models.parameters import Parameters
+from .covariance import covariance, errors_of
+from .record import FitRecord, check_one_axis, index
 
 
-def vectors(fit: Fit, key: Any, n: int, kind: str = "observed", **options: Any) -> Float[Array, "... n k"]:
+def vectors(
+    fit: FitRecord, key: Any, n_draws: int, kind: str = "observed", **options: Any
+) -> Float[Array, "... n k"]:
     """`Fit.draws`, which says what the arguments are, as vectors over `parameter_names`."""
-    need_key(key, "draws")
-    check_count(n, "n")
-    need_one_axis(fit)
+    check_key(key, "draws")
+    check_count(n_draws, "n_draws")
+    check_one_axis(fit)
     if kind == "expected" and fit.model.regression is None:
         key, options["key"] = jax.random.split(key)
-    matrix = fit.covariance(kind, **options)
-    return _drawn(seeds(key, index(fit)), fit.solution.free, matrix, fit.parameters, int(n), fit.batched)
+    matrix = covariance(fit, kind, **options)
+    return _drawn(seeds(key, index(fit)), fit.solution.free, matrix, fit.parameters, int(n_draws), fit.batched)
 
 
 @Compiled
@@ -51,12 +51,12 @@ def _root(matrix: Float[Array, "k k"], jacobian: Float[Array, "k n_free"]) -> Fl
     """
     if not jacobian.shape[1]:  # every parameter is fixed
         return jnp.zeros((0, 0), matrix.dtype)
-    error = errors(matrix)
+    error = errors_of(matrix)
     unit = 1 / jnp.where(error > 0, error, 1.0)
     q, r = jnp.linalg.qr(jacobian * unit[:, None])
     back = solve_triangular(r, q.T * unit)
     spread = back @ matrix @ back.T
-    size = errors(spread)
+    size = errors_of(spread)
     known = jnp.all(jnp.isfinite(spread)) & jnp.all(jnp.isfinite(size))
     scale = jnp.where(known & (size > 0), size, 1.0)
     safe = jnp.where(known, spread / scale[:, None] / scale, jnp.eye(len(size), dtype=spread.dtype))

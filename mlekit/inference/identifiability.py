@@ -11,15 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .. import devices
-from ..compilation import Compiled
-from ..data import as_arrays, as_weights
-from ..likelihood import Likelihood, block_rows
-from ..linear_algebra import curvature_scale, spectrum
-from ..model import as_model
-from ..objective import Objective
-from ..start import parameters_like
-from ..trees import default_float, n_rows
+from ..core import devices
+from ..core.compilation import Compiled
+from ..core.eigen import spectrum
+from ..core.format.numbers import count, number
+from ..core.linear_algebra import curvature_scale
+from ..core.trees import default_float, n_rows
+from ..data.arrays import as_arrays, as_weights
+from ..likelihood.in_memory import InMemoryLikelihood, block_rows
+from ..likelihood.objective import Objective
+from ..models.initial_parameters import build_parameters
+from ..models.model import as_model
 
 #: Points around the start, besides it, and how far away they lie on the free scale. At a single point a model may
 #: look worse than it is: equal components of a mixture, a product with a factor of zero.
@@ -49,7 +51,7 @@ class Identifiability(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __repr__(self) -> str:
-        from ..report.sentences import identifiability_text
+        pass
 
         return identifiability_text(self)
 
@@ -100,9 +102,9 @@ def identifiability(
     data = jax.tree.map(devices.placed, as_arrays(data))
     weights = as_weights(weights, (n_rows(data),), default_float(data))
     start = init(data) if callable(init) and not isinstance(init, eqx.Module) else init
-    parameters, start = parameters_like(start, constraints, dtype=default_float(data))
+    parameters, start = build_parameters(start, constraints, dtype=default_float(data))
     block = block_rows(data, parameters.n_free, n_rows(data))
-    objective = Objective(Likelihood(model, data, weights, args, block=block), parameters.fixed_at(start))
+    objective = Objective(InMemoryLikelihood(model, data, weights, args, block=block), parameters.fixed_at(start))
     if not parameters.n_free:
         return Identifiability(True, 0, 0, 1.0, (), parameters.names)
     free = objective.parameters.free(start)
@@ -157,3 +159,35 @@ def _spectra(matrices: Float[Array, "points k k"]) -> tuple[Array, Array, Array]
         return jnp.where(fine, found.values, jnp.nan), found.vectors, scale
 
     return jax.vmap(one)(matrices)
+
+
+#: Weights that differ by less than this are called equal.
+EQUAL = 1e-3
+
+
+def identifiability_text(found: Identifiability) -> str:
+    """Whether parameters are identified, and which are not."""
+    if found.identified:
+        text = f"Identified: the data tell all {count(found.n_free)} directions apart"
+        return f"{text} (condition number {number(found.condition_number, 2)})."
+    lines = [f"Not identified: the data tell {count(found.rank)} of {count(found.n_free)} directions apart."]
+    return "\n".join([*lines, *(direction_text(one) for one in found.directions)])
+
+
+def direction_text(direction: dict[str, float]) -> str:
+    """A flat direction in words."""
+    names = list(direction)
+    weights = np.array(list(direction.values()))
+    if len(names) == 0:
+        return "A direction without any parameter."
+    if len(names) == 1:
+        return f"{names[0]}: the data tell nothing of it."
+    if len(names) == 2 and abs(abs(weights[0]) - abs(weights[1])) < EQUAL:
+        kept, lost = ("sum", "difference") if weights[0] * weights[1] < 0 else ("difference", "sum")
+        return f"{names[0]} and {names[1]}: only their {kept} matters, not their {lost}."
+    moves = ", ".join(f"{name} by {number(w, 3)}" for name, w in direction.items())
+    return f"{_and(names)} can move together without any effect: {moves}."
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

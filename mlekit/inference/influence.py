@@ -7,9 +7,15 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float
 
-from ..objective import Objective
-from .each import to_width
+from ..likelihood.objective import Objective
+from .evaluate import evaluate_proven, longest, to_width
 from .information import inverse
+from .record import FitRecord
+
+
+def influence_of(fit: FitRecord) -> Float[Array, "... n_obs k"]:
+    """`Fit.influence`."""
+    return evaluate_proven(fit, influence(longest(fit)), fit.solution.free)
 
 
 @functools.cache

@@ -10,10 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..linear_algebra import factorise, root_of_inverse, singular_below
-from ..linear_algebra import inverse as inverse_matrix
-from ..objective import Objective
-from ..weights import weighted_rows, weighted_squares
+from ..core.checks import check_choice
+from ..core.linear_algebra import factorise, root_of_inverse, singular_below
+from ..core.linear_algebra import inverse as inverse_matrix
+from ..likelihood.objective import Objective
+from ..likelihood.weights import weighted_rows, weighted_squares
+from .evaluate import evaluate
+from .record import FitRecord
 
 
 def information(objective: Objective, free: Float[Array, " n_free"], kind: str) -> Float[Array, "n_free n_free"]:
@@ -32,6 +35,17 @@ def information(objective: Objective, free: Float[Array, " n_free"], kind: str) 
     if kind == "observed":
         return objective.derivatives("hessian", free)[2] * objective.n_obs
     return _squares(objective, free, kind, jnp.eye(free.shape[0], dtype=free.dtype))
+
+
+def information_of(fit: FitRecord, kind: str) -> Float[Array, "... n_free n_free"]:
+    """`Fit.information`, which says what the arguments are."""
+    check_choice(kind, ("observed", "expected", "opg"))
+    if kind == "expected" and fit.model.regression is None:
+        raise ValueError(
+            "kind='expected' is exact for a mle.regression; for a model with simulate there is "
+            "mle.expected_information(fit, key)"
+        )
+    return evaluate(fit, of_kind(kind), fit.solution.free)
 
 
 @functools.cache

@@ -1,95 +1,58 @@
-"""Wald intervals, on the natural scale and on one that never leaves the constraint."""
+"""Confidence intervals of the parameters, by whichever method is asked for."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jax.scipy.special import ndtri
-from jaxtyping import Array, Float
+from jaxtyping import Array, PyTree
+
+from ..core.checks import check_choice, check_level
+from ..models.parameters import Parameters
+from .bootstrap.bootstrap import bootstrap
+from .covariance import errors
+from .profile import interval
+from .record import FitRecord
+from .wald import wald, wald_transformed
+
+METHODS = ("wald", "wald-transformed", "profile", "bootstrap")
+#: What a method was called before.
+FORMER = {"wald-free": "wald-transformed"}
 
 
-def wald(
-    estimates: Float[Array, "... k"], errors: Float[Array, "... k"], level: float
-) -> tuple[Float[Array, "... k"], Float[Array, "... k"]]:
-    r"""$\hat\theta \pm z_{(1 + \text{level}) / 2}\, \mathrm{se}$."""
-    return _wald(estimates, errors, quantile(level, errors.dtype))
+def intervals(fit: FitRecord, level: float, method: str, **options: Any) -> PyTree:
+    """`Fit.intervals`, which says what the arguments are."""
+    lower, upper = bounds(fit, level, method, **options)
+    pair = lambda a, b: (a, b)  # noqa: E731
+    return jax.tree.map(pair, fit.parameters.tree(lower), fit.parameters.tree(upper))
 
 
-@jax.jit
-def _wald(estimates: Array, errors: Array, z: Array) -> tuple[Array, Array]:
-    return estimates - z * errors, estimates + z * errors
-
-
-def wald_free(
-    estimates: Float[Array, "... k"],
-    errors: Float[Array, "... k"],
-    low: Float[Array, "... k"],
-    high: Float[Array, "... k"],
+def bounds(
+    fit: FitRecord,
     level: float,
-) -> tuple[Float[Array, "... k"], Float[Array, "... k"]]:
-    r"""Wald intervals on a scale without edges, mapped back.
-
-    $$h^{-1}\big(h(\hat\theta) \pm z\, h'(\hat\theta)\, \mathrm{se}\big)$$
-
-    with $h$ the logarithm of the distance to the edge where the parameter has one edge, the logit between
-    two edges, and the identity where there are none.
-
-    Args:
-        estimates: parameters in natural units.
-        errors: their standard errors.
-        low: the open range of each parameter begins here.
-        high: and ends here.
-        level: confidence level.
-    """
-    return _wald_free(estimates, errors, low, high, quantile(level, errors.dtype))
-
-
-@jax.jit
-def _wald_free(estimates: Array, errors: Array, low: Array, high: Array, z: Array) -> tuple[Array, Array]:
-    inside = (estimates > low) & (estimates < high)
-    safe = jnp.where(
-        inside, estimates, jnp.where(jnp.isfinite(low), low + 1, jnp.where(jnp.isfinite(high), high - 1, 0))
-    )
-    margin = z * errors * line_slope(safe, low, high)
-    middle = to_line(safe, low, high)
-    fixed = errors == 0
-    ends = (from_line(middle - margin, low, high), from_line(middle + margin, low, high))
-    lower, upper = (jnp.where(fixed, estimates, jnp.where(inside, end, jnp.nan)) for end in ends)
-    return lower, upper
-
-
-def to_line(value: Array, low: Array, high: Array) -> Array:
-    """The logarithm of the distance to the one edge, the logit between two, the value itself where there is none.
-
-    Every case but the last is a logit, with a missing edge at infinite distance.
-    """
-    below, above = jnp.isfinite(low), jnp.isfinite(high)
-    bounded = jnp.log(jnp.where(below, value - low, 1.0)) - jnp.log(jnp.where(above, high - value, 1.0))
-    return jnp.where(below | above, bounded, value)
-
-
-def line_slope(value: Array, low: Array, high: Array) -> Array:
-    """The derivative of `to_line`."""
-    below, above = jnp.isfinite(low), jnp.isfinite(high)
-    bounded = jnp.where(below, 1 / (value - low), 0.0) + jnp.where(above, 1 / (high - value), 0.0)
-    return jnp.where(below | above, bounded, 1.0)
-
-
-def from_line(h: Array, low: Array, high: Array) -> Array:
-    """The inverse of `to_line`."""
-    below, above = jnp.isfinite(low), jnp.isfinite(high)
-    # What is left out must be finite, or derivatives are not.
-    low, high, there = jnp.where(below, low, 0.0), jnp.where(above, high, 0.0), jnp.where(below | above, h, 0.0)
-    between = low + (high - low) / (1 + jnp.exp(-there))
-    one_edge = jnp.where(below, low + jnp.exp(there), high - jnp.exp(-there))
-    return jnp.where(below & above, between, jnp.where(below | above, one_edge, h))
-
-
-_ndtri = jax.jit(ndtri)
-
-
-def quantile(level: float, dtype: Any) -> Array:
-    """The normal quantile that leaves half of `1 - level` above it."""
-    return _ndtri(jnp.asarray(0.5 * (1 + level), dtype))
+    method: str,
+    kind: str = "observed",
+    key: Any = None,
+    replicates: int = 0,
+    **options: Any,
+) -> tuple[Array, Array]:
+    """Both ends of the intervals as vectors over `parameter_names`; arguments as in `Fit.intervals`."""
+    method = FORMER.get(method, method)
+    check_choice(method, METHODS, "method")
+    check_level(level)
+    if method == "profile":
+        if kind != "observed" or key is not None or options:
+            raise ValueError("method='profile' follows the likelihood alone: leave out kind, key and the rest")
+        return interval.intervals(fit, level)
+    if method == "bootstrap":
+        how = "nonparametric" if kind == "observed" else kind
+        return bootstrap(fit, key, replicates, how, **options).ends(level, "percentile")
+    if key is not None:
+        options["key"] = key
+    vector, standard_errors = fit.solution.vector, errors(fit, kind, **options)
+    if method == "wald":
+        return wald(vector, standard_errors, level)
+    ranges = eqx.filter_vmap(Parameters.ranges) if fit.batched else Parameters.ranges
+    low, high = ranges(fit.parameters, vector)
+    return wald_transformed(vector, standard_errors, low, high, level)

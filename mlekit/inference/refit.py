@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,40 +12,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .. import pieces
-from ..alike import Alike
-from ..collection import Collection
-from ..implicit import without_derivative
-from ..loop import Solution
-from ..model import Model
-from ..parameters import Parameters
-from ..solvers import Stop, choose_solver
+from ..core.status import Status
+from ..core.trees import holds_keys, is_array, traced, tracing
+from ..engine import batch_solve
+from ..engine.implicit import without_derivative
+from ..engine.repeated import RepeatedDataset
+from ..engine.solution import Solution
+from ..likelihood.ragged import RaggedBatch
+from ..models.model import Model
+from ..models.parameters import Parameters
+from ..solvers import Stop
 from ..solvers.base import usual_tolerance
-from ..status import Status
-from ..trees import holds_keys, is_array, traced, tracing
-from .each import collection
-
-if TYPE_CHECKING:
-    from ..result import Fit
+from ..solvers.choice import choose_solver
+from .evaluate import batch_of
+from .record import FitRecord
 
 
-def shared_parameters(fit: Fit) -> Parameters:
+def shared_parameters(fit: FitRecord) -> Parameters:
     """The parameters of a batch without fixed values, with constraints that all data sets share."""
     parameters = fit.parameters.with_values((None,) * len(fit.parameters.leaves))
     return jax.tree.map(functools.partial(_first, "constraints"), parameters)
 
 
-def shared_collection(fit: Fit) -> tuple[Collection | Alike, Model]:
+def shared_collection(fit: FitRecord) -> tuple[RaggedBatch | RepeatedDataset, Model]:
     """The data sets of a batch, and the model that they share."""
-    everything, _, _ = collection(fit)
+    everything, _, _ = batch_of(fit)
     model, args = jax.tree.map(functools.partial(_first, "models or args"), (fit.model, fit.args))
     return dataclasses.replace(everything, args=args), model
 
 
-def shared_rows(fit: Fit) -> tuple[Collection, Model]:
+def shared_rows(fit: FitRecord) -> tuple[RaggedBatch, Model]:
     """As `shared_collection`; a `ValueError` where the rows are not at hand."""
     found, model = shared_collection(fit)
-    if isinstance(found, Alike):
+    if isinstance(found, RepeatedDataset):
         raise ValueError(
             "this draws data sets anew, and needs the rows in the memory of one device for that: fit arrays, of a "
             "sample of the rows where there are too many"
@@ -81,7 +80,11 @@ def leaves_at(parameters: Parameters, free: Float[Array, "n n_free"], values: tu
 
 
 def refit(
-    everything: Collection | Alike, model: Model, parameters: Parameters, leaves: list[Any], report: Any = None
+    everything: RaggedBatch | RepeatedDataset,
+    model: Model,
+    parameters: Parameters,
+    leaves: list[Any],
+    report: Any = None,
 ) -> Solution:
     """The maxima of all data sets of a collection from starts nearby, by the solver that suits them.
 
@@ -102,11 +105,11 @@ def refit(
     still = lambda leaf: jax.lax.stop_gradient(leaf) if traced(leaf) else leaf  # noqa: E731
     rows, weights, args, model, parameters, leaves = jax.tree.map(still, operands)
     everything = dataclasses.replace(everything, rows=rows, weights=weights, args=args)
-    found = pieces.solve(everything, model, parameters, leaves, solver, stop, report=report, near=True)
+    found = batch_solve.solve_batch(everything, model, parameters, leaves, solver, stop, report=report, near=True)
     return without_derivative(found, operands)
 
 
-def from_better(fit: Fit, free: Float[Array, "n_sets n_free"], those: Any) -> Fit:
+def from_better(fit: FitRecord, free: Float[Array, "n_sets n_free"], those: Any) -> FitRecord:
     """The batch with those data sets refitted from other points, where these led to higher maxima."""
     everything, model = shared_collection(fit)
     parameters = shared_parameters(fit)

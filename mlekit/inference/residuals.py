@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
 
-from ..keys import from_seed, need_key, seeds
-from ..likelihood import Likelihood
-from ..objective import Objective
-from .each import evaluate_proven, index, longest
-
-if TYPE_CHECKING:
-    from ..result import Fit
+from ..core.random_keys import check_key, from_seed, seeds
+from ..likelihood.in_memory import InMemoryLikelihood
+from ..likelihood.objective import Objective
+from .evaluate import evaluate_proven, longest
+from .record import FitRecord, index
 
 
 def log_tails(
-    likelihood: Likelihood, params: Any, share: Array | float | None = None
+    likelihood: InMemoryLikelihood, params: Any, share: Array | float | None = None
 ) -> tuple[Float[Array, " rows"], Float[Array, " rows"]]:
     """Logarithms of the distribution function and of the survival function at all rows, in their order.
 
@@ -46,7 +44,7 @@ def log_tails(
     return below + jnp.log1p(-part), jnp.logaddexp(above, log_jump + jnp.log(share))
 
 
-def need_log_cdf(fit: Fit, who: str) -> None:
+def check_log_cdf(fit: FitRecord, who: str) -> None:
     """A `ValueError` where the model does not know its distribution function."""
     if fit.model.log_cdf is None:
         raise ValueError(
@@ -55,18 +53,18 @@ def need_log_cdf(fit: Fit, who: str) -> None:
         )
 
 
-def pit(fit: Fit, key: Any) -> Float[Array, "... n_obs"]:
+def pit(fit: FitRecord, key: Any) -> Float[Array, "... n_obs"]:
     """`Fit.pit`."""
     return _of_rows(fit, key, "pit", False)
 
 
-def residuals(fit: Fit, key: Any) -> Float[Array, "... n_obs"]:
+def residuals(fit: FitRecord, key: Any) -> Float[Array, "... n_obs"]:
     """`Fit.residuals`."""
     return _of_rows(fit, key, "residuals", True)
 
 
-def _of_rows(fit: Fit, key: Any, who: str, normal: bool) -> Array:
-    need_log_cdf(fit, who)
+def _of_rows(fit: FitRecord, key: Any, who: str, normal: bool) -> Array:
+    check_log_cdf(fit, who)
     jumps = fit.model.jumps
     if jumps and key is None:
         where = "at zero" if callable(jumps) else "at whole numbers"
@@ -76,7 +74,7 @@ def _of_rows(fit: Fit, key: Any, who: str, normal: bool) -> Array:
         )
     key = None if jumps is False else key
     if key is not None:
-        need_key(key, who)
+        check_key(key, who)
     words = None if key is None else seeds(key, index(fit))
     return evaluate_proven(fit, _rows(longest(fit), normal), (fit.solution.free, words))
 

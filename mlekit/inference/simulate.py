@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..model import Model
-from ..objective import Objective
+from ..likelihood.objective import Objective
+from ..models.model import Model
 
 
-def need_simulator(model: Model, who: str) -> None:
+def check_simulator(model: Model, who: str) -> None:
     """A `ValueError` where the model cannot draw observations."""
     if model.simulate is None:
         raise ValueError(

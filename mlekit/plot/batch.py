@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..arguments import check_level
-from ..inference.each import need_one_axis
-from ..inference.intervals import wald
-from ..result import Fit
-from ..status import Status
-from .paper import BLUE, INK, MIDDLE, PALE, around, axes_for, need_fit, note, percent, places
+from ..core.checks import check_level
+from ..core.status import Status
+from ..inference.covariance import errors
+from ..inference.record import check_one_axis
+from ..inference.wald import wald
+from ..results.fit import Fit
+from .style import BLUE, INK, MIDDLE, PALE, around, axes_for, check_fit, note, percent, places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 #: So many data sets have their names beside them,
 NAMED = 30
@@ -54,10 +56,10 @@ def batch(fits: Fit, name: str, *, level: float = 0.95, kind: str = "observed", 
         >>> print(ax.get_lines()[0].get_xdata(), [label.get_text() for label in ax.get_yticklabels()])
         [1.5 5. ] ['1', '0']
     """
-    need_fit(fits, "fits")
+    check_fit(fits, "fits")
     if not fits.batched:
         raise ValueError("fits is a single fit and this draws a batch; see mle.plot.coefficients")
-    need_one_axis(fits)
+    check_one_axis(fits)
     check_level(level)
     (place,) = places(fits, [name])
     proven = np.flatnonzero(np.asarray(fits.converged))
@@ -65,7 +67,7 @@ def batch(fits: Fit, name: str, *, level: float = 0.95, kind: str = "observed", 
     unproven = ", ".join(f"{n:,} {status}" for status, n in counts.items() if status != Status.converged.name)
     if not proven.size:
         raise ValueError(f"no data set converged, so there are no estimates to draw: {unproven}")
-    ends = wald(fits.solution.vector, fits.errors(kind), level)
+    ends = wald(fits.solution.vector, errors(fits, kind), level)
     value, lower, upper = (np.asarray(part, float)[proven, place] for part in (fits.solution.vector, *ends))
     order = np.argsort(value, kind="stable")
     proven, value, lower, upper = (part[order] for part in (proven, value, lower, upper))

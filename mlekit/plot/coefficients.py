@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from ..arguments import known
-from ..result import Fit
-from .paper import DASHED, INK, SERIES, around, axes_for, legend, need_single, percent
+from ..core.checks import check_choice
+from ..results.fit import Fit
+from .style import DASHED, INK, SERIES, around, axes_for, check_single, legend, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-METHODS = ("wald", "wald-free", "profile")
+
+METHODS = ("wald", "wald-transformed", "profile")
 
 
 def coefficients(
@@ -36,7 +37,7 @@ def coefficients(
         fits: a single fit, or a dict of such by their labels.
         names: the parameters to show, from top to bottom; all by default.
         level: of the intervals.
-        method: `wald`, `wald-free` or `profile`, as in `Fit.intervals`.
+        method: `wald`, `wald-transformed` or `profile`, as in `Fit.intervals`.
         kind: of the standard errors, as in `Fit.covariance`.
         ax: where to draw; by default on a new figure, as high as there are rows.
 
@@ -54,14 +55,14 @@ def coefficients(
         >>> print([label.get_text() for label in ax.get_yticklabels()], ax.get_lines()[1].get_xdata())
         ['mean'] [3.]
     """
-    known(method, METHODS, "method")
+    check_choice(method, METHODS, "method")
     by_label = {
         str(label): fit for label, fit in (dict(fits) if isinstance(fits, Mapping) else {"": fits}).items()
     }
     if not by_label:
         raise ValueError("fits is empty: pass a fit, or a dict of fits by their labels")
     for fit in by_label.values():
-        need_single(fit, proven=False)
+        check_single(fit, proven=False)
     rows = _rows(list(by_label.values()), names)
     estimates = {label: _estimates(fit, rows, level, method, kind) for label, fit in by_label.items()}
 

@@ -11,16 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..compilation import Compiled
-from ..densities.censored import Censored
-from ..families.base import with_column
-from ..likelihood import Likelihood
-from ..result import Fit
+from ..core.compilation import Compiled
+from ..likelihood.in_memory import InMemoryLikelihood
+from ..models.compositions.censored import Censored
+from ..models.families.base import with_column
+from ..results.fit import Fit
 from .observations import at_once, column_of, observations
-from .paper import BARS, VERMILLION, axes_for, legend, need_single, note
+from .style import BARS, VERMILLION, axes_for, check_single, legend, note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 POINTS = 401
 #: A histogram ends so many interquartile ranges beyond the quartiles, and what lies further out is counted.
@@ -75,7 +76,7 @@ def density(
     """
     from matplotlib.ticker import MaxNLocator
 
-    need_single(fit)
+    check_single(fit)
     if fit.model.is_joint:
         raise ValueError("density: a joint model has no density of one observation; see its residuals, if any")
     if isinstance(fit.model.log_density, Censored):
@@ -203,18 +204,18 @@ def _values(edges: np.ndarray, whole: bool) -> np.ndarray:
 
 
 def _mean_density(
-    likelihood: Likelihood, params: PyTree, values: np.ndarray, place: Any, atoms: bool = False
+    likelihood: InMemoryLikelihood, params: PyTree, values: np.ndarray, place: Any, atoms: bool = False
 ) -> np.ndarray:
     if len(jax.tree.leaves(likelihood.data)) == 1:  # nothing differs between the rows once the value is put in
         one = jax.tree.map(lambda leaf: leaf[:1], likelihood.data)
-        likelihood = Likelihood(likelihood.model, one, None, likelihood.args)
+        likelihood = InMemoryLikelihood(likelihood.model, one, None, likelihood.args)
     found = _averaged(likelihood, params, jnp.asarray(values), place, at_once(likelihood), atoms)
     return np.asarray(found, float)
 
 
 @Compiled
 def _averaged(
-    likelihood: Likelihood, params: PyTree, values: Array, place: Any, side_by_side: int, atoms: bool
+    likelihood: InMemoryLikelihood, params: PyTree, values: Array, place: Any, side_by_side: int, atoms: bool
 ) -> Float[Array, " points"]:
     """The density at each value, or the probability of `atoms`, averaged over the other columns; elsewhere NaN."""
     extra = () if likelihood.args is None else (likelihood.args,)

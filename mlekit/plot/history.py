@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..result import Fit
-from .paper import BLUE, DASHED, VERMILLION, axes_for, legend, need_single, note
+from ..results.fit import Fit
+from .style import BLUE, DASHED, VERMILLION, axes_for, check_single, legend, note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 #: Roundings of a log-likelihood below which a difference means nothing.
 NOISE = 8
@@ -43,7 +44,7 @@ def history(fit: Fit, *, ax: Axes | None = None) -> Axes:
     """
     from matplotlib.ticker import MaxNLocator
 
-    need_single(fit, proven=False)
+    check_single(fit, proven=False)
     path = fit.history
     if path is None:
         raise ValueError("this fit has no history: call mle.fit(..., history=True)")

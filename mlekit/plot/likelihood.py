@@ -12,17 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..arguments import check_count, check_level
-from ..compilation import Compiled
-from ..inference.intervals import from_line, line_slope, to_line
-from ..objective import Objective
-from ..result import Fit
-from .fall import contours, curve, limit
+from ..core.checks import check_count, check_level
+from ..core.compilation import Compiled
+from ..inference.covariance import errors
+from ..inference.wald import from_line, line_slope, to_line
+from ..likelihood.objective import Objective
+from ..results.fit import Fit
 from .observations import at_once
-from .paper import axes_for, legend, need_single, one_or_two, places
+from .regions import contours, curve, limit
+from .style import axes_for, check_single, legend, one_or_two, places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 #: A curve reaches as far as a region of this level, whatever is drawn into it.
 WIDE = 0.999
@@ -76,7 +78,7 @@ def likelihood(
 
     Source: Pawitan 2001, *In All Likelihood*, chapter 2.
     """
-    need_single(fit)
+    check_single(fit)
     check_level(level)
     names = one_or_two(fit, names)
     fit.parameters.holding(names)  # says which of them cannot move by themselves
@@ -152,10 +154,10 @@ def _grid(
     fit: Fit, where: list[int], drop: Callable[..., np.ndarray], low: Array, high: Array, points: int
 ) -> list[np.ndarray]:
     """Values that reach as far as a wide region does, evenly spaced on a scale without edges."""
-    best, errors = (column[np.array(where)] for column in (fit.solution.vector, fit.errors()))
+    best, error = (column[np.array(where)] for column in (fit.solution.vector, errors(fit)))
     most = limit(WIDE, len(where))
     middle = np.asarray(to_line(best, low, high), float)
-    reach = np.asarray(math.sqrt(2 * most) * errors * line_slope(best, low, high), float)
+    reach = np.asarray(math.sqrt(2 * most) * error * line_slope(best, low, high), float)
     if not np.all(np.isfinite(reach) & (reach > 0)):
         raise ValueError("the fit has no standard errors that tell how far to draw: pass values=")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..likelihood import Likelihood
-from ..result import Fit
+from ..likelihood.in_memory import InMemoryLikelihood
+from ..results.fit import Fit
 
 #: Log-densities that are held at once.
 HELD = 1 << 22
@@ -21,7 +21,7 @@ def observations(fit: Fit) -> tuple[Any, np.ndarray]:
     return data, np.ones(likelihood.rows) if weights is None else np.asarray(weights, float)
 
 
-def at_once(likelihood: Likelihood) -> int:
+def at_once(likelihood: InMemoryLikelihood) -> int:
     """At how many values a likelihood may be evaluated side by side, so that memory stays small."""
     return max(1, HELD // (likelihood.block or likelihood.rows))
 

@@ -8,26 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arguments import check_level
-from ..inference.bootstrap import Bootstrap
-from .fall import WALD, ellipse, limit
-from .paper import (
-    BARS,
-    BLUE,
-    INK,
-    MANY,
-    around,
-    axes_for,
-    free_names,
-    legend,
-    need_single,
-    note,
-    percent,
-    places,
-)
+from ..core.checks import check_level
+from ..inference.bootstrap.bootstrap import Bootstrap
+from ..inference.covariance import covariance
+from .regions import WALD, ellipse, limit
+from .style import BARS, BLUE, INK, MANY, around, axes_for, check_single, free_names, legend, note, percent, places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 #: So many parameters by default.
 MOST = 6
@@ -70,7 +59,7 @@ def pairs(draws: Bootstrap, names: Sequence[str] | None = None, *, level: float 
     if draws.vector.ndim != 2:
         raise ValueError("draws are those of a batch and this draws one data set: mle.bootstrap(fits[i], key)")
     fit = draws.fit
-    need_single(fit)
+    check_single(fit)
     chosen = free_names(fit)[:MOST] if names is None else [names] if isinstance(names, str) else list(names)
     where = places(fit, chosen)
     m = len(where)
@@ -82,26 +71,26 @@ def pairs(draws: Bootstrap, names: Sequence[str] | None = None, *, level: float 
         raise ValueError("no replicate converged, so there is nothing to draw")
     vector = vector[known]
     best = np.asarray(fit.solution.vector, float)[where]
-    covariance = np.asarray(fit.covariance(), float)[np.ix_(where, where)]
+    spread = np.asarray(covariance(fit), float)[np.ix_(where, where)]
     failed = int(np.sum(~known))
     remark = f"{failed:,} of {known.size:,} replicates failed, left out" if failed else ""
 
     if m == 2:
         ax = axes_for(ax, 4.2, 4.0)
-        _pair(ax, vector, best, covariance, level)
+        _pair(ax, vector, best, spread, level)
         ax.set(xlabel=chosen[0], ylabel=chosen[1])
         note(ax, remark, higher=True)
         legend(ax, "above")
         return ax
     table = _table(ax, m)
-    wide = math.sqrt(2 * limit(level, 2)) * np.sqrt(np.diag(covariance))
+    wide = math.sqrt(2 * limit(level, 2)) * np.sqrt(np.diag(spread))
     extents = [around(np.append(vector[:, i], best[i] + np.array([-1.0, 1.0]) * wide[i])) for i in range(m)]
     for i, j in zip(*np.tril_indices(m)):
         ax = table[i, j]
         if i == j:
-            _histogram(ax, vector[:, i], best[i], math.sqrt(covariance[i, i]))
+            _histogram(ax, vector[:, i], best[i], math.sqrt(spread[i, i]))
         else:
-            _pair(ax, vector[:, [j, i]], best[[j, i]], covariance[np.ix_([j, i], [j, i])], level)
+            _pair(ax, vector[:, [j, i]], best[[j, i]], spread[np.ix_([j, i], [j, i])], level)
             ax.set_ylim(extents[i])
         ax.set_xlim(extents[j])
         ax.locator_params(nbins=4)
@@ -132,11 +121,11 @@ def _table(given: Any, m: int) -> np.ndarray:
     return table
 
 
-def _pair(ax: Axes, vector: np.ndarray, best: np.ndarray, covariance: np.ndarray, level: float) -> None:
+def _pair(ax: Axes, vector: np.ndarray, best: np.ndarray, spread: np.ndarray, level: float) -> None:
     many = len(vector) > MANY
     dots: dict[str, Any] = {"ls": "", "mew": 0, "color": BLUE, "rasterized": many}
     ax.plot(*vector.T, marker="o", ms=2 if many else 3, alpha=0.25 if many else 0.45, label="replicate", **dots)
-    line = ellipse(covariance, best, level)
+    line = ellipse(spread, best, level)
     ax.plot(*line.T, **{**WALD, "lw": 1.8}, label=f"Wald {percent(level)}")
     ax.plot(*best[:, None], "P", color=INK, mec="white", mew=0.8, ms=8, ls="", label="estimate")
 

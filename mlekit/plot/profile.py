@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..arguments import check_level
-from ..inference import profile as profiles
-from ..inference.profile import Profile
-from ..result import Fit
-from .fall import WALD, contours, curve, limit
-from .paper import axes_for, legend, need_single, note, one_or_two, places
+from ..core.checks import check_level
+from ..inference.covariance import covariance
+from ..inference.profile import curve as profiles
+from ..inference.profile.curve import Profile
+from ..results.fit import Fit
+from .regions import WALD, contours, curve, limit
+from .style import axes_for, check_single, legend, note, one_or_two, places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,13 +62,13 @@ def profile(
     """
     check_level(level)
     if not isinstance(what, Profile):
-        need_single(what)
+        check_single(what)
         what = profiles.profile(what, one_or_two(what, names))
     elif names is not None:
         raise ValueError(f"names are for a fit; this profile is that of {', '.join(what.names)}")
     if what.log_likelihood.ndim > len(what.names):
         raise ValueError("what holds profiles of a batch and this draws one: mle.profile(fits[i], name)")
-    need_single(what.fit)
+    check_single(what.fit)
     where = places(what.fit, what.names)
     values = [np.asarray(one, float) for one in what.values]
     order = [np.argsort(one) for one in values]
@@ -76,13 +77,13 @@ def profile(
         raise ValueError(f"no point of this profile has a proven maximum: {what.status.counts()}")
     ax = axes_for(ax)
     best = np.asarray(what.fit.solution.vector, float)[where]
-    covariance = np.asarray(what.fit.covariance(), float)[np.ix_(where, where)]
+    spread = np.asarray(covariance(what.fit), float)[np.ix_(where, where)]
     if len(where) == 1:
         curve(ax, grid[0], drop, best[0], level, ("profile", "profile interval"))
-        _wald(ax, grid[0], best[0], math.sqrt(covariance[0, 0]), level)
+        _wald(ax, grid[0], best[0], math.sqrt(spread[0, 0]), level)
         ax.set_xlabel(what.names[0])
     else:
-        contours(ax, grid, drop, best, level, covariance)
+        contours(ax, grid, drop, best, level, spread)
         ax.set(xlabel=what.names[0], ylabel=what.names[1])
     unproven = int(np.sum(np.isnan(drop)))
     note(

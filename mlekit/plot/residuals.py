@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arguments import check_count, check_level
-from ..result import Fit
+from ..core.checks import check_count, check_level
+from ..results.fit import Fit
 from .observations import column_of, observations
-from .paper import BARS, BLUE, DASHED, INK, MANY, PALE, axes_for, legend, need_single, note, percent
+from .style import BARS, BLUE, DASHED, INK, MANY, PALE, axes_for, check_single, legend, note, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 #: The share of bars, or points, that a true model keeps within the lines.
 INSIDE = 0.95
@@ -53,7 +54,7 @@ def residuals(fit: Fit, key: Any = None, *, against: Any = None, ax: Axes | None
 
     Source: Dunn and Smyth 1996.
     """
-    need_single(fit)
+    check_single(fit)
     data, weights = observations(fit)
     if against is None:
         x, label = np.arange(1, len(weights) + 1), "observation"
@@ -120,7 +121,7 @@ def pit(fit: Fit, key: Any = None, *, bins: Any = None, ax: Axes | None = None) 
     """
     from scipy.stats import binom
 
-    need_single(fit)
+    check_single(fit)
     _, weights = observations(fit)
     u, fine, unknown = _known(np.asarray(fit.pit(key), float), weights)
     weights = weights[fine]
@@ -178,7 +179,7 @@ def qq(fit: Fit, key: Any = None, *, level: float = 0.95, ax: Axes | None = None
     from scipy.special import betaincinv, ndtri
 
     check_level(level)
-    need_single(fit)
+    check_single(fit)
     _, weights = observations(fit)
     found, fine, unknown = _known(np.asarray(fit.residuals(key), float), weights)
     order = np.argsort(found)

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..objective import Objective
+from ..likelihood.objective import Objective
 
 
 class Stop(eqx.Module):
@@ -29,7 +29,7 @@ def usual_tolerance(dtype: Any) -> float:
     return 1e-9 if jnp.finfo(dtype).bits >= 64 else 1e-5
 
 
-class Solver(eqx.Module):
+class AbstractSolver(eqx.Module):
     """A method that maximises a likelihood.
 
     `init` evaluates nothing: the first `step` evaluates the start. So a loop calls the user's function at one
@@ -54,7 +54,7 @@ class Solver(eqx.Module):
         return type(self).__name__
 
 
-class Stepwise(Solver):
+class AbstractPointSolver(AbstractSolver):
     """A solver whose every step learns from the derivatives at one point.
 
     So the sums behind them may be gathered block by block, with other data sets in between.

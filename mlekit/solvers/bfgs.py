@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .line_search import QuasiNewton
+from .line_search import AbstractQuasiNewton
 
 
 class Inverse(eqx.Module):
@@ -16,7 +16,7 @@ class Inverse(eqx.Module):
     blank: Bool[Array, ""]
 
 
-class BFGS(QuasiNewton):
+class BFGS(AbstractQuasiNewton):
     r"""BFGS: Newton's method with an inverse Hessian learned from gradients.
 
     $$B \leftarrow (I - \rho s y^T) B (I - \rho y s^T) + \rho s s^T, \qquad \rho = 1 / y^T s$$

@@ -9,12 +9,12 @@ from a point within tolerance, ends in another one and does *not* repeat the ste
 from __future__ import annotations
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..linear_algebra import Factor, curvature_scale, factorise, norm, singular_below
-from ..status import RUNNING, Status
+from ..core.linear_algebra import norm, singular_below
+from ..core.status import RUNNING, Status
+from .quadratic_model import QuadraticModel
 
 #: So many Newton steps in a row that repeat their predecessor are no accident: steps that keep their length
 #: lead to infinity, steps that shrink too slowly to a maximum without curvature.
@@ -64,59 +64,9 @@ def start_progress(free: Float[Array, " n_free"]) -> Progress:
     return Progress(unknown, jnp.zeros_like(free), none, none, none, none, no, no)
 
 
-class LocalModel(eqx.Module):
-    r"""The quadratic around a point, in the solver's units of the parameters.
-
-    $$f(z + D^{-1} p) \approx f(z) + b^T p + \tfrac12 p^T A p$$
-
-    Args:
-        matrix: $A = D^{-1} H D^{-1}$.
-        slope: $b = D^{-1} g$.
-        factor: the factors of $A$.
-        scale: the diagonal of $D$.
-        stiffness: squares of `scale` over the units of this point: a verdict is in the latter.
-        definite: whether $A$ is positive definite beyond rounding.
-        minimiser: $-A^{-1} b$; zero unless positive definite.
-        gain: $\tfrac12 b^T A^{-1} b$, the most the quadratic can fall; infinite unless positive definite.
-        level: where rounding hides whether a direction is flat, the minimiser that stays put in such directions;
-            NaN where $A$ is indefinite.
-    """
-
-    matrix: Float[Array, "k k"]
-    slope: Float[Array, " k"]
-    factor: Factor
-    scale: Float[Array, " k"]
-    stiffness: Float[Array, " k"]
-    definite: Bool[Array, ""]
-    minimiser: Float[Array, " k"]
-    gain: Float[Array, ""]
-    level: Float[Array, " k"]
-
-
-def local_model(
-    curvature: Float[Array, "k k"], gradient: Float[Array, " k"], scale: Float[Array, " k"]
-) -> LocalModel:
-    """The quadratic with this curvature and gradient."""
-    matrix = curvature / scale[:, None] / scale[None, :]
-    slope = gradient / scale
-    stiffness = (scale / curvature_scale(curvature, gradient)) ** 2
-    singular = singular_below(slope.shape[0], slope.dtype)
-    # Raised by what rounding may hide, a semi-definite matrix is definite. Both go through the same code.
-    pair = jnp.stack([matrix, matrix + jnp.diag(2 * singular / stiffness)])
-    factors = jax.vmap(factorise)(pair)
-    pivots = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors) * stiffness, axis=1)
-    minimisers = -jax.vmap(lambda factor: factor.solve(slope))(factors)
-    definite = pivots[0] > singular
-    minimiser = jnp.where(definite, minimisers[0], 0.0)
-    gain = jnp.where(definite, -0.5 * jnp.sum(slope * minimiser), jnp.inf)
-    level = jnp.where(pivots[1] > 0.5 * singular, minimisers[1], jnp.nan)
-    factor = jax.tree.map(lambda leaf: leaf[0], factors)
-    return LocalModel(matrix, slope, factor, scale, stiffness, definite, minimiser, gain, level)
-
-
-def judge(
+def classify(
     before: Progress,
-    local: LocalModel,
+    local: QuadraticModel,
     n_obs: Float[Array, ""],
     tolerance: Float[Array, ""],
     full: Bool[Array, ""],

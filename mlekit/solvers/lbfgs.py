@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..arguments import check_count
-from .line_search import QuasiNewton
+from ..core.checks import check_count
+from .line_search import AbstractQuasiNewton
 
 
 class Pairs(eqx.Module):
@@ -19,7 +19,7 @@ class Pairs(eqx.Module):
     rho: Float[Array, " memory"]
 
 
-class LBFGS(QuasiNewton):
+class LBFGS(AbstractQuasiNewton):
     r"""L-BFGS: BFGS from the last few steps only; the default where parameters are many.
 
     The product of the inverse Hessian with the gradient comes from the two-loop recursion over the last

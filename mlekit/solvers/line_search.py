@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..objective import Objective
-from ..status import RUNNING, Status
-from .base import Stepwise, Stop
+from ..core.status import RUNNING, Status
+from ..likelihood.objective import Objective
+from .base import AbstractPointSolver, Stop
 
 SUFFICIENT = 1e-4  #: share of the linear decrease that a step must bring (Armijo)
 FLATTER = 0.9  #: share of the slope that may be left at its end (Wolfe)
@@ -38,7 +38,7 @@ class LineSearchState(eqx.Module):
     status: Int[Array, ""]
 
 
-class QuasiNewton(Stepwise):
+class AbstractQuasiNewton(AbstractPointSolver):
     """Methods that learn the curvature from gradients: they differ in what they remember."""
 
     @abc.abstractmethod

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..objective import Objective
-from .trust_region import TrustRegion
+from ..likelihood.objective import Objective
+from .trust_region import AbstractTrustRegion
 
 #: Steps on the expected information at most; a search that takes more is better off with the exact one.
 WARM_UP = 15
 
 
-class Newton(TrustRegion):
+class Newton(AbstractTrustRegion):
     r"""Newton's method on the exact Hessian, in a trust region; the default while `n_free` is small.
 
     $$z \leftarrow z + \arg\min_{\|D p\| \le \Delta} g^T p + \tfrac12 p^T H p$$

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..arguments import check_count
-from ..objective import Objective
-from ..status import RUNNING, Status
-from .base import Solver, Stop
+from ..core.checks import check_count
+from ..core.status import RUNNING, Status
+from ..likelihood.objective import Objective
+from .base import AbstractSolver, Stop
 
 if TYPE_CHECKING:
     import optax
+
 
 #: Optimiser steps between two looks at convergence, which cost as much as a few of them.
 CHUNK = 25
@@ -58,7 +59,7 @@ class OptaxState(eqx.Module):
     status: Int[Array, ""]
 
 
-class Optax(Solver):
+class Optax(AbstractSolver):
     r"""An optax optimiser on minus the mean log-likelihood.
 
     Every `CHUNK` steps it looks whether the gradient direction itself could still gain anything,

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..objective import Objective
-from ..status import RUNNING, Status
-from .base import Solver, Stop
+from ..core.status import RUNNING, Status
+from ..likelihood.objective import Objective
+from .base import AbstractSolver, Stop
 from .optax import CHUNK, cauchy_decrement
 
 if TYPE_CHECKING:
     import optimistix
+
 
 #: So many steps in a row without any move mean that a line search ends nowhere, however often it halves its step.
 IDLE_STEPS = 100
@@ -45,7 +46,7 @@ class OptimistixState(eqx.Module):
     status: Int[Array, ""]
 
 
-class Optimistix(Solver):
+class Optimistix(AbstractSolver):
     r"""An optimistix minimiser on minus the mean log-likelihood.
 
     It stops where the minimiser's own `rtol` and `atol` tell it to. Every `CHUNK` steps it also looks whether

@@ -6,13 +6,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..objective import Objective
-from ..status import RUNNING, Status
+from ..core.status import RUNNING, Status
+from ..likelihood.objective import Objective
 from .base import Stop
-from .trust_region import TrustRegion, TrustRegionState
+from .trust_region import AbstractTrustRegion, TrustRegionState
 
 
-class Scoring(TrustRegion):
+class Scoring(AbstractTrustRegion):
     r"""Newton's method with the outer product of the scores in place of the Hessian (BHHH).
 
     $$H \approx \frac1n \sum_i w_i\, s_i s_i^T, \qquad s_i = \nabla_z \log p(x_i \mid z)$$

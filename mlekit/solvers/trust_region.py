@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..linear_algebra import curvature_scale, norm, times, trust_region_step
-from ..status import RUNNING, Status
-from .base import Stepwise, Stop
-from .convergence import Progress, judge, local_model, start_progress
+from ..core.linear_algebra import curvature_scale, matvec, norm
+from ..core.status import RUNNING, Status
+from .base import AbstractPointSolver, Stop
+from .convergence import Progress, classify, start_progress
+from .quadratic_model import quadratic_model
+from .trust_region_step import trust_region_step
 
 ACCEPT = 1e-4  #: least share of the predicted decrease that a step must bring
 GROWTH = 3.0  #: of the radius after a step that kept its promise
@@ -47,7 +49,7 @@ class TrustRegionState(eqx.Module):
         return self.progress.decrement
 
 
-class TrustRegion(Stepwise):
+class AbstractTrustRegion(AbstractPointSolver):
     """Methods that step inside a ball where they trust a quadratic: they differ in its curvature.
 
     Args:
@@ -141,8 +143,8 @@ class TrustRegion(Stepwise):
         scale = jnp.where(accept, jnp.maximum(units, state.scale), state.scale)
         opening = jnp.where(first & (state.opening == 0), scale, state.opening)
         shrunk = jnp.any(scale * jnp.sqrt(eps) > opening)
-        local = local_model(safe, slope_free, jnp.where(known, scale, 1.0))
-        seen, verdict = judge(state.progress, local, n_obs, stop.tolerance, state.full, free, shrunk)
+        local = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0))
+        seen, verdict = classify(state.progress, local, n_obs, stop.tolerance, state.full, free, shrunk)
         progress = jax.tree.map(lambda new, old: jnp.where(accept, new, old), seen, state.progress)
 
         full = local.definite & (norm(local.minimiser) <= radius)
@@ -152,7 +154,7 @@ class TrustRegion(Stepwise):
         )
         move = jnp.where(full, local.minimiser, jnp.where(level, local.level, bounded))
         length = norm(move)
-        predicted = -jnp.sum(move * (local.slope + 0.5 * times(local.matrix, move)))
+        predicted = -jnp.sum(move * (local.slope + 0.5 * matvec(local.matrix, move)))
         candidate = free + move / local.scale
 
         wall = jnp.where(accept, False, ~finite)

@@ -1,0 +1,1 @@
+"""Plumbing of JAX and NumPy that knows no statistics."""

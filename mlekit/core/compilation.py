@@ -1,0 +1,125 @@
+"""Compiled functions of arrays and of anything else, and how much work the compiler puts into them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from . import devices
+from .trees import is_array, tracing
+
+#: From so many rows on, a search takes far longer than the most thorough compilation.
+THOROUGH_ROWS = 1 << 24
+#: Halve the time a CPU's compiler takes, for code that is up to a third slower; not every JAX knows them.
+QUICK: dict[str, bool | str] = {"xla_cpu_use_fusion_emitters": False}
+#: Kernels that run on several threads and wait for them, as they are called in a program.
+WAITING = ("@lapack", "stablehlo.fft")
+#: Programs whose kernels are remembered; reading a program takes longer than many a fit.
+REMEMBERED = 256
+
+
+@jax.tree_util.register_static
+class Static:
+    """Something kept out of JAX's sight: a PyTree without leaves, equal to one that holds the same."""
+
+    def __init__(self, it: Any) -> None:
+        self.it = it
+        leaves, treedef = jax.tree.flatten(it)
+        self._key = (treedef, tuple(leaves))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Static) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+class Compiled:
+    """A function compiled for the shapes of its arrays and for all else that its arguments are made of.
+
+    Unlike with `equinox.filter_jit`, a call does not wait for its result.
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, fn)
+
+        def run(arrays: PyTree, rest: Static) -> tuple[PyTree, Static]:
+            out, others = eqx.partition(fn(*eqx.combine(arrays, rest.it)), is_array)
+            return out, Static(others)
+
+        self._thorough = jax.jit(run)
+        self._run = run
+        self._waits: dict[Hashable, bool] = {}
+
+    @functools.cached_property
+    def _quick(self) -> Any:
+        return jax.jit(self._run, compiler_options=QUICK) if _knows_quick() else self._thorough
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's value; under a trace, a part of what is traced, which takes no options of its own."""
+        arrays, rest = eqx.partition(args, is_array)
+        out, others = (self._thorough if tracing(arrays) else self._quick)(arrays, Static(rest))
+        return eqx.combine(out, others.it)
+
+    def ahead(self, *args: Any, thorough: bool = False) -> Program:
+        """The function compiled for arguments like these, to be called with such from any thread.
+
+        Args:
+            args: arguments, none of them traced; what is no array is kept from these.
+            thorough: whether the result will run for so long that a longer compilation pays.
+        """
+        arrays, others = eqx.partition(args, is_array)
+        rest = Static(others)
+        lowered = (self._thorough if thorough else self._quick).lower(arrays, rest)
+        return Program(lowered.compile(), rest, self._alone(lowered, arrays, rest))
+
+    def _alone(self, lowered: Any, arrays: PyTree, rest: Static) -> bool:
+        """Whether the program calls a kernel that waits for threads."""
+        if not devices.on_cpu():
+            return False
+        leaves, treedef = jax.tree.flatten(arrays)
+        key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves), rest)
+        if key not in self._waits:
+            if len(self._waits) == REMEMBERED:
+                self._waits.clear()
+            text = lowered.as_text()
+            self._waits[key] = any(kernel in text for kernel in WAITING)
+        return self._waits[key]
+
+
+class Program:
+    """What `Compiled.ahead` gives.
+
+    On a CPU, library kernels such as LAPACK's may wait for threads of the pool that they themselves run on. One
+    program always leaves a thread free, several at a time may not, and then all wait for ever.
+
+    Args:
+        program: what JAX compiled.
+        rest: the arguments that are no arrays.
+        alone: whether it must have the processor to itself.
+    """
+
+    def __init__(self, program: Any, rest: Static, alone: bool) -> None:
+        self._program, self._rest, self.alone = program, rest, alone
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's value."""
+        out, known = self._program(eqx.filter(args, is_array), self._rest)
+        return eqx.combine(out, known.it)
+
+
+@functools.cache
+def _knows_quick() -> bool:
+    """Whether this JAX runs on a CPU and takes the options."""
+    if not devices.on_cpu():
+        return False
+    try:
+        jax.jit(lambda: 0, compiler_options=QUICK)()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Rows: arrays, tables, groups and shards."""

@@ -1,0 +1,85 @@
+"""A search whose loop runs in Python, so that its steps can be seen; its numbers are those of a compiled one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..core.compilation import Compiled
+from .checkpoint import Checkpointer
+from .search import Steps
+
+
+class Callback(Protocol):
+    """What sees the steps of a search."""
+
+    stride: int  #: how many steps there may be between two looks
+
+    def __call__(
+        self,
+        steps: Int[Array, ""],
+        log_likelihood: Float[Array, ""],
+        decrement: Float[Array, ""],
+        vector: Float[Array, " k"],
+        /,
+    ) -> None:
+        """See where the search is.
+
+        Args:
+            steps: steps taken in all.
+            log_likelihood: the sum, in nats; NaN while only a sample of the rows is looked at.
+            decrement: in nats.
+            vector: the scalar parameters, in natural units.
+        """
+
+
+class HostLoop:
+    """A loop around a solver's steps that shows them to watchers; one search may have several loops in a row.
+
+    Args:
+        watchers: who watches.
+        keeper: who keeps what the loops carry, if anyone does.
+    """
+
+    def __init__(self, watchers: Sequence[Callback], keeper: Checkpointer | None = None) -> None:
+        self._watchers, self._keeper = watchers, keeper
+        stretches = [who.stride for who in (*watchers, keeper) if who is not None]
+        self._stretch = jnp.asarray(min(stretches), jnp.int32)
+        self._before: Any = None
+
+    def __call__(self, steps: Steps, state: Any) -> Any:
+        """The solver's last state."""
+        # Where a solver takes over at a point that was known, its first step is no new one.
+        before = 0 if self._before is None else self._before - (not state.full)
+        carry = steps.begin(state)
+        if self._keeper is not None:
+            carry = self._keeper.begin(carry)
+        while bool(steps.unfinished(carry)):
+            carry, point = _advance(steps, carry, self._stretch)
+            for watcher in self._watchers:
+                watcher(before + point[0], *point[1:])
+            if self._keeper is not None:
+                self._keeper.keep(carry, int(self._stretch), ended=not bool(steps.unfinished(carry)))
+        state = steps.state(carry)
+        self._before = before + state.steps
+        return state
+
+
+@Compiled
+def _advance(steps: Steps, carry: Any, length: Int[Array, ""]) -> tuple[Any, tuple[Array, ...]]:
+    """So many steps further, and what watchers are shown there."""
+
+    def unfinished(both: tuple[Any, Array]) -> Array:
+        return steps.unfinished(both[0]) & (both[1] < length)
+
+    def step(both: tuple[Any, Array]) -> tuple[Any, Array]:
+        return steps.step(both[0]), both[1] + 1
+
+    carry, _ = jax.lax.while_loop(unfinished, step, (carry, jnp.zeros_like(length)))
+    state, objective = steps.state(carry), steps.objective
+    log_likelihood = jnp.where(steps.of_all_rows(carry), -state.loss * objective.n_obs, jnp.nan)
+    return carry, (state.steps, log_likelihood, state.decrement, objective.parameters.natural_vector(state.free))

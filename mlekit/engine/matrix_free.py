@@ -1,0 +1,245 @@
+"""Many parameters: what a Hessian is wanted for, from its products with vectors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ..core.linear_algebra import norm, singular_below
+from ..core.status import RUNNING, Status
+from ..core.trees import n_rows
+from ..likelihood.in_memory import BLOCK_NUMBERS
+from ..likelihood.objective import Objective
+from ..likelihood.weights import weighted_rows
+from ..solvers import Stop
+from ..solvers.convergence import LASTING
+
+#: Newton steps that prove a maximum at most.
+STEPS = 12
+#: How small conjugate gradients leave the residual of a derivative, by the bits of a number; that of a step, which
+#: others follow; and that of an eigenvector.
+RESIDUAL, OF_STEP, OF_EIGENVECTOR = {64: 1e-10, 32: 1e-5}, 1e-5, 1e-5
+#: Products with vectors for one solution at most: for each parameter, and in all.
+PATIENCE, IN_ALL = 2, 10_000
+#: Steps of power iteration for the largest eigenvalue, and solutions for the least.
+LARGEST, LEAST = 30, 6
+
+
+def product(objective: Objective, free: Float[Array, " n_free"]) -> Callable[[Array], Array]:
+    """The Hessian of the loss times a vector: one pass over the data, two to three times as dear as a gradient."""
+    return lambda vector: jax.jvp(lambda z: objective.gradient(z)[1], (free,), (vector,))[1]
+
+
+def units(objective: Objective, free: Float[Array, " n_free"]) -> Float[Array, " n_free"]:
+    """What one unit of each parameter is worth: the root of the mean squared score, ones for a joint model.
+
+    At a maximum the mean squared scores are about the diagonal of the curvature.
+    """
+    likelihood, parameters = objective.likelihood, objective.parameters
+    if likelihood.model.is_joint:
+        return jnp.ones_like(free)
+
+    def squares(data: PyTree, weights: Array | None) -> Array:
+        def row(values: tuple[PyTree, Array]) -> Array:
+            one, weight = jax.tree.map(lambda leaf: leaf[None], values)
+            _, scores = likelihood.block_scores(free, parameters.natural, one)
+            return weighted_rows(scores.astype(free.dtype) ** 2, weight)[0]
+
+        count = jnp.ones(n_rows(data), free.dtype) if weights is None else weights
+        width = max(1, BLOCK_NUMBERS // free.size)
+        rows = jax.lax.map(row, (data, count), batch_size=min(width, n_rows(data)))
+        return jnp.sum(rows, axis=0)
+
+    unit = jnp.sqrt(likelihood.total(squares, jnp.zeros_like(free)) / objective.n_obs)
+    return jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1.0)
+
+
+class Solved(eqx.Module):
+    """What conjugate gradients brought.
+
+    Args:
+        vector: the solution.
+        definite: whether every curvature that was met is positive.
+        settled: whether the residual is as small as it was to be.
+    """
+
+    vector: Float[Array, " k"]
+    definite: Bool[Array, ""]
+    settled: Bool[Array, ""]
+
+
+def conjugate_gradients(times: Callable[[Array], Array], right: Float[Array, " k"], residual: float) -> Solved:
+    """The solution of a symmetric system, and whether its matrix is positive definite as far as that is seen.
+
+    With a right-hand side that has a part along every eigenvector, a small residual leaves no room for an
+    eigenvalue that is not positive: there the polynomial that the residual is cannot be small while all curvatures
+    that were met are positive. (Hestenes and Stiefel 1952.)
+
+    Args:
+        times: the matrix times a vector, with a diagonal of size one.
+        right: the right-hand side.
+        residual: how small to make the residual, as a share of the right-hand side.
+    """
+    k, dtype = right.size, right.dtype
+    target = residual**2 * jnp.sum(right**2)
+
+    def going(carry: Any) -> Array:
+        *_, square, definite, steps = carry
+        return (square > target) & definite & (steps < min(PATIENCE * k, IN_ALL))
+
+    def step(carry: Any) -> Any:
+        x, rest, direction, square, _, steps = carry
+        image = times(direction)
+        bend = jnp.sum(direction * image)
+        definite = bend > singular_below(k, dtype) * jnp.sum(direction**2)
+        along = jnp.where(definite, square / jnp.where(definite, bend, 1.0), 0.0)
+        x, rest = x + along * direction, rest - along * image
+        fresh = jnp.sum(rest**2)
+        return x, rest, rest + fresh / square * direction, fresh, definite, steps + 1
+
+    none = jnp.asarray(0, jnp.int32)
+    carry = (jnp.zeros_like(right), right, right, jnp.sum(right**2), jnp.asarray(True), none)
+    x, _, _, square, definite, _ = jax.lax.while_loop(going, step, carry)
+    return Solved(x, definite, square <= target)
+
+
+class Claim(eqx.Module):
+    """Where a solver came to, for what it believes to be proven.
+
+    Args:
+        free: the free vector.
+        loss: there, as the solver knows it.
+        status: what it believes.
+    """
+
+    free: Float[Array, " n_free"]
+    loss: Float[Array, ""]
+    status: Int[Array, ""]
+
+
+class Proof(eqx.Module):
+    """What proves or refutes a maximum; the fields are those of a `Solution`, `weak` on the free scale."""
+
+    free: Float[Array, " n_free"]
+    loss: Float[Array, ""]
+    status: Int[Array, ""]
+    steps: Int[Array, ""]
+    decrement: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    min_eigenvalue: Float[Array, ""]
+    condition_number: Float[Array, ""]
+    weak: Float[Array, " n_free"]
+
+
+def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
+    """Newton steps from a point where a solver believes to have arrived, and the extreme eigenvalues there.
+
+    A maximum is proven as `solvers.convergence` says, by two points in a row within tolerance, the second reached
+    by a full Newton step that does not repeat the one before; and by eigenvalues that are all positive.
+
+    Args:
+        objective: the objective.
+        state: where the solver came to.
+        stop: when to stop.
+    """
+    believed = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
+    n_obs, dtype = objective.n_obs, state.free.dtype
+    eps, k = jnp.finfo(dtype).eps, state.free.size
+    scale, loss, gradient = jax.lax.cond(
+        believed,
+        lambda: (units(objective, state.free), *objective.gradient(state.free)),
+        lambda: (jnp.ones_like(state.free), state.loss, jnp.zeros_like(state.free)),
+    )
+    floor = 0.5 * n_obs * (32 * eps) ** 2 * k
+    scaled = lambda free: lambda vector: product(objective, free)(vector / scale) / scale  # noqa: E731
+
+    def step(carry: Any) -> Any:
+        free, loss, gradient, last, quiet, _, _, steps = carry
+        found = conjugate_gradients(scaled(free), -gradient / scale, OF_STEP)
+        sound = found.definite & found.settled
+        delta = jnp.where(sound, -0.5 * n_obs * jnp.sum(gradient / scale * found.vector), jnp.inf)
+        length, before = norm(found.vector), norm(last)
+        repeats = (length > LASTING * before) & (jnp.sum(found.vector * last) > 0.95 * length * before)
+        repeats &= (delta > floor) & (steps > 0)
+        quiet = jnp.where(delta <= jnp.maximum(stop.tolerance, floor), quiet + 1, 0)
+        proven = (quiet >= 2) & ~repeats
+        candidate = free + found.vector / scale
+        new = objective.gradient(candidate)
+        noise = 10 * eps * jnp.maximum(1.0, jnp.abs(loss))
+        better = sound & jnp.all(jnp.isfinite(new[1])) & (new[0] <= loss + noise)
+        status = jnp.where(better, RUNNING, Status.stalled)
+        status = jnp.where(~found.definite & (steps > 0), Status.not_identified, status)
+        status = jnp.where(proven, Status.converged, status).astype(jnp.int32)
+        free, loss, gradient = jax.tree.map(
+            lambda a, b: jnp.where(better, a, b), (candidate, *new), (free, loss, gradient)
+        )
+        return free, loss, gradient, found.vector, quiet, delta, status, steps + 1
+
+    none, unknown = jnp.asarray(0, jnp.int32), jnp.asarray(jnp.nan, dtype)
+    spent = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
+    status = jnp.where(believed, RUNNING, spent).astype(jnp.int32)
+    carry = (state.free, loss, gradient, jnp.zeros_like(state.free), none, unknown, status, none)
+    carry = jax.lax.while_loop(lambda carry: (carry[-2] == RUNNING) & (carry[-1] < STEPS), step, carry)
+    free, loss, gradient, _, _, delta, status, steps = carry
+    status = jnp.where(status == RUNNING, Status.stalled, status)
+
+    verdict, least, weak, largest = jax.lax.cond(
+        status == Status.converged,
+        lambda: _extremes(scaled(free), k, dtype),
+        lambda: (status, unknown, jnp.full(k, jnp.nan, dtype), unknown),
+    )
+    return Proof(
+        free=free,
+        loss=loss,
+        status=verdict,
+        steps=steps,
+        decrement=delta,
+        gradient_norm=jnp.where(believed, norm(gradient / scale), jnp.nan),
+        min_eigenvalue=least,
+        condition_number=largest / least,
+        weak=weak / scale,
+    )
+
+
+def _extremes(times: Callable[[Array], Array], k: int, dtype: Any) -> tuple[Array, ...]:
+    """What the eigenvalues say: a status; the least, with its eigenvector, by inverse iteration; the largest."""
+    # Numbers at random have a part along every eigenvector.
+    begin = jax.random.normal(jax.random.key(0), (k,), dtype) / k**0.5
+
+    def inwards(carry: Any, _: Any) -> tuple[Any, None]:
+        vector, _, definite, settled = carry
+        found = conjugate_gradients(times, vector, OF_EIGENVECTOR)
+        size = norm(found.vector)
+        least = jnp.sum(vector * found.vector) / size**2
+        return (found.vector / size, least, definite & found.definite, settled & found.settled), None
+
+    unknown, yes = jnp.asarray(jnp.nan, dtype), jnp.asarray(True)
+    (weak, least, definite, settled), _ = jax.lax.scan(inwards, (begin, unknown, yes, yes), length=LEAST)
+
+    def outwards(_: Any, vector: Array) -> Array:
+        image = times(vector)
+        return image / norm(image)
+
+    largest = norm(times(jax.lax.fori_loop(0, LARGEST, outwards, begin)))
+    definite &= ~(least <= singular_below(k, dtype))
+    proven = definite & settled
+    status = jnp.where(proven, Status.converged, jnp.where(definite, Status.stalled, Status.not_identified))
+    return status.astype(jnp.int32), jnp.where(proven, least, jnp.nan), weak, largest
+
+
+def solve(objective: Objective, free: Float[Array, " n_free"], right: Float[Array, " n_free"]) -> Array:
+    """The inverse Hessian of the loss times a vector, differentiable in every way; NaN where none was found."""
+    scale = jax.lax.stop_gradient(units(objective, free))
+    times = product(objective, free)
+
+    def found(times: Callable[[Array], Array], right: Array) -> Array:
+        solved = conjugate_gradients(times, right, RESIDUAL[jnp.finfo(free.dtype).bits])
+        return jnp.where(solved.definite & solved.settled, solved.vector, jnp.nan)
+
+    scaled = lambda vector: times(vector / scale) / scale  # noqa: E731
+    return jax.lax.custom_linear_solve(scaled, right / scale, found, symmetric=True) / scale

@@ -1,0 +1,148 @@
+"""One data set: the loop around a solver's step, and the proof of what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..core.status import RUNNING, Status
+from ..likelihood.objective import Objective
+from ..solvers import AbstractSolver, Newton, Scoring, Stop
+from ..solvers.base import AbstractPointSolver
+from ..solvers.choice import DENSE_CERTIFICATE
+from ..solvers.newton import WARM_UP
+from . import matrix_free, subsample
+from .solution import Solution, nothing_to_find, solution
+
+#: Newton steps that may follow another solver which believes to have arrived.
+PROOF_STEPS = 12
+
+
+def running(state: Any, stop: Stop) -> Array:
+    """Whether there is anything left to do."""
+    return (state.status == RUNNING) & (state.steps < stop.max_steps)
+
+
+class Steps(eqx.Module):
+    """The steps of a solver on one data set: what a loop needs to know.
+
+    Args:
+        solver: the solver.
+        objective: what it minimises.
+        stop: when to stop.
+    """
+
+    solver: AbstractSolver
+    objective: Objective
+    stop: Stop
+
+    def begin(self, state: Any) -> Any:
+        """What the loop carries, given the state that the solver begins in."""
+        return state
+
+    def unfinished(self, carry: Any) -> Array:
+        """Whether there is anything left to do."""
+        return running(carry, self.stop)
+
+    def step(self, carry: Any) -> Any:
+        """What the loop carries on."""
+        return self.solver.step(self.objective, carry, self.stop)
+
+    def state(self, carry: Any) -> Any:
+        """The solver's state."""
+        return carry
+
+    def of_all_rows(self, carry: Any) -> Array:
+        """Whether that state knows the log-likelihood of the whole data set."""
+        return jnp.asarray(True)
+
+
+def run(steps: Steps, state: Any) -> Any:
+    """The solver's last state: once it has decided, or its steps are spent."""
+    going, step = lambda carry: steps.unfinished(carry), lambda carry: steps.step(carry)
+    return steps.state(jax.lax.while_loop(going, step, steps.begin(state)))
+
+
+def search(
+    solver: AbstractSolver,
+    drive: Callable[[AbstractSolver, Any, Stop], Any],
+    mapped: Callable[..., Callable[..., Any]],
+    free: Float[Array, "... n_free"],
+    stop: Stop,
+    warm_up: bool = False,
+    opening: Callable[[AbstractSolver, Any, Stop], Any] | None = None,
+) -> tuple[Any, Int[Array, "..."]]:
+    """Run a solver, then have Newton's method prove or refute what it found.
+
+    A solver that never sees a Hessian can only believe to have arrived. Newton's steps from there end with
+    the certificate, and polish the last digits; where the solver does not even believe, the point it reached
+    is judged as it stands. Newton's method itself may begin with steps that are cheaper.
+
+    Args:
+        solver: the solver.
+        drive: runs a solver from given states, on one data set or on many.
+        mapped: makes a function of one data set's state one of all.
+        free: the starts.
+        stop: when to stop.
+        warm_up: whether Newton's method begins with the expected information.
+        opening: runs the solver itself, if not as its proof is run.
+
+    Returns:
+        The last state, and the steps taken in all. The state is one of Newton's unless parameters are too
+        many for a dense Hessian; then it says what the solver believes, which is still to be proven.
+    """
+    newton = solver if isinstance(solver, Newton) else Newton()
+    exact, opening = newton is solver, drive if opening is None else opening
+    if exact and not warm_up:
+        state = opening(solver, mapped(solver.init)(free), stop)
+        return state, state.steps
+    first = Scoring(newton.radius) if exact else solver
+    limit = jnp.minimum(stop.max_steps, WARM_UP) if exact else stop.max_steps
+    state = opening(first, mapped(first.init)(free), Stop(stop.tolerance, limit))
+    if not exact and free.shape[-1] > DENSE_CERTIFICATE:
+        return matrix_free.Claim(state.free, state.loss, state.status), state.steps
+    believes = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
+    left = jnp.maximum(stop.max_steps - state.steps, 1) if exact else jnp.where(believes, PROOF_STEPS, 1)
+    begun = mapped(newton.take_over)(state)
+    proof = drive(newton, begun, Stop(stop.tolerance, left.astype(jnp.int32)))
+    # Where Newton's method began at a point that was known, its first step is no new one.
+    steps = state.steps + proof.steps - ~begun.full
+    undecided = jnp.where(believes & (not exact), Status.stalled, Status.max_steps)
+    status = jnp.where(proof.status == RUNNING, undecided, proof.status)
+    # A start that was not finite says more than that Newton could not begin there either.
+    status = jnp.where(state.status == Status.nonfinite_start, state.status, status)
+    return eqx.tree_at(lambda s: s.status, proof, status.astype(state.status.dtype)), steps
+
+
+def last_state(
+    solver: AbstractSolver,
+    objective: Objective,
+    free: Float[Array, " n_free"],
+    stop: Stop,
+    warm_up: bool,
+    run: Callable[[Any, Any], Any],
+) -> tuple[Any, Int[Array, ""]]:
+    """What `search` returns for one data set, with its `Steps` run by `run`."""
+    by_sample = isinstance(solver, AbstractPointSolver) and not warm_up and subsample.is_large(objective)
+
+    def drive(solver: AbstractSolver, state: Any, stop: Stop) -> Any:
+        return run(Steps(solver, objective, stop), state)
+
+    def opening(solver: Any, state: Any, stop: Stop) -> Any:
+        return run(subsample.subsampled_steps(solver, objective, stop, state.free), state)
+
+    return search(solver, drive, lambda fn: fn, free, stop, warm_up, opening if by_sample else drive)
+
+
+def maximise(
+    solver: AbstractSolver, objective: Objective, free: Float[Array, " n_free"], stop: Stop, warm_up: bool = False
+) -> Solution:
+    """The maximum of one data set's likelihood."""
+    if not free.size:
+        return nothing_to_find(objective)
+    return solution(objective, *last_state(solver, objective, free, stop, warm_up, run), stop)

@@ -1,0 +1,150 @@
+"""The solution of a search: estimates, errors, status and certificate of one data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..core.eigen import spectrum
+from ..core.linear_algebra import curvature_scale, norm
+from ..core.status import RUNNING, Status
+from ..likelihood.objective import Objective
+from ..solvers import Stop
+from . import matrix_free
+
+
+class Solution(eqx.Module):
+    """What the search for one maximum brought: the arrays of a `Fit`.
+
+    Args:
+        free: the free vector, shape `(n_free,)`.
+        vector: all scalar parameters in natural units, shape `(k,)`.
+        errors: their standard errors from the observed information; NaN unless converged, and where parameters
+            are too many for a dense one.
+        log_likelihood: the sum, in nats.
+        n_obs: number of observations, the sum of the weights.
+        steps: steps taken.
+        status: a `Status` value.
+        decrement: nats of log-likelihood that a perfect next step could still gain.
+        gradient_norm: norm of the gradient of the mean log-likelihood in scaled units.
+        min_eigenvalue: least eigenvalue of the scaled information.
+        condition_number: its largest eigenvalue over its least.
+        weak: the least certain direction, or that in which an unbounded fit runs away, in units of each
+            parameter's own conditional error, norm one.
+    """
+
+    free: Float[Array, " n_free"]
+    vector: Float[Array, " k"]
+    errors: Float[Array, " k"]
+    log_likelihood: Float[Array, ""]
+    n_obs: Array
+    steps: Int[Array, ""]
+    status: Int[Array, ""]
+    decrement: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    min_eigenvalue: Float[Array, ""]
+    condition_number: Float[Array, ""]
+    weak: Float[Array, " k"]
+
+
+def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop) -> Solution:
+    """What a solver's last state says of one data set.
+
+    Args:
+        objective: the objective.
+        state: the state.
+        steps: steps taken in all.
+        stop: when to stop, for a proof that is still to come.
+    """
+    parameters, likelihood = objective.parameters, objective.likelihood
+    dtype = parameters.dtype
+    dense = not isinstance(state, matrix_free.Claim)
+    if not dense:
+        state = matrix_free.prove(objective, state, stop)
+        steps = steps + state.steps
+    n_obs = objective.n_obs
+    status = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
+    status = jnp.where(likelihood.spoilt_data(status == Status.nonfinite_start), Status.nonfinite_data, status)
+    few = likelihood.n_rows < parameters.n_free
+    unproven = (status != Status.converged) & (status < Status.nonfinite_start)
+    none = (likelihood.n_rows == 0) & (status != Status.nonfinite_data)
+    status = jnp.where((few & unproven) | none, Status.too_few_observations, status)
+
+    vector = parameters.natural_vector(state.free)
+    nan = jnp.asarray(jnp.nan, dtype)
+    errors = weak = jnp.full_like(vector, jnp.nan)
+    delta = gradient_norm = low = condition = nan
+    if dense:
+        known = jnp.all(jnp.isfinite(state.curvature)) & jnp.all(jnp.isfinite(state.gradient))
+        curvature = jnp.where(known, state.curvature, jnp.eye(parameters.n_free, dtype=dtype))
+        eigen = spectrum(curvature, curvature_scale(curvature, state.gradient))
+        hide = lambda value: jnp.where(known, value, jnp.nan)  # noqa: E731
+        delta = hide(state.decrement)
+        gradient_norm = norm(state.gradient / eigen.scale)
+        low = hide(eigen.values[0])
+        condition = hide(jnp.where(low > 0, eigen.values[-1] / low, jnp.inf))
+
+        # Through the constraints by the exact delta method.
+        jacobian = parameters.jacobian(state.free) / eigen.scale
+        half = jacobian @ (eigen.vectors / jnp.sqrt(jnp.where(eigen.values > 0, eigen.values, jnp.nan)))
+        errors = jnp.sqrt(jnp.sum(half**2, axis=1) / n_obs)
+        errors = jnp.where(jnp.any(jacobian != 0, axis=1), errors, 0.0)
+        errors = jnp.where(status == Status.converged, errors, jnp.nan)
+        own = jnp.sqrt(jnp.sum(jacobian**2, axis=1))
+        direction = eigen.vectors[:, 0]
+        # Where the likelihood keeps rising, the step that keeps its length shows which way.
+        stride = state.progress.step * eigen.scale
+        leads = (status == Status.unbounded) & jnp.any(stride != 0)
+        direction = jnp.where(leads, stride, direction)
+        weak = jacobian @ direction / jnp.where(own > 0, own, 1.0)
+        weak = hide(weak / jnp.linalg.norm(weak))
+    else:
+        delta, gradient_norm = state.decrement, state.gradient_norm
+        low, condition = state.min_eigenvalue, state.condition_number
+        along = lambda direction: jax.jvp(parameters.natural_vector, (state.free,), (direction,))[1]  # noqa: E731
+        weak, own = along(state.weak), jnp.abs(along(jnp.ones_like(state.free)))
+        weak = weak / jnp.where(own > 0, own, 1.0)
+        weak = weak / jnp.linalg.norm(weak)
+    return Solution(
+        free=state.free,
+        vector=vector,
+        errors=errors,
+        log_likelihood=jnp.where(jnp.isfinite(state.loss), -state.loss * n_obs, jnp.nan),
+        n_obs=likelihood.n_obs,
+        steps=steps,
+        status=status.astype(jnp.int32),
+        decrement=delta,
+        gradient_norm=gradient_norm,
+        min_eigenvalue=low,
+        condition_number=condition,
+        weak=weak,
+    )
+
+
+def nothing_to_find(objective: Objective) -> Solution:
+    """The solution where every parameter is fixed: the log-likelihood as it stands."""
+    likelihood, parameters = objective.likelihood, objective.parameters
+    free = jnp.zeros(0, parameters.dtype)
+    vector = parameters.natural_vector(free)
+    loss = objective(free)
+    zero, one = jnp.zeros((), parameters.dtype), jnp.ones((), parameters.dtype)
+    spoilt = likelihood.spoilt_data(~jnp.isfinite(loss))
+    trouble = jnp.where(spoilt, Status.nonfinite_data, Status.nonfinite_start)
+    return Solution(
+        free=free,
+        vector=vector,
+        errors=jnp.zeros_like(vector),
+        log_likelihood=-loss * objective.n_obs,
+        n_obs=likelihood.n_obs,
+        steps=jnp.asarray(0, jnp.int32),
+        status=jnp.where(jnp.isfinite(loss), Status.converged, trouble).astype(jnp.int32),
+        decrement=zero,
+        gradient_norm=zero,
+        min_eigenvalue=one,
+        condition_number=one,
+        weak=jnp.zeros_like(vector),
+    )

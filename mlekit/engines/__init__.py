@@ -1,1 +1,0 @@
-"""Where a job runs: each engine fits the groups of a table and leaves a directory of Parquet parts."""

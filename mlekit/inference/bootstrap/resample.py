@@ -1,0 +1,181 @@
+"""Data sets drawn anew from those of a batch: resampled, reweighted or simulated, on the host."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from ...core.random_keys import from_seed
+from ...core.trees import is_array, n_rows
+from ...likelihood.objective import Objective
+from ...likelihood.ragged import CHUNK_ROWS, RaggedBatch, from_arrays, round_up
+from ..evaluate import evaluate_repeated
+from ..record import FitRecord
+from ..simulate import simulated
+
+
+def drawn(
+    fits: FitRecord,
+    everything: RaggedBatch,
+    words: np.ndarray,
+    fine: np.ndarray,
+    replicates: int,
+    kind: str,
+    labels: np.ndarray | None,
+    influence: Float[np.ndarray, "n_sets rows n_free"] | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, RaggedBatch, np.ndarray]]:
+    """The resampled data sets, so many at a time that memory holds them.
+
+    Yields the numbers of data sets, those of their replicates, the data, and about how far the free vector of each
+    will move: the sum of the influence of its rows, zero where that is not known.
+    """
+    # Simulated sets are as wide as the widest of the batch.
+    wide = kind == "parametric" and everything.lengths is not None
+    lengths = np.full(len(fine), everything.longest) if wide else everything.row_counts[fine]
+    # Sets of similar length go together.
+    order = fine[np.argsort(lengths, kind="stable")]
+    lengths = np.sort(lengths, kind="stable")
+    first = 0
+    while first < len(order):
+        longest = np.maximum(lengths[first:], 1)
+        room = np.arange(1, len(longest) + 1) * longest * replicates <= CHUNK_ROWS
+        count = max(1, int(np.argmin(room)) if not room.all() else len(room))
+        sets = order[first : first + count]
+        generators = [np.random.Generator(np.random.Philox(key=_philox(words[b]))) for b in sets]
+        share = max(1, min(replicates, CHUNK_ROWS // int(longest[count - 1]))) if count == 1 else replicates
+        for begin in range(0, replicates, share):
+            times = np.arange(begin, min(begin + share, replicates))
+            if kind == "parametric":
+                data, weights = _simulated_sets(fits, everything, words, sets, times), None
+            else:
+                weights = _drawn_weights(everything, generators, sets, times, kind, labels)
+                data = _weighted_sets(everything, sets, weights, kind, fits.solution.vector.dtype)
+            moves = np.zeros((len(sets), len(times), fits.n_free))
+            if weights is not None and influence is not None:
+                rows = min(weights.shape[2], influence.shape[1])
+                # Not by NumPy, whose threads go on turning for a while after a product of matrices.
+                moves = np.asarray(jnp.matmul(weights[:, :, :rows], influence[sets, :rows]))
+            yield sets, times, data, np.where(np.isfinite(moves).all(axis=2, keepdims=True), moves, 0.0)
+        first += count
+
+
+def again(tree: PyTree, sets: np.ndarray, times: int) -> PyTree:
+    """Of all arrays the entries of these data sets, each so many times."""
+    return jax.tree.map(
+        lambda leaf: np.repeat(np.asarray(leaf)[sets], times, axis=0) if is_array(leaf) else leaf, tree
+    )
+
+
+def _philox(word: np.ndarray) -> int:
+    return int(word[0]) << 32 | int(word[1])
+
+
+def _drawn_weights(
+    everything: RaggedBatch,
+    generators: list[np.random.Generator],
+    sets: np.ndarray,
+    times: np.ndarray,
+    kind: str,
+    labels: np.ndarray | None,
+) -> Float[np.ndarray, "n_sets times width"]:
+    """Random weights of the rows of data sets; zero for padding."""
+    lengths = everything.row_counts[sets]
+    width = int(lengths.max()) if everything.lengths is None else round_up(int(lengths.max()))
+    weights = np.zeros((len(sets), len(times), width))
+    for i, b in enumerate(sets):
+        begin, length = everything.offsets[b], lengths[i]
+        rows = slice(begin, begin + length)
+        own = None if everything.weights is None else np.asarray(everything.weights)[rows]
+        mine = None if labels is None else labels[rows]
+        weights[i, :, :length] = _weights(generators[i], kind, own, mine, len(times), int(length))
+    return weights
+
+
+def _weighted_sets(
+    everything: RaggedBatch,
+    sets: np.ndarray,
+    weights: Float[np.ndarray, "n_sets times width"],
+    kind: str,
+    dtype: Any,
+) -> RaggedBatch:
+    """Data sets with such weights; where many are zero, their rows are left out."""
+    _, times, width = weights.shape
+    flat = weights.reshape(-1, width)
+    offsets = np.repeat(everything.offsets[sets], times)
+    kept = _distinct(width) if kind == "nonparametric" and everything.weights is None else width
+    which, where = np.nonzero(flat) if kept < width else (np.zeros(1, int), ())
+    if kept < width and np.bincount(which).max() <= kept:
+        place = np.zeros((len(flat), kept), np.int64)
+        count = np.bincount(which, minlength=len(flat))
+        place[which, np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)] = where
+        flat = np.where(np.arange(kept) < count[:, None], np.take_along_axis(flat, place, axis=1), 0.0)
+    else:
+        place, kept = np.broadcast_to(np.arange(width), flat.shape), width
+    source = np.minimum(offsets[:, None] + place, n_rows(everything.rows) - 1).ravel()
+    return RaggedBatch(
+        rows=jax.tree.map(np.asarray, everything.rows),
+        weights=flat.ravel().astype(dtype),
+        args=everything.args,
+        offsets=np.arange(len(flat)) * kept,
+        lengths=None,
+        longest=kept,
+        drawn=source,
+    )
+
+
+def _distinct(n: int) -> int:
+    """How many of `n` rows are among as many draws at most: their mean and six of its standard deviations."""
+    share = math.exp(-1)
+    return min(n, int(n * (1 - share) + 6 * math.sqrt(n * share * (1 - 2 * share))) + 2)
+
+
+def _weights(
+    generator: np.random.Generator, kind: str, own: Any, labels: Any, times: int, length: int
+) -> Float[np.ndarray, "times length"]:
+    """Random weights of the rows of one data set."""
+    if kind == "weights":
+        drawn = generator.exponential(size=(times, length))
+        drawn = drawn if own is None else drawn * own
+        total = length if own is None else own.sum()
+        return drawn * (total / drawn.sum(axis=1, keepdims=True))
+    if kind == "cluster":
+        _, number = np.unique(labels, return_inverse=True)
+        n = int(number.max()) + 1
+        counts = _counts(generator.integers(0, n, size=(times, n)), n)[:, number]
+        return counts if own is None else counts * own
+    if own is None:
+        return _counts(generator.integers(0, length, size=(times, length)), length)
+    size = max(1, round(float(own.sum())))
+    return generator.multinomial(size, own / own.sum(), size=times).astype(float)
+
+
+def _counts(drawn: np.ndarray, n: int) -> np.ndarray:
+    """How often each of `n` was drawn, row by row."""
+    times = len(drawn)
+    flat = (drawn + n * np.arange(times)[:, None]).ravel()
+    return np.bincount(flat, minlength=n * times).reshape(times, n).astype(float)
+
+
+def _simulated_sets(
+    fits: FitRecord, everything: RaggedBatch, words: np.ndarray, sets: np.ndarray, times: np.ndarray
+) -> RaggedBatch:
+    """Data sets drawn from the model at their estimates."""
+    some = fits[sets]
+    each = lambda array: np.repeat(np.asarray(array)[:, None], len(times), axis=1)  # noqa: E731
+    data = evaluate_repeated(
+        some, len(times), _simulate, (each(some.solution.free), each(words[sets]), np.tile(times, (len(sets), 1)))
+    )
+    data = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), data)
+    lengths = None if everything.lengths is None else np.repeat(everything.row_counts[sets], len(times))
+    return from_arrays(data, None, lengths, everything.args)
+
+
+def _simulate(objective: Objective, value: Any) -> PyTree:
+    free, seed, number = value
+    return simulated(objective, free, jax.random.fold_in(from_seed(seed), number))

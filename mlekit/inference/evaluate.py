@@ -1,0 +1,235 @@
+"""What is wanted of the data set of a fit, or of each data set of a batch, compiled once and bounded in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ..core.compilation import Compiled
+from ..core.trees import batch_of_one, is_array, only_one, shared
+from ..engine import implicit, map_datasets
+from ..engine.repeated import RepeatedDataset
+from ..likelihood.objective import Objective
+from ..likelihood.ragged import RaggedBatch, ragged_batch
+from ..models.model import Model
+from .record import FitRecord, _objective, check_one_axis, dataset_of, objective
+
+
+def has_contributions(fit: FitRecord) -> bool:
+    """Whether the model gives one log-density a row, and so scores."""
+    if not fit.model.is_joint:
+        return True
+    one = fit[0] if fit.batched else fit
+    return objective(one).likelihood.has_contributions(one.params)
+
+
+def evaluate(fit: FitRecord, fn: Callable[..., Any], value: Any, rows: PyTree = None) -> Any:
+    """`fn(objective, value)` of the data set, or of each data set of a batch with a leading axis.
+
+    Args:
+        fit: the fit, or batch of fits.
+        fn: compiled once for as long as it is the same function.
+        value: what it needs; of a batch arrays with a leading axis of data sets.
+        rows: what else belongs to each row, as `beside_rows` makes it; then it is `fn(objective, value, rows)`.
+    """
+    if not fit.batched:
+        here = dataset_of(fit)
+        return here.checked(_apply(fn, _objective(here, fit), value, *(() if rows is None else (rows,))))
+    everything, model, own = batch_of(fit)
+    if rows is not None:
+        assert isinstance(everything, RaggedBatch)  # of batches alone, and the data of these are in memory
+        flat = rows if fit.groups is not None else jax.tree.map(lambda leaf: leaf.reshape(-1), rows)
+        everything = dataclasses.replace(everything, rows=(everything.rows, flat))
+        fn = _with_rows(fn)
+    return map_datasets.map_datasets(fn, everything, model, fit.parameters, value, own)
+
+
+def evaluate_proven(fit: FitRecord, fn: Callable[..., Any], value: Any, rows: PyTree = None) -> Any:
+    """`evaluate` where a maximum is proven, and NaN elsewhere."""
+    return evaluate(fit, _where_proven(fn), (fit.converged, value), rows)
+
+
+@functools.cache
+def _where_proven(fn: Callable[..., Any]) -> Callable[..., Any]:
+    def at(objective: Objective, both: tuple[Array, Any], *rest: Any) -> Any:
+        proven, value = both
+        return implicit.where_proven(fn, proven, objective, value, *rest)
+
+    return at
+
+
+def evaluate_repeated(fit: FitRecord, times: int, fn: Callable[..., Any], value: Any) -> Any:
+    """`fn(objective, value)` so many times for each data set, all of them side by side in lanes.
+
+    Args:
+        fit: the fit, or batch of fits.
+        times: how often.
+        fn: compiled once for as long as it is the same function.
+        value: what it needs, arrays with axes of data sets, if there are several, and of `times`.
+
+    Returns:
+        What it returns, with the same leading axes.
+    """
+    if not fit.batched:
+        return only_one(evaluate_repeated(batch_of_one(fit), times, fn, batch_of_one(value)))
+    everything, model, own = batch_of(fit)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), value)
+    arrays = lambda leaf: repeat_each(leaf, times) if is_array(leaf) else leaf  # noqa: E731
+    parameters, own = jax.tree.map(arrays, (fit.parameters, own))
+    out = map_datasets.map_datasets(fn, everything.repeated(times), model, parameters, flat, own)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, times, *leaf.shape[1:]), out)
+
+
+def repeat_each(leaf: Any, times: int) -> Any:
+    """Every entry of the leading axis so many times."""
+    xp = np if isinstance(leaf, np.ndarray) else jnp
+    return xp.repeat(leaf, times, axis=0)
+
+
+def batch_of(fit: FitRecord) -> tuple[RaggedBatch | RepeatedDataset, Model, Any]:
+    """The data sets of a batch, their model, and `(model, args)` with a leading axis where each has its own."""
+    check_one_axis(fit)
+    if not fit.n_sets:
+        raise ValueError("this batch holds no data sets, so there is nothing to compute from them")
+    own = (fit.model, fit.args)
+    model, args = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, own)
+    if fit.table is not None or fit.shards is not None:
+        here = dataset_of(fit)
+        return (
+            RepeatedDataset(here.likelihood(model, args, fit.n_free), args, here.checked, fit.n_sets),
+            model,
+            None,
+        )
+    found = ragged_batch(fit.data, fit.weights, fit.lengths, args, fit.weight_column, fit.index)
+    return found, model, None if shared(own) else own
+
+
+def encode_row_labels(fit: FitRecord, columns: Any, name: str) -> tuple[Any, ...]:
+    """Labels of rows, from arrays or from columns of the data, as whole numbers that tell them apart.
+
+    Args:
+        fit: the fit, or batch of fits.
+        columns: an array of labels of shape `(n_obs,)`, of a batch `(n_sets, n_obs)`; the name of a column of
+            the data; or a list, tuple or table of such.
+        name: what messages call it.
+    """
+    if hasattr(columns, "column_names") or hasattr(columns, "columns"):  # pyarrow; pandas, polars
+        columns = [columns[label] for label in getattr(columns, "column_names", getattr(columns, "columns", ()))]
+    elif not isinstance(columns, list | tuple) or _is_vector(columns):
+        columns = [columns]
+    if not len(columns):
+        raise ValueError(f"{name}: there are no columns in it; pass labels, or the name of a column")
+    flat = fit.groups is not None and fit.batched  # all groups one behind the other
+    if fit.table is not None:
+        data = fit.table.labels(columns)
+        shape: tuple[int, ...] = (fit.table.n_rows,)
+    else:
+        if fit.groups is None:
+            data = fit.data
+        else:
+            data = fit.groups.columns if flat else fit.groups[int(fit.index)]  # type: ignore[arg-type]
+        shape = jnp.shape(jax.tree.leaves(data)[0])[: 2 if fit.batched and not flat else 1]
+    return tuple(_labels(column, data, shape, flat, name) for column in columns)
+
+
+def _labels(column: Any, data: PyTree, shape: tuple[int, ...], flat: bool, name: str) -> Any:
+    if isinstance(column, str):
+        known = list(map(str, data)) if isinstance(data, dict) else []
+        if column not in known:
+            has = f"which has {', '.join(known)}" if known else "whose columns have no names"
+            raise ValueError(f"{name}: {column!r} is no column of the data, {has}; labels go into an array")
+        column = data[column]
+    elif flat:
+        raise ValueError(f"{name} of groups are names of columns, such as {name}='firm'; put them into the table")
+    if not isinstance(column, jax.core.Tracer):
+        column = np.asarray(column)
+        if column.shape == shape:
+            column = _numbered(column)
+    if jnp.shape(column) != shape:
+        raise ValueError(f"{name} must hold one label an observation, shape {shape}; got {jnp.shape(column)}")
+    return column if flat else jnp.asarray(column)
+
+
+def _numbered(labels: np.ndarray) -> np.ndarray:
+    """Labels of any kind as whole numbers; missing ones are labels like any other."""
+    if labels.dtype.kind != "O":
+        return np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+    numbers: dict[Any, int] = {}
+    flat = [numbers.setdefault(label, len(numbers)) for label in labels.ravel().tolist()]
+    return np.array(flat, np.int64).reshape(labels.shape)
+
+
+def longest(fit: FitRecord) -> int:
+    """Rows of the longest data set."""
+    if fit.groups is not None:
+        return int(np.max(fit.groups.lengths[np.asarray(fit.index)]))
+    apart = fit.table or fit.shards
+    if apart is not None:
+        return apart.n_rows
+    return jnp.shape(jax.tree.leaves(fit.data)[0])[1 if fit.batched else 0]
+
+
+def contributions_of(fit: FitRecord) -> Float[Array, "... n_obs"]:
+    """`Fit.contributions`."""
+    return evaluate(fit, contributions(longest(fit)), fit.solution.free)
+
+
+def scores_of(fit: FitRecord) -> Float[Array, "... n_obs n_free"]:
+    """`Fit.scores`."""
+    return evaluate(fit, scores(longest(fit)), fit.solution.free)
+
+
+@functools.cache
+def contributions(width: int) -> Callable[[Objective, Any], Array]:
+    """Log-densities of the rows of a data set at the free vector, shape `(width,)`."""
+
+    def at(objective: Objective, free: Array) -> Array:
+        return to_width(objective.likelihood.contributions(objective.parameters.natural(free)), width)
+
+    return at
+
+
+@functools.cache
+def scores(width: int) -> Callable[[Objective, Any], Array]:
+    """Their gradients, shape `(width, n_free)`."""
+
+    def at(objective: Objective, free: Array) -> Array:
+        return to_width(objective.likelihood.scores(free, objective.parameters.natural), width)
+
+    return at
+
+
+def to_width(rows: Array, width: int) -> Array:
+    """Zero rows added, or padding cut off, so that there are `width` rows."""
+    missing = max(0, width - rows.shape[0])
+    return jnp.pad(rows[:width], [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
+
+
+def _is_vector(columns: Any) -> bool:
+    """Whether a list holds labels, one an observation, and no columns."""
+    return bool(columns) and not any(isinstance(one, str) or np.ndim(one) for one in columns)
+
+
+@functools.cache
+def _with_rows(fn: Callable[..., Any]) -> Callable[[Objective, Any], Any]:
+    """`fn(objective, value, rows)` where the rows of the collection are pairs of data and the rest."""
+
+    def at(whole: Objective, value: Any) -> Any:
+        data, rest = whole.likelihood.data
+        mine = dataclasses.replace(whole.likelihood, data=rest).aligned()[0]
+        likelihood = dataclasses.replace(whole.likelihood, data=data)
+        return fn(dataclasses.replace(whole, likelihood=likelihood), value, mine)
+
+    return at
+
+
+@Compiled
+def _apply(fn: Callable[..., Any], *args: Any) -> Any:
+    return fn(*args)

@@ -1,0 +1,1 @@
+"""Profile likelihoods: curves, grids and intervals."""

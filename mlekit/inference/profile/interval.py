@@ -1,0 +1,174 @@
+"""Profile-likelihood intervals: both ends of every parameter, searched side by side."""
+
+from __future__ import annotations
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ...core.checks import warn
+from ...core.compilation import Compiled
+from ...core.status import Status
+from ...core.trees import batch_of_one, only_one, tracing
+from ...engine.solution import Solution
+from ...models.parameters import Parameters
+from ..evaluate import evaluate_repeated
+from ..record import FitRecord
+from ..refit import from_better
+from ..wald import quantile
+from .endpoint import end
+from .endpoint_search import Endpoint
+
+#: Higher maxima that a profile finds are followed so many times.
+ROUNDS = 5
+
+
+class Ends(eqx.Module):
+    """Both ends of the profile-likelihood interval of every scalar parameter.
+
+    Args:
+        lower: shape `(k,)`; at the edge of the constraint, or infinite, where the likelihood stays high all the
+            way; NaN where no end was found.
+        upper: likewise.
+        status: a `Status` value for each end, lower ones first, shape `(k, 2)`: `converged`; `unbounded` where
+            the likelihood stays above the level; or what went wrong.
+    """
+
+    lower: Float[Array, "... k"]
+    upper: Float[Array, "... k"]
+    status: Int[Array, "... k 2"]
+
+
+def ends(fit: FitRecord, level: float) -> tuple[FitRecord, Ends]:
+    r"""Where the profile likelihood of each parameter has fallen by half a quantile of chi-square.
+
+    $$\ell_p(\theta_j) = \max_{\theta_{-j}} \ell(\theta) = \hat\ell - \tfrac12 \chi^2_{1, \text{level}}$$
+
+    All ends of all data sets are searched side by side. Where a search meets a higher likelihood than that of the
+    fit, the fit is made again from there, and so are its ends.
+
+    Args:
+        fit: the fit, or batch of fits.
+        level: confidence level.
+
+    Returns:
+        The fit, made again where that was needed, and the ends.
+    """
+    if not fit.batched:
+        return only_one(ends(batch_of_one(fit), level))
+    found, better, free = _ends(fit, level)
+    if tracing(better):
+        return fit, found
+    for _ in range(ROUNDS):
+        those = np.flatnonzero(better)
+        if not those.size:
+            break
+        again = from_better(fit[those], free[those], np.ones(len(those), bool))
+        news = (again.solution, *_ends(again, level))
+        known = (fit.solution, found, better, free)
+        solution, found, better, free = jax.tree.map(functools.partial(_put, those), known, news)
+        fit = eqx.tree_at(lambda fit: fit.solution, fit, solution)
+    return fit, found
+
+
+def _put(those: np.ndarray, old: Array, new: Array) -> Array:
+    return old.at[those].set(new)
+
+
+def _ends(fit: FitRecord, level: float) -> tuple[Ends, Array, Array]:
+    """The ends; for each data set whether a better maximum was met, and where."""
+    solution, parameters = fit.solution, fit.parameters
+    moving = [i for i, j in enumerate(twins(parameters)) if i == j]
+    if not moving:
+        lower = upper = jnp.where(fit.converged[:, None], solution.vector, jnp.nan)
+        status = jnp.broadcast_to(solution.status[:, None, None], (*solution.vector.shape, 2))
+        return Ends(lower, upper, status), jnp.zeros(fit.n_sets, bool), solution.free
+    value = _searches(solution, parameters, quantile(level, solution.vector.dtype), tuple(moving))
+    found, reached = evaluate_repeated(fit, 2 * len(moving), end, value)
+    return _found(solution, parameters, tuple(moving), found, reached)
+
+
+@Compiled
+def _searches(solution: Solution, parameters: Parameters, z: Array, moving: tuple[int, ...]) -> tuple[Array, ...]:
+    """Where to look for the ends, as `profile_end.end` takes it: both of each parameter in turn."""
+    n_sets, times = len(solution.vector), 2 * len(moving)
+    low, high = eqx.filter_vmap(Parameters.ranges)(parameters, solution.vector)
+    which, sign = np.repeat(np.array(moving), 2), np.tile([-1.0, 1.0], len(moving))
+    dtype = solution.vector.dtype
+    every = lambda array: jnp.broadcast_to(array[:, None], (n_sets, times, *array.shape[1:]))  # noqa: E731
+    each = lambda array: jnp.broadcast_to(jnp.asarray(array), (n_sets, times))  # noqa: E731
+    return (
+        every(solution.free),
+        every(solution.status == Status.converged),
+        every(solution.log_likelihood),
+        each(0.5 * z**2),
+        each(which),
+        each(sign.astype(dtype)),
+        low[:, which],
+        high[:, which],
+    )
+
+
+@Compiled
+def _found(
+    solution: Solution, parameters: Parameters, moving: tuple[int, ...], found: Endpoint, reached: Array
+) -> tuple[Ends, Array, Array]:
+    """What the searches say, in the order of the parameters."""
+    vector, status = solution.vector, solution.status[:, None]
+    n_sets, k = vector.shape
+    low, high = eqx.filter_vmap(Parameters.ranges)(parameters, vector)
+    which, upwards = np.repeat(np.array(moving), 2), np.tile([False, True], len(moving))
+    converged = status == Status.converged
+    edge = jnp.where(upwards, high[:, which], low[:, which])
+    reached = jnp.where(found.status == Status.converged, reached, jnp.nan)
+    reached = jnp.where(found.status == Status.unbounded, edge, reached)
+    # An element that never moves, as the diagonal of a correlation, is its own interval.
+    still = (solution.errors == 0)[:, which]
+    proven = converged & ~found.better
+    reached = jnp.where(still, vector[:, which], jnp.where(proven, reached, jnp.nan)).reshape(n_sets, -1, 2)
+    own = jnp.where(still, Status.converged, found.status)
+    own = jnp.where(converged, own, status).reshape(n_sets, -1, 2)
+    # A tied parameter shares the row of its twin.
+    rows = [(i, moving.index(j)) for i, j in enumerate(twins(parameters)) if j >= 0]
+    mine, of = (np.array(pair, int) for pair in zip(*rows))
+    lower = upper = jnp.where(converged, vector, jnp.nan)
+    result = Ends(
+        lower.at[:, mine].set(reached[:, of, 0]),
+        upper.at[:, mine].set(reached[:, of, 1]),
+        jnp.broadcast_to(status[..., None], (n_sets, k, 2)).at[:, mine].set(own[:, of]),
+    )
+    better = found.better & converged
+    highest = jnp.argmax(jnp.where(better, found.log_likelihood, -jnp.inf), axis=1)
+    free = jnp.take_along_axis(found.free, highest[:, None, None], axis=1)[:, 0]
+    return result, jnp.any(better, axis=1), free
+
+
+def twins(parameters: Parameters) -> list[int]:
+    """For each scalar parameter itself, the twin it is tied to, or -1 where it is fixed."""
+    begin, first = {}, 0
+    for leaf in parameters.leaves:
+        begin[leaf.name] = first
+        first += leaf.size
+    return [
+        -1 if leaf.is_fixed else begin[leaf.tied_to or leaf.name] + i
+        for leaf in parameters.leaves
+        for i in range(leaf.size)
+    ]
+
+
+def intervals(fit: FitRecord, level: float) -> tuple[Array, Array]:
+    """Both ends of every profile-likelihood interval, with a warning where they are those of a better maximum."""
+    again, found = ends(fit, level)
+    if not tracing(fit.solution):
+        refitted = np.asarray(again.log_likelihood != fit.log_likelihood) & np.asarray(fit.converged)
+        if np.any(refitted):
+            who = f"of {int(refitted.sum()):,} of {fit.n_sets:,} data sets " if fit.batched else ""
+            warn(
+                f"profiles {who}met higher maxima than their fit had found: the intervals are those of the "
+                "refitted maxima, which mle.profile(fit, name).fit holds; fit with starts="
+            )
+    return found.lower, found.upper

@@ -1,0 +1,1 @@
+"""Fits of all groups of a table in files."""

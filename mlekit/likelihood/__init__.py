@@ -1,0 +1,1 @@
+"""A model and data together: sums over rows, and their derivatives."""

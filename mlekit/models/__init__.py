@@ -1,0 +1,1 @@
+"""What a user writes: parameters, constraints, log-densities, families and compositions."""

@@ -1,0 +1,159 @@
+"""Responses that could be observed only between bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ..model import Model
+from .checks import Bound, bound_of, check_bounds, with_tails
+from .distribution import ConditionalDistribution, Density, Distribution, Interval, Response, distribution
+from .inverse_cdf import draw
+from .log_probability import from_either_side, log_between
+
+
+class Truncated(Density):
+    """The log-density of a response, given that it lies between bounds."""
+
+    distribution: Distribution
+    lower: Bound
+    upper: Bound
+
+    @property
+    def response(self) -> Response:
+        """Where the response lies."""
+        return self.distribution.response
+
+    @property
+    def jumps(self) -> bool | Callable[[Any], Any] | None:
+        """Whether the distribution function jumps at a response."""
+        return self.distribution.model.jumps
+
+    def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The log-density of one observation."""
+        at, y = self.distribution.at(params, obs, args), self.distribution.of(obs)
+        window = self._window(at)
+        inside = _holds(window, y)
+        density = at.log_density(jnp.where(inside, y, window.side.low), inside)
+        return _possible(window, jnp.where(inside, density - window.mass, -jnp.inf))
+
+    def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The logarithm of the distribution function at the response."""
+        at = self.distribution.at(params, obs, args)
+        return _log_cdf(at, self._window(at), self.distribution.of(obs))
+
+    def log_survival(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
+        """The logarithm of the survival function at the response."""
+        at, y = self.distribution.at(params, obs, args), self.distribution.of(obs)
+        window = self._window(at)
+        splits = _splits(window, y)
+        # The window may begin near one end of the distribution, and this part of it near the other.
+        rest = at.interval(jnp.where(splits, y, window.side.low), self._bounds(obs)[1], splits)
+        value = from_either_side(rest.mass - window.mass, _parts(at, window, y)[0])
+        return _possible(window, jnp.where(splits, value, jnp.where(y <= window.lower, 0.0, -jnp.inf)))
+
+    def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
+        """The observation with its response drawn anew: in the dtype it had, unless that cannot hold it."""
+        at = self.distribution.at(params, obs, args)
+        window, dtype = self._window(at), self.distribution.of(obs).dtype
+        regression = self.distribution.model.regression
+        if regression is not None and not regression.family.support.whole:
+            dtype = jnp.result_type(dtype, 0.0)
+        y = draw(key, lambda y: _log_cdf(at, window, y), window.lower, window.upper, dtype)
+        return self.distribution.place(obs, y)
+
+    def _window(self, at: ConditionalDistribution) -> Interval:
+        """What could be observed."""
+        return at.interval(*self._bounds(at.obs))
+
+    def _bounds(self, obs: PyTree) -> tuple[Array | None, Array | None]:
+        lower = None if self.lower is None else bound_of(obs, self.lower, "lower")
+        return lower, None if self.upper is None else bound_of(obs, self.upper, "upper")
+
+
+def _holds(window: Interval, y: Array) -> Array:
+    """Whether a response could be observed; NaN passes, and shows in what is made of it."""
+    return ~((y <= window.lower) | (y > window.upper))
+
+
+def _splits(window: Interval, y: Array) -> Array:
+    """Whether something of the window lies on either side of a response."""
+    return _holds(window, y) & ~(y >= window.upper)
+
+
+def _possible(window: Interval, value: Array) -> Array:
+    """A value, but NaN where nothing could be observed."""
+    return jnp.where((window.lower < window.upper) & (window.mass > -jnp.inf), value, jnp.nan)
+
+
+def _parts(at: ConditionalDistribution, window: Interval, y: Array) -> tuple[Array, Array]:
+    """Logarithms of the shares of the window up to a response and beyond it."""
+    here = at.beyond(window.side, y, _holds(window, y))
+    near = log_between(window.near, here) - window.mass
+    far = log_between(here, window.far) - window.mass
+    return window.side.choose(far, near), window.side.choose(near, far)
+
+
+def _log_cdf(at: ConditionalDistribution, window: Interval, y: Array) -> Array:
+    value = from_either_side(*_parts(at, window, y))
+    return _possible(window, jnp.where(_splits(window, y), value, jnp.where(y <= window.lower, -jnp.inf, 0.0)))
+
+
+def truncated(
+    log_density: Any,
+    *,
+    lower: Bound = None,
+    upper: Bound = None,
+    response: Response = None,
+    log_cdf: Callable[..., Any] | None = None,
+    log_survival: Callable[..., Any] | None = None,
+) -> Model:
+    r"""A model of responses that are observed only if they lie in `(lower, upper]`; of others nothing is known.
+
+    $$\log p(y) - \log\,[F(\text{upper}) - F(\text{lower})]$$
+
+    and minus infinity outside. Counts above zero: `lower=0`. Delayed entry, where who failed before is never seen:
+    `lower="entry"`.
+
+    Args:
+        log_density: `log_density(params, obs)`, or `log_density(params, obs, args)`; a `mle.Model` or a
+            `mle.regression`.
+        lower: what the response must exceed: a number, the name of a column of `obs`, or a function of `obs`; left
+            out, or minus infinity, there is no such bound.
+        upper: what it must not exceed; left out, or infinity, there is no such bound.
+        response: where the response lies: the name of a column of `obs`, or a function of `obs` that picks a leaf;
+            bounds are put there, too. Left out, it is that of the `mle.regression`, otherwise the column `y`, or
+            `obs` itself if that is a number.
+        log_cdf: `log_cdf(params, obs)`, the logarithm of the distribution function, if the model carries none, or
+            to stand in for its own. It is never called with an infinite response. Families say where theirs lacks
+            derivatives, as those of `gamma`, `beta`, `student_t` and `negative_binomial` do.
+        log_survival: `log_survival(params, obs)`, the logarithm of the survival function, in the same way. Either
+            is enough; both together keep the digits of both tails, as families do.
+
+    Returns:
+        A `mle.Model` with `log_cdf` and `log_survival`, so that it may be censored, and `simulate`, which draws
+        by inverting the former.
+        All is NaN where a response between the bounds has no chance that the computer can tell from zero.
+
+    Raises:
+        ValueError: no bounds, no `log_cdf`, a joint model, or a response other than that of the regression.
+        TypeError: a bound that is no name, function or number.
+
+    Example:
+        How many came in each car, where empty ones do not come:
+
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> counts = mle.regression(lambda rate, obs: rate, mle.families.poisson, response=lambda obs: obs)
+        >>> cars = jnp.array([1, 1, 2, 4, 1, 3, 2, 1, 2, 2])
+        >>> fit = mle.fit(mle.truncated(counts, lower=0), 1.0, cars, constraints=mle.positive)
+        >>> mean = fit.params / (1 - jnp.exp(-fit.params))  # of those that come
+        >>> print(f"{fit.params:.4f}, {mean:.4f} = {cars.mean():.4f}")
+        1.4578, 1.9000 = 1.9000
+    """
+    check_bounds(lower, upper, "truncated")
+    model = with_tails(log_density, log_cdf, log_survival, "truncated")
+    density = Truncated(distribution(model, response, "truncated"), lower, upper)
+    return Model(density, density.simulate, density.log_cdf, density.log_survival)

@@ -1,0 +1,137 @@
+"""Counts, or sums, with more zeros than a model allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ..model import Model
+from .checks import independent, of_params, scalar
+from .distribution import HALF, Distribution, Response, distribution, guarded, with_companions
+from .weighted_sum import Weighted
+
+NAME = "the chance of zero_inflated"
+
+
+class ZeroInflated(Weighted):
+    """The log-density of a response that is zero with a chance of its own, otherwise what a model says."""
+
+    distribution: Distribution
+    chance: str | Callable[..., Any]
+    whole: bool | None
+
+    @property
+    def response(self) -> Response:
+        """Where the response lies."""
+        return self.distribution.response
+
+    @property
+    def jumps(self) -> bool | Callable[[Any], Any]:
+        """Whether the distribution function jumps at a response: at every whole number, or at zero alone."""
+        known = self.distribution.model.jumps
+        return True if known is True or (known is None and self.whole) else self._jumps
+
+    def _jumps(self, obs: PyTree) -> Array:
+        return (self.distribution.of(obs) == 0) | self._model_jumps(obs)
+
+    def _model_jumps(self, obs: PyTree) -> Any:
+        """Whether zero has a probability in the model, too, and no density."""
+        known = self.distribution.model.jumps
+        if known is not None:
+            return known(obs) if callable(known) else known
+        if self.whole is not None:
+            return self.whole
+        if not jnp.issubdtype(self.distribution.of(obs).dtype, jnp.inexact):
+            return True
+        raise ValueError(
+            "zero_inflated: a log-density of floating-point numbers does not say whether zero has a probability "
+            "in it or a density: pass whole=True for counts, whole=False for responses that may be any number"
+        )
+
+    def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
+        """The observation with its response drawn anew."""
+        zero, key = jax.random.split(key)
+        simulate = self.distribution.model.simulate
+        assert simulate is not None
+        drawn = simulate(key, params, obs, *args)
+        y = self.distribution.of(drawn)
+        chance = self._chance(params, obs, args)
+        return self.distribution.place(drawn, jnp.where(jax.random.bernoulli(zero, chance), jnp.zeros_like(y), y))
+
+    def _terms(self, name: str, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:
+        # Nothing but zeros, then the model.
+        y, chance = self.distribution.of(obs), self._chance(params, obs, args)
+        certain = {"log_density": y == 0, "log_cdf": y >= 0, "log_survival": ~(y >= 0)}[name]
+        jumps = self._model_jumps(obs) if name == "log_density" else True
+        if jumps is True:
+            rest = guarded(self.distribution.model, name, params, obs, args)
+        else:
+            alone = (y == 0) & ~jnp.asarray(jumps)
+            at = self.distribution.at(params, obs, args)
+            rest = jnp.where(alone, -jnp.inf, at.log_density(jnp.where(alone, HALF, y), ~alone))
+        logs = jnp.stack([jnp.where(certain, 0.0, -jnp.inf), rest])
+        return jnp.stack([chance, 1 - chance]).astype(jnp.result_type(chance, logs)), logs
+
+    def _chance(self, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> Float[Array, ""]:
+        return scalar(of_params(self.chance, params, obs, args, NAME), NAME)
+
+
+def zero_inflated(
+    log_density: Any,
+    chance: str | Callable[..., Any] = "chance",
+    *,
+    response: Response = None,
+    whole: bool | None = None,
+) -> Model:
+    r"""A model of a response that is zero with a chance $\pi$ of its own, otherwise what another model says.
+
+    $$\log\,[\pi\, 1\{y = 0\} + (1 - \pi)\, p(y)]$$
+
+    Of a count, whose $p(0)$ is a probability, zeros come from both. If the response may be any number, zero has no
+    probability in the model, and all zeros come from $\pi$, as in sums that are often nothing: then the second
+    term is left out where $y = 0$. Where counts above zero are to be modelled by themselves, a hurdle, truncate
+    them: `mle.zero_inflated(mle.truncated(counts, lower=0))`.
+
+    Args:
+        log_density: `log_density(params, obs)`, or `log_density(params, obs, args)`; a `mle.Model` or a
+            `mle.regression`. It gets all of `params`.
+        chance: $\pi$, from 0 to 1: a key of `params`, or `chance(params, obs)` (with args
+            `chance(params, obs, args)`), which predicts it.
+        response: where the response lies: the name of a column of `obs`, or a function of `obs` that picks a leaf.
+            Left out, it is that of the `mle.regression`, otherwise the column `y`, or `obs` itself if that is a
+            number.
+        whole: whether the response is a whole number, such as a count. The family of a `mle.regression` says so
+            itself, and so do integers; other log-densities of floating-point numbers want it.
+
+    Returns:
+        A `mle.Model` with the companions that the model has. It is NaN where the chance is none.
+
+    Raises:
+        ValueError: a joint model, or a response other than that of the regression; while tracing, no such key, or
+            nothing that says whether the response is a whole number.
+        TypeError: `chance` is neither a key nor a function.
+
+    Example:
+        >>> import jax.numpy as jnp, mlekit as mle
+        >>> counts = mle.regression(lambda params, obs: params["rate"], mle.families.poisson)
+        >>> data = {"y": jnp.array([0, 0, 0, 0, 0, 2, 1, 3, 2, 4])}
+        >>> rules = {"chance": mle.unit_interval, "rate": mle.positive}
+        >>> fit = mle.fit(mle.zero_inflated(counts), {"chance": 0.5, "rate": 1.0}, data, constraints=rules)
+        >>> mean = (1 - fit.params["chance"]) * fit.params["rate"]
+        >>> print(f"{fit.params['chance']:.4f}, {mean:.4f} = {data['y'].mean():.4f}")
+        0.4309, 1.2000 = 1.2000
+    """
+    if not (isinstance(chance, str) or callable(chance)):
+        raise TypeError(
+            f"zero_inflated: chance must be a key of params, or a function chance(params, obs); got {chance!r}"
+        )
+    model = independent(log_density, "zero_inflated")
+    if isinstance(model.jumps, bool) and whole not in (None, model.jumps):
+        kind = "whole numbers" if model.jumps else "any number"
+        raise ValueError(f"zero_inflated: got whole={whole}, and the responses of this model are {kind}")
+    density = ZeroInflated(distribution(model, response, "zero_inflated"), chance, whole)
+    return with_companions(density, [model])

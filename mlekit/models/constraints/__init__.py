@@ -1,0 +1,54 @@
+"""What a parameter may be: one small class a constraint, each a map from a free array to natural units.
+
+Every map is smooth and one-to-one from the whole of real space onto the inside of its constraint, so a solver
+moves freely and never leaves it. Leading axes hold further, independent elements: a `(3, 4)` simplex leaf is
+three simplexes of four shares. What the methods promise is written once, in `Constraint`.
+"""
+
+from .as_constraint import as_constraint, is_constraint
+from .base import Constraint
+from .bijector import Bijector
+from .bounds import (
+    GreaterThan,
+    Interval,
+    LessThan,
+    Unconstrained,
+    greater_than,
+    interval,
+    less_than,
+    positive,
+    unconstrained,
+    unit_interval,
+)
+from .fixed_tied import Fixed, Tied, fixed, tied
+from .matrices import Correlation, PositiveDefinite, correlation, positive_definite
+from .vectors import Ordered, Simplex, ordered, simplex
+
+__all__ = [
+    "Bijector",
+    "Constraint",
+    "Correlation",
+    "Fixed",
+    "GreaterThan",
+    "Interval",
+    "LessThan",
+    "Ordered",
+    "PositiveDefinite",
+    "Simplex",
+    "Tied",
+    "Unconstrained",
+    "as_constraint",
+    "correlation",
+    "fixed",
+    "greater_than",
+    "interval",
+    "is_constraint",
+    "less_than",
+    "ordered",
+    "positive",
+    "positive_definite",
+    "simplex",
+    "tied",
+    "unconstrained",
+    "unit_interval",
+]

@@ -1,0 +1,223 @@
+"""Parameters: the user's PyTree in natural units <-> the free vector the solvers move."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .constraints import Constraint, Fixed
+
+
+class Leaf(eqx.Module):
+    """One leaf of `params`: its name, its shape, what it may be, and where it lies in the vectors."""
+
+    name: str = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    dtype: Any = eqx.field(static=True)
+    constraint: Constraint | Fixed  # a tied leaf has its twin's
+    free_shape: tuple[int, ...] = eqx.field(static=True)
+    start: int = eqx.field(static=True)  # first entry in the free vector; a tied leaf has its twin's
+    tied_to: str | None = eqx.field(static=True)
+    held: tuple[int, ...] = eqx.field(static=True, default=())  # elements that keep the value they started with
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the leaf, or the twin it is tied to, keeps the value it started with."""
+        return isinstance(self.constraint, Fixed)
+
+    @property
+    def rule(self) -> Constraint:
+        """The constraint of a leaf that moves."""
+        assert isinstance(self.constraint, Constraint)
+        return self.constraint
+
+    @property
+    def moving(self) -> np.ndarray:
+        """Which entries of its free array are part of the free vector."""
+        return np.delete(np.arange(math.prod(self.free_shape)), self.held)
+
+    @property
+    def size(self) -> int:
+        """Number of scalar parameters in the leaf."""
+        return math.prod(self.shape)
+
+    def names(self) -> list[str]:
+        """One flat name a scalar: `scale`, `coef[0]`, `layer.weight[1,2]`."""
+        if not self.shape:
+            return [self.name]
+        indices = itertools.product(*map(range, self.shape))
+        return [f"{self.name}[{','.join(map(str, index))}]" for index in indices]
+
+
+class Parameters(eqx.Module):
+    """How a PyTree of parameters in natural units maps to the free vector and back.
+
+    Built by `start.parameters_like`. `natural` and `free` are inverse to each other; both may be jitted, mapped
+    and differentiated.
+    """
+
+    leaves: tuple[Leaf, ...]
+    values: tuple[Array | None, ...]  # of the fixed leaves; None where a leaf is free
+    others: tuple[Any, ...]  # leaves of the tree that are no parameters: functions, flags, ...
+    places: tuple[int | None, ...] = eqx.field(static=True)  # leaf of the tree -> index in `leaves`
+    treedef: Any = eqx.field(static=True)
+    n_free: int = eqx.field(static=True)
+    dtype: Any = eqx.field(static=True)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One flat name a scalar parameter, in the order of the leaves."""
+        return tuple(name for leaf in self.leaves for name in leaf.names())
+
+    def natural(self, free: Float[Array, " n_free"] | tuple[Array, ...]) -> PyTree:
+        """The parameters in natural units at the free vector `free`, or at its entries in a tuple.
+
+        A tuple will do where `all_numbers` holds.
+        """
+        return self.join([self._leaf_value(i, free) for i in range(len(self.leaves))])
+
+    @property
+    def all_numbers(self) -> bool:
+        """Whether every free leaf is a single number."""
+        return all(leaf.is_fixed or leaf.free_shape == () for leaf in self.leaves)  # none of which is held in part
+
+    def natural_vector(self, free: Float[Array, " n_free"]) -> Float[Array, " k"]:
+        """All scalar parameters in natural units, in the order of `names`."""
+        values = [self._leaf_value(i, free).astype(self.dtype) for i in range(len(self.leaves))]
+        return jnp.concatenate([jnp.ravel(value) for value in values]) if values else jnp.zeros(0, self.dtype)
+
+    def jacobian(self, free: Float[Array, " n_free"]) -> Float[Array, "k n_free"]:
+        """Derivative of `natural_vector`; rows of fixed parameters are zero."""
+        return jax.jacfwd(self.natural_vector)(free)
+
+    def free(self, params: PyTree) -> Float[Array, " n_free"]:
+        """The free vector of `params`; NaN or infinite where `params` lie outside their constraints."""
+        values = self.split(params)
+        parts = [
+            leaf.rule.inverse(jnp.asarray(value, leaf.dtype)).astype(self.dtype).ravel()[leaf.moving]
+            for leaf, value in zip(self.leaves, values)
+            if not leaf.is_fixed and leaf.tied_to is None
+        ]
+        return jnp.concatenate(parts) if parts else jnp.zeros(0, self.dtype)
+
+    def fixed_at(self, params: PyTree) -> Parameters:
+        """The same parameters with the fixed leaves held at their values in `params`."""
+        return self.with_values(self.fixed_leaves(self.split(params)))
+
+    def fixed_leaves(self, values: list[Any]) -> tuple[Array | None, ...]:
+        """Of the leaves `values` those that are fixed, in whole or in part, `None` for the others."""
+        by_name = dict(zip((leaf.name for leaf in self.leaves), values))
+        return tuple(
+            jnp.asarray(by_name[leaf.tied_to or leaf.name], leaf.dtype) if leaf.is_fixed or leaf.held else None
+            for leaf in self.leaves
+        )
+
+    def with_values(self, values: tuple[Array | None, ...]) -> Parameters:
+        """The same parameters with other values of the fixed leaves."""
+        return dataclasses.replace(self, values=values)
+
+    def holding(self, names: Sequence[str]) -> Parameters:
+        """The same parameters with these held at the value they start with.
+
+        Args:
+            names: some of `names`; of an array whose elements share a constraint, as those of a simplex do,
+                none can be held alone.
+
+        Raises:
+            ValueError: no such parameter, one that does not move, or one that cannot be held alone.
+        """
+        owner = {name: (leaf, i) for leaf in self.leaves for i, name in enumerate(leaf.names())}
+        held: dict[str, set[int]] = {}
+        for name in names:
+            if name not in owner:
+                raise ValueError(f"there is no parameter {name!r}; there are {', '.join(self.names)}")
+            leaf, i = owner[name]
+            if leaf.is_fixed:
+                raise ValueError(f"{name} is fixed: there is nothing to hold")
+            if leaf.size > 1 and not leaf.rule.elementwise:
+                raise ValueError(
+                    f"{name} shares a constraint with the rest of {leaf.name} and cannot be held by itself; "
+                    "its profile intervals are there: fit.intervals(method='profile')"
+                )
+            elements = held.setdefault(leaf.tied_to or leaf.name, set())
+            if i in elements:
+                raise ValueError(f"{' and '.join(names)} are tied: they cannot be held at values of their own")
+            elements.add(i)
+        leaves = []
+        for leaf in self.leaves:
+            mine = tuple(sorted(held.get(leaf.tied_to or leaf.name, set()) | set(leaf.held)))
+            if mine and len(mine) == leaf.size:
+                leaf = dataclasses.replace(leaf, constraint=Fixed(), free_shape=(0,), held=())
+            elif mine:
+                leaf = dataclasses.replace(leaf, held=mine)
+            leaves.append(leaf)
+        placed, n_free = place(leaves)
+        return dataclasses.replace(self, leaves=tuple(placed), values=(None,) * len(leaves), n_free=n_free)
+
+    def ranges(self, vector: Float[Array, " k"]) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+        """The open range of each scalar parameter, as its constraint leaves it: where it begins and ends."""
+        lows, highs = [], []
+        for leaf, value in zip(self.leaves, self.split(self.tree(vector))):
+            if isinstance(leaf.constraint, Constraint):
+                low, high = leaf.constraint.range(value)
+            else:
+                low, high = jnp.asarray(-jnp.inf), jnp.asarray(jnp.inf)
+            lows.append(jnp.broadcast_to(low, leaf.shape).ravel().astype(vector.dtype))
+            highs.append(jnp.broadcast_to(high, leaf.shape).ravel().astype(vector.dtype))
+        return jnp.concatenate(lows), jnp.concatenate(highs)
+
+    def split(self, params: PyTree) -> list[Any]:
+        """The leaves of `params` that are parameters, in order."""
+        leaves, treedef = jtu.tree_flatten(params)
+        if treedef != self.treedef:
+            raise ValueError(f"params: expected the structure {self.treedef}, got {treedef}")
+        return [leaf for leaf, place in zip(leaves, self.places) if place is not None]
+
+    def tree(self, vector: Float[Array, "... k"]) -> PyTree:
+        """A PyTree like `params` whose entries are those of `vector`, in the order of `names`."""
+        batch = vector.shape[:-1]
+        bounds = np.cumsum([leaf.size for leaf in self.leaves])[:-1]
+        pieces = jnp.split(vector, [int(bound) for bound in bounds], axis=-1) if self.leaves else []
+        return self.join(
+            [piece.reshape(batch + leaf.shape).astype(leaf.dtype) for piece, leaf in zip(pieces, self.leaves)]
+        )
+
+    def join(self, values: list[Any]) -> PyTree:
+        """The tree whose parameters are `values`, in order."""
+        others = iter(self.others)
+        return self.treedef.unflatten([next(others) if place is None else values[place] for place in self.places])
+
+    def _leaf_value(self, i: int, free: Array | tuple[Array, ...]) -> Array:
+        leaf, value = self.leaves[i], self.values[i]
+        if leaf.is_fixed:
+            assert value is not None
+            return value
+        if isinstance(free, tuple):
+            return leaf.rule.forward(free[leaf.start]).astype(leaf.dtype)
+        part = free[leaf.start : leaf.start + len(leaf.moving)]
+        if leaf.held:
+            assert value is not None
+            kept = leaf.rule.inverse(value).astype(self.dtype).ravel()
+            part = kept.at[leaf.moving].set(part)
+        return leaf.rule.forward(part.reshape(leaf.free_shape)).astype(leaf.dtype)
+
+
+def place(leaves: list[Leaf]) -> tuple[list[Leaf], int]:
+    """Give every free leaf its stretch of the free vector, and tied leaves that of their twin; and its length."""
+    starts: dict[str, int] = {}
+    total = 0
+    for leaf in leaves:
+        if leaf.tied_to is None and not leaf.is_fixed:
+            starts[leaf.name] = total
+            total += len(leaf.moving)
+    return [dataclasses.replace(leaf, start=starts.get(leaf.tied_to or leaf.name, 0)) for leaf in leaves], total

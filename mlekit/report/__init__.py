@@ -1,1 +1,0 @@
-"""How fits show: tables, cards, frames and progress."""

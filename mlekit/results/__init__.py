@@ -1,0 +1,1 @@
+"""Fits: their methods, how they show, and where they are kept."""

@@ -1,0 +1,177 @@
+"""The table of estimates: of one fit with their errors, of a batch with their spread."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.format.numbers import NOTHING, exponent, held_digits, number, probability, uncertain
+from ..inference.covariance import errors
+from ..inference.record import FitRecord
+from ..inference.wald import wald
+
+HEADINGS = {
+    "estimate": "estimate",
+    "standard_error": "std. error",
+    "z": "z",
+    "p_value": "p-value",
+    "lower": "lower",
+    "upper": "upper",
+    "median": "median",
+    "quantile_05": "5%",
+    "quantile_95": "95%",
+    "median_standard_error": "median std. error",
+}
+_ERRORS = ("standard_error", "median_standard_error")
+_TESTS = ("z", "p_value")
+_BLANK_IF_FIXED = (*_TESTS, "lower", "upper")
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimates:
+    """One row a scalar parameter.
+
+    Args:
+        names: flat names of the parameters.
+        columns: the numbers as they are, each of shape `(k,)`.
+        fixed: whether each kept the value it started with.
+        tied_to: the twin of each, or nothing.
+        hidden: how many more parameters there are.
+    """
+
+    names: Sequence[str]
+    columns: dict[str, np.ndarray]
+    fixed: Sequence[bool]
+    tied_to: Sequence[str]
+    hidden: int = 0
+
+    @property
+    def error(self) -> np.ndarray:
+        """The column of standard errors."""
+        return next(self.columns[name] for name in _ERRORS if name in self.columns)
+
+    @functools.cached_property
+    def notes(self) -> list[str]:
+        """A remark on each parameter, mostly empty."""
+        return [f"tied to {twin}" if twin else "" for twin in self.tied_to]
+
+    @functools.cached_property
+    def decimals(self) -> int | None:
+        """Decimals that all estimates and errors share, so that the smallest error shows four digits.
+
+        `None` where magnitudes, or the precision, do not allow it; then each number has its own.
+        """
+        numbers = np.concatenate([self.columns[name] for name in self.columns if name not in _TESTS])
+        errors = self.error[np.isfinite(self.error) & (self.error > 0)]
+        if not errors.size or np.any(np.isinf(numbers)):
+            return None
+        wanted = max(0, 3 - exponent(errors.min()))
+        room = held_digits(errors) - 1 - exponent(np.nanmax(np.abs(numbers)))
+        shown = min(wanted, room)
+        return shown if wanted <= 8 and shown >= max(0, wanted - 2) else None
+
+    def cells(self, columns: Sequence[str] | None = None) -> tuple[list[list[str]], list[str], list[str]]:
+        """The table as text.
+
+        Args:
+            columns: the columns to show; all by default.
+
+        Returns:
+            rows, headers and alignments.
+        """
+        shown = list(columns or self.columns)
+        rows = [
+            [self.names[i], *(self._cell(name, i) for name in shown), self.notes[i]]
+            for i in range(len(self.names))
+        ]
+        if self.hidden:
+            rows.append([f"... and {self.hidden:,} more", *[""] * (len(shown) + 1)])
+        headers = ["", *(HEADINGS[name] for name in shown), ""]
+        free = "right" if self.decimals is not None else "decimal"
+        align = ["left", *("right" if name in _TESTS else free for name in shown), "left"]
+        if any(self.tied_to):
+            return rows, headers, align
+        return [row[:-1] for row in rows], headers[:-1], align[:-1]
+
+    def _cell(self, column: str, i: int) -> str:
+        value = self.columns[column][i]
+        if self.fixed[i] and column in (*_ERRORS, *_BLANK_IF_FIXED):
+            return "fixed" if column in _ERRORS else ""
+        if math.isnan(value):
+            return NOTHING
+        if column == "p_value":
+            return probability(value)
+        if column == "z":
+            return f"{value:.2f}" if abs(value) < 1e7 else number(value)
+        if self.decimals is not None:
+            return f"{value:.{self.decimals}f}"
+        return number(value) if column in _ERRORS else uncertain(value, self.error[i])
+
+
+def single(fit: FitRecord, level: float, kind: str = "observed", **options: Any) -> Estimates:
+    """The estimates of a single fit, with errors, two-sided tests against zero and Wald intervals."""
+    standard_errors = errors(fit, kind, **options)
+    lower, upper = wald(fit.solution.vector, standard_errors, level)
+    estimate, error = np.asarray(fit.solution.vector), np.asarray(standard_errors)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(error > 0, estimate / error, np.nan)
+    p_value = np.array([math.erfc(abs(one) / math.sqrt(2)) for one in z.tolist()])
+    columns = {
+        "estimate": estimate,
+        "standard_error": error,
+        "z": z,
+        "p_value": p_value,
+        "lower": np.asarray(lower),
+        "upper": np.asarray(upper),
+    }
+    return _of(fit, columns)
+
+
+def at_hand(fit: FitRecord, limit: int) -> Estimates:
+    """The estimates of a single fit, with those errors that nothing has to be computed for."""
+    columns = {"estimate": np.asarray(fit.solution.vector), "standard_error": np.asarray(fit.solution.errors)}
+    return _of(fit, columns, limit)
+
+
+def spread(fit: FitRecord, limit: int | None = None) -> Estimates:
+    """The spread of the estimates over the converged data sets of a batch."""
+    k = len(fit.parameter_names)
+    proven = np.asarray(fit.converged).ravel()
+    estimate, error = (
+        np.asarray(of_all).reshape(-1, k)[proven, :limit] for of_all in (fit.solution.vector, fit.solution.errors)
+    )
+    none = np.full(estimate.shape[1], np.nan, estimate.dtype)
+    columns = {
+        "median": _quantile(estimate, 0.5, none),
+        "quantile_05": _quantile(estimate, 0.05, none),
+        "quantile_95": _quantile(estimate, 0.95, none),
+        "median_standard_error": _quantile(error, 0.5, none),
+    }
+    return _of(fit, columns, limit)
+
+
+def _quantile(values: np.ndarray, q: float, none: np.ndarray) -> np.ndarray:
+    if not len(values):
+        return none
+    with np.errstate(invalid="ignore"):
+        return np.quantile(values, q, axis=0).astype(values.dtype)
+
+
+def _of(fit: FitRecord, columns: dict[str, Any], limit: int | None = None) -> Estimates:
+    tied: list[str] = []
+    for leaf in fit.parameters.leaves:
+        # A tied leaf has its twin's shape, so their entries match one by one.
+        tied += [f"{leaf.tied_to or ''}{name[len(leaf.name) :] if leaf.tied_to else ''}" for name in leaf.names()]
+    names = fit.parameter_names
+    return Estimates(
+        names=names[:limit],
+        columns={name: column[:limit] for name, column in columns.items()},
+        fixed=fit.fixed[:limit],
+        tied_to=tied[:limit],
+        hidden=0 if limit is None else max(0, len(names) - limit),
+    )

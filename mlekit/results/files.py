@@ -1,0 +1,304 @@
+"""Fits in files: plain arrays and a header of text in a zip archive, which no program is hidden in.
+
+A file holds what a fit found and from which data, under names, and no code. The log-density is code, so it comes
+from the program that reads the file: from a fit that is like the one in it.
+
+    header.json         the version of this format, what the parameters are called, what there is
+    arrays/<number>.npy the arrays, in the order of the names in the header, in NumPy's own format
+    keys.arrow          of groups, the table of their keys
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ..core.atomic_file import atomic_write
+from ..core.compilation import Static
+from ..core.status import StatusArray
+from ..core.trees import is_array, tracing
+from ..data.groups import Groups
+from ..engine.history import History
+from ..engine.modes import Modes
+from ..inference.evaluate import evaluate
+from ..inference.record import FitRecord
+from ..likelihood.dataset import fingerprint
+from ..likelihood.objective import Objective
+
+AnyFit = TypeVar("AnyFit", bound=FitRecord)
+
+#: Of this version every reader knows this and all before.
+FORMAT = 1
+#: What there may be or not, whatever there is in the fit that a file is like.
+OPTIONAL = ("weights", "lengths", "index")
+#: Log-likelihoods of one model at one point differ by rounding, and by no more than this share.
+SAME = {64: 1e-9, 32: 1e-4}
+
+
+def save(fit: FitRecord, path: str | os.PathLike[str], data: bool = True) -> None:
+    """`Fit.save`."""
+    if tracing(fit):
+        raise ValueError("save: this fit is known only to a trace; save what the jitted function returns")
+    data = data and fit.table is None and fit.shards is None
+    leaves = {name: _stored(leaf) for name, leaf in _named(fit) if data or not name.startswith(".data")}
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        **_described(fit),
+        "solver": fit.solver,
+        "weight_column": fit.weight_column,
+        "optima": fit.optima is not None,
+        "path": fit.path is not None,
+        "data": data,
+        "fingerprint": fingerprint(fit.data),
+        "groups": None,
+        "arrays": [{"name": name, **kind} for name, (_, kind) in leaves.items()],
+    }
+    arrays = [array for array, _ in leaves.values()]
+    groups = fit.groups if data else None
+    if groups is not None:
+        header["groups"] = {"by": list(groups.by), "columns": list(groups.columns)}
+        arrays += [groups.offsets, groups.lengths, *groups.columns.values()]
+    _write(Path(path), header, arrays, None if groups is None else groups.keys)
+
+
+def load(path: str | os.PathLike[str], like: AnyFit) -> AnyFit:
+    r"""A fit from a file that `Fit.save` wrote, in whichever version of mlekit.
+
+    A file holds numbers and names, and no code: reading it runs none. So the log-density and the constraints come
+    from `like`, and it is checked that they are those of the file: by the names of the parameters, by their
+    natural values at the free vector, and by the log-likelihood there.
+
+    Args:
+        path: the file.
+        like: a fit of the same model to any data, single or in a batch; one step on a few rows will do,
+            `mle.fit(log_density, init, rows, constraints=..., max_steps=1)`. Where the file was written with
+            `data=False`, a fit to the same data.
+
+    Returns:
+        The `Fit`, with all its methods.
+
+    Raises:
+        ValueError: no file of a fit, one that is damaged or of a later format, a model or data that are not those
+            of the file, or numbers of float64 without `jax_enable_x64`.
+        TypeError: `like` is no fit.
+        OSError: the file cannot be opened.
+
+    Example:
+        >>> import os, tempfile, jax.numpy as jnp, mlekit as mle
+        >>> density = lambda rate, x: jnp.log(rate) - rate * x
+        >>> fit = mle.fit(density, 1.0, jnp.array([1.0, 2.0, 3.0]), constraints=mle.positive)
+        >>> path = os.path.join(tempfile.mkdtemp(), "waits.fit")
+        >>> fit.save(path)
+        >>> like = mle.fit(density, 1.0, jnp.ones(1), constraints=mle.positive, max_steps=1)
+        >>> again = mle.load(path, like=like)
+        >>> print(again.params.round(4), again.standard_errors().round(4))
+        0.5 0.2887
+    """
+    if not isinstance(like, FitRecord):
+        raise TypeError(f"like must be a Fit of the same model, got {type(like).__name__}")
+    found = _rebuilt(_read(Path(path)), like, path)
+    _check_model(found, path)
+    return found
+
+
+# Arrays.
+
+
+def _named(fit: FitRecord) -> Iterator[tuple[str, Any]]:
+    """Every array of a fit, and every number, with its place in the tree."""
+    for name, leaf in jtu.tree_flatten_with_path(fit)[0]:
+        if is_array(leaf) or isinstance(leaf, int | float | complex):
+            yield jtu.keystr(name), leaf
+
+
+def _stored(leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """An array as NumPy writes it, and what that does not say: what it is of, and how often it is repeated."""
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return np.asarray(jax.random.key_data(leaf)), {"key": str(jax.random.key_impl(leaf))}
+    array = np.asarray(leaf)
+    kind: dict[str, Any] = {"dtype": array.dtype.name}
+    if array.ndim and array.strides[0] == 0 and len(array) > 1:
+        kind["repeated"], array = len(array), array[:1]
+    if array.dtype.kind == "V":  # what NumPy itself has no name for, such as bfloat16
+        array = array.ravel().view(f"u{array.dtype.itemsize}").reshape(array.shape)
+    return array, kind
+
+
+def _restored(array: np.ndarray, kind: dict[str, Any]) -> Any:
+    if "key" in kind:
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=kind["key"])
+    dtype = jnp.dtype(kind["dtype"])
+    array = array.view(dtype) if array.dtype != dtype else array
+    if "repeated" in kind:
+        return np.broadcast_to(array, (int(kind["repeated"]), *array.shape[1:]))
+    return jnp.asarray(array)
+
+
+# Files.
+
+
+def _write(path: Path, header: dict[str, Any], arrays: list[np.ndarray], keys: Any) -> None:
+    with atomic_write(path) as out, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("header.json", json.dumps(header, indent=1))
+        for i, array in enumerate(arrays):
+            with archive.open(f"arrays/{i}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+        if keys is not None:
+            import pyarrow as pa
+
+            sink = io.BytesIO()
+            with pa.ipc.new_stream(sink, keys.schema) as stream:
+                stream.write_table(keys)
+            archive.writestr("keys.arrow", sink.getvalue())
+
+
+class Content(NamedTuple):
+    """What a file holds."""
+
+    header: dict[str, Any]
+    leaves: dict[str, Any]  # arrays by their place in the tree
+    groups: Groups | None
+
+
+def _read(path: Path) -> Content:
+    content = None
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                header = json.loads(archive.read("header.json"))
+                if header["format"] <= FORMAT:
+                    content = _content(header, archive)
+                    dtype = next(kind["dtype"] for kind in header["arrays"] if kind["name"] == ".solution.vector")
+        except Exception as error:  # whatever a file that was not written here may lead to
+            raise ValueError(f"path: {path} holds no fit, or one that is damaged: {error!r}") from error
+    if content is None:
+        raise ValueError(
+            f"path: {path} is of format {header['format']}, and this version of mlekit reads formats up to "
+            f"{FORMAT}: use a later version"
+        )
+    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+        raise ValueError(
+            f"path: the estimates in {path} are {dtype}: call jax.config.update('jax_enable_x64', True) before "
+            "reading it"
+        )
+    return content
+
+
+def _content(header: dict[str, Any], archive: zipfile.ZipFile) -> Content:
+    kinds, groups = header["arrays"], header["groups"]
+    extra = 0 if groups is None else 2 + len(groups["columns"])
+    arrays = []
+    for i in range(len(kinds) + extra):
+        with archive.open(f"arrays/{i}.npy") as member:
+            arrays.append(np.lib.format.read_array(member, allow_pickle=False))
+    keys = None if groups is None else archive.read("keys.arrow")
+    leaves = {kind["name"]: _restored(array, kind) for kind, array in zip(kinds, arrays)}
+    return Content(header, leaves, _groups(groups, arrays[len(kinds) :], keys))
+
+
+def _groups(named: Any, arrays: list[np.ndarray], keys: bytes | None) -> Groups | None:
+    if keys is None:
+        return None
+    import pyarrow as pa
+
+    table = pa.ipc.open_stream(keys).read_all()
+    offsets, lengths, *columns = arrays
+    rows = {len(column) for column in columns}
+    if not len(table) == len(offsets) == len(lengths) or rows != {int(lengths.sum())}:
+        raise ValueError("groups of different sizes")
+    return Groups(table, dict(zip(named["columns"], columns)), offsets, lengths, tuple(named["by"]))
+
+
+def _rebuilt(content: Content, like: AnyFit, path: Any) -> AnyFit:
+    """The fit, with code from `like` and numbers from the file."""
+    header, leaves, groups = content
+    for what, here in _described(like).items():
+        if header.get(what) != here:
+            raise ValueError(
+                f"like: it is no fit of the model in {path}, where {what} is {header.get(what)}; here it is {here}"
+            )
+    precision, wanted = like.solution.vector.dtype, leaves[".solution.vector"].dtype
+    if precision != wanted:
+        raise ValueError(
+            f"like: its estimates are {precision}, and those in {path} {wanted}: fit the same model in {wanted}"
+        )
+    data: Any
+    if groups is not None:
+        data = Static(groups)
+    elif header["data"]:
+        data = _frame(like)
+    else:
+        if fingerprint(like.data) != header["fingerprint"]:
+            raise ValueError(
+                f"like: {path} was written without its data, and those of like are others: fit the same model to "
+                "the same data"
+            )
+        data = like.data
+        leaves = leaves | {name: leaf for name, leaf in _named(like) if name.startswith(".data")}
+    blank: Any = 0.0
+    modes = Modes(blank, blank, blank, blank, blank, blank, StatusArray(blank), like.parameter_names)
+    optional: Any = {name: blank if f".{name}" in leaves else None for name in OPTIONAL}
+    frame = dataclasses.replace(
+        like,
+        solver=header["solver"],
+        weight_column=header["weight_column"],
+        data=data,
+        optima=modes if header["optima"] else None,
+        path=History(blank, blank, blank, blank) if header["path"] else None,
+        **optional,
+    )
+    if lacking := sorted({name for name, _ in _named(frame)} ^ set(leaves)):
+        raise ValueError(
+            f"like: it is no fit of the model in {path}, for only one of them has {', '.join(lacking)}"
+        )
+    return jtu.tree_map_with_path(lambda name, leaf: leaves.get(jtu.keystr(name), leaf), frame)
+
+
+def _frame(like: FitRecord) -> PyTree:
+    """A tree in which the arrays of the data have the places that they have in memory."""
+    if like.groups is None and like.table is None and like.shards is None:
+        return like.data
+    apart = like.groups.columns if like.groups else like.table.row if like.table else None
+    apart = like.shards.shapes(None) if like.shards else apart
+    return jax.tree.map(lambda _: 0.0, apart)
+
+
+def _described(fit: FitRecord) -> dict[str, Any]:
+    """What a header says of the model."""
+    return {
+        "parameter_names": list(fit.parameter_names),
+        "fixed": [bool(fixed) for fixed in fit.fixed],
+        "n_free": fit.n_free,
+    }
+
+
+def _check_model(fit: FitRecord, path: Any) -> None:
+    """A `ValueError` where the log-density or the constraints are not those that the file was written with."""
+    solution = fit.solution
+    vector, log_likelihood = evaluate(fit, _at_maximum, solution.free)
+    tolerance = SAME[jnp.finfo(solution.vector.dtype).bits]
+    for what, here, there in (
+        ("estimates are others", vector, solution.vector),
+        ("log-likelihood is another", log_likelihood, solution.log_likelihood),
+    ):
+        if not np.allclose(here, there, rtol=tolerance, atol=tolerance, equal_nan=True):
+            shown = "" if fit.batched else f": it makes it {here}, the file {there}"
+            raise ValueError(f"like: its model is not that of {path}, for at the same point the {what}{shown}")
+
+
+def _at_maximum(objective: Objective, free: Array) -> tuple[Array, Array]:
+    loss = objective(free)
+    log_likelihood = jnp.where(jnp.isfinite(loss), -loss * objective.n_obs, jnp.nan)
+    return objective.parameters.natural_vector(free), log_likelihood

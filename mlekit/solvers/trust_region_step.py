@@ -1,0 +1,89 @@
+"""The trust-region subproblem: a quadratic minimised on a ball."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..core.linear_algebra import AbstractFactor, factorise, matvec, norm
+
+#: Trial shifts of a trust-region step at most: most need one or two, an indefinite matrix a few more.
+SHIFTS = 5
+
+
+def trust_region_step(
+    matrix: Float[Array, "k k"],
+    slope: Float[Array, " k"],
+    radius: Float[Array, ""],
+    factor: AbstractFactor,
+    minimiser: Float[Array, " k"],
+    definite: Bool[Array, ""],
+    wanted: Bool[Array, ""],
+) -> Float[Array, " k"]:
+    r"""A minimiser of a quadratic on the surface of a ball, to within a tenth of the radius.
+
+    $$\min_p\; b^T p + \tfrac12 p^T A p \quad\text{subject to}\quad \|p\| \le \Delta$$
+
+    is solved by $p = -(A + \mu)^{-1} b$ with $\mu \ge 0$ and $A + \mu$ positive semi-definite. Shifts $\mu$ are
+    tried by Newton's method on $1/\|p(\mu)\| = 1/\Delta$, kept between bounds that every trial narrows (Moré and
+    Sorensen 1983). In the hard case, where $b$ has next to no part along the lowest eigenvector, inverse iteration
+    finds a direction of negative curvature, which fills the step up to the surface.
+
+    Args:
+        matrix: $A$, with a diagonal of size one.
+        slope: $b$.
+        radius: $\Delta$.
+        factor: the factors of $A$.
+        minimiser: $-A^{-1} b$, where $A$ is positive definite; it lies outside the ball.
+        definite: whether it is.
+        wanted: whether the step is wanted at all; lanes that need none cost nothing.
+
+    Returns:
+        The step, shape `(k,)`.
+    """
+    k, dtype = slope.shape[0], matrix.dtype
+    tiny = jnp.finfo(dtype).tiny
+    length, size = norm(slope), jnp.sqrt(jnp.sum(matrix**2))
+    low = jnp.maximum(jnp.maximum(0.0, jnp.max(-jnp.diagonal(matrix))), length / radius - size)
+    high = length / radius + size
+
+    def newton(shift: Array, move: Array, reach: Array, factor: AbstractFactor) -> Array:
+        bend = jnp.sum(move * factor.solve(move))
+        return shift + (reach / radius - 1.0) * reach**2 / jnp.maximum(bend, tiny)
+
+    def trial(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        shift, low, high, step, lowest, _, tried = carry
+        factor = factorise(matrix + shift * jnp.eye(k, dtype=dtype))
+        move = -factor.solve(slope)
+        reach = norm(move)
+        good = (jnp.min(factor.pivots) > 0) & jnp.isfinite(reach)
+        short = good & (reach <= radius)
+        low, high = jnp.where(short, low, jnp.maximum(low, shift)), jnp.where(short, shift, high)
+        better = newton(shift, move, reach, factor)
+        between = jnp.maximum(jnp.sqrt(low * high), low + 0.05 * (high - low))
+        following = jnp.where(good & (better > low) & (better < high), better, between)
+        arrived = good & (jnp.abs(reach - radius) <= 0.1 * radius)
+        step = jnp.where(good & (reach <= 1.1 * radius), move, step)
+        ahead = factor.solve(lowest)
+        ahead = ahead / jnp.maximum(norm(ahead), tiny)
+        lowest = jnp.where(good & jnp.all(jnp.isfinite(ahead)), ahead, lowest)
+        return following, low, high, step, lowest, arrived, tried + 1
+
+    opening = newton(jnp.zeros((), dtype), minimiser, norm(minimiser), factor)
+    inside = definite & (opening > low) & (opening < high)
+    opening = jnp.where(inside, opening, jnp.maximum(jnp.sqrt(low * high), low + 1e-3 * (high - low)))
+    steepest = -slope * (radius / jnp.maximum(length, tiny))
+    # Any direction serves that is not orthogonal to the lowest eigenvector.
+    guess = jnp.cos(jnp.arange(1, k + 1, dtype=dtype)) / k**0.5
+    carry: tuple[Array, ...] = (opening, low, high, steepest, guess, ~wanted, jnp.asarray(0, jnp.int32))
+    carry = jax.lax.while_loop(lambda carry: ~carry[5] & (carry[6] < SHIFTS), trial, carry)
+    step, lowest = carry[3:5]
+
+    reach = norm(step)
+    step = jnp.where(reach > radius, step * (radius / jnp.maximum(reach, tiny)), step)
+    along = jnp.sum(step * lowest)
+    room = jnp.sqrt(jnp.maximum(radius**2 - jnp.sum(step**2), 0.0) + along**2)
+    sinks = ~definite & (jnp.sum(lowest * matvec(matrix, lowest)) < 0) & (reach < 0.9 * radius)
+    uphill = jnp.sum(lowest * (slope + matvec(matrix, step))) > 0
+    return step + jnp.where(sinks, jnp.where(uphill, -along - room, -along + room), 0.0) * lowest

@@ -367,7 +367,7 @@ def _problem(
 
 def _stop(solver: AbstractSolver, max_steps: int | None, tolerance: float | None, dtype: Any) -> Stop:
     if max_steps is None:
-        max_steps = solver.patience
+        max_steps = solver.default_max_steps
     elif not isinstance(max_steps, int | np.integer) or isinstance(max_steps, bool) or not 1 <= max_steps < 2**31:
         raise ValueError(f"max_steps must be a positive whole number below 2^31, got {max_steps!r}")
     if tolerance is None:

@@ -51,7 +51,8 @@ def fit(path: str, on_disk: bool, repeats: int) -> dict[str, Any]:
     jax.config.update("jax_enable_x64", True)
     import mlekit as mle
     from mlekit.core.compilation import Compiled
-    from mlekit.inference import evaluate
+    from mlekit.inference import record
+    from mlekit.solvers.objective import Curvature
 
     data: Any
     if on_disk:
@@ -68,9 +69,9 @@ def fit(path: str, on_disk: bool, repeats: int) -> dict[str, Any]:
         jax.block_until_ready(found.solution)
         seconds.append(time.perf_counter() - begin)
     passes = {}
-    objective = evaluate.objective(found)
-    for kind in ("gradient", "hessian"):
-        run = Compiled(lambda objective, free, kind=kind: objective.derivatives(kind, free)).ahead(
+    objective = record.objective(found)
+    for kind, curvature in (("gradient", Curvature.none), ("hessian", Curvature.exact)):
+        run = Compiled(lambda objective, free, kind=curvature: objective.evaluate(free, kind)).ahead(
             objective, found.solution.free, thorough=True
         )
         times = []

@@ -19,7 +19,7 @@ from ..likelihood.objective import Objective
 from ..likelihood.ragged import Chunk, RaggedBatch, power_of_two
 from ..models.model import Model
 from ..models.parameters import Parameters
-from ..solvers import AbstractSolver, Newton, Stop
+from ..solvers import AbstractSolver, Stop
 from .chunks import _ACCOUNT, run_chunks
 from .lanes import for_each, run_lanes
 from .repeated import RepeatedDataset
@@ -122,7 +122,7 @@ def solve_batch(
 
 def has_two_ways(solver: AbstractSolver, model: Model) -> bool:
     """Whether a search may begin on the expected information: not where that is dear."""
-    return isinstance(solver, Newton) and model.regression is not None and model.regression.family.closed_form
+    return solver.exact and model.regression is not None and model.regression.family.cheap_information
 
 
 def unproven(status: Any) -> np.ndarray:

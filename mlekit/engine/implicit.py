@@ -27,6 +27,7 @@ from ..core.status import Status
 from ..core.trees import differential, transforming
 from ..likelihood.objective import Objective
 from ..solvers.choice import DENSE_CERTIFICATE
+from ..solvers.objective import Curvature
 from . import matrix_free
 from .solution import Solution
 
@@ -132,8 +133,8 @@ def linearise(
     def near(operands: PyTree) -> tuple[Array, ...]:
         """What changes while the free vector stays."""
         here = objective(operands)
-        loss, gradient = here.gradient(free)
-        return gradient, here.parameters.natural_vector(free), -loss * here.n_obs
+        found = here.evaluate(free)
+        return found.gradient, here.parameters.natural_vector(free), -found.loss * here.n_obs
 
     like = (free, here.parameters.natural_vector(free), jnp.zeros((), free.dtype))
     change, spoilt = mask_tangents(proven, change, like)
@@ -145,7 +146,7 @@ def linearise(
     unit = jnp.eye(free.size, dtype=free.dtype)
     jacobian = here.parameters.jacobian(free)
     return Linearisation(
-        hessian=jnp.where(proven, here.hessian(free)[2], unit) if free.size else unit,
+        hessian=jnp.where(proven, here.evaluate(free, Curvature.exact).curvature, unit) if free.size else unit,
         turn=turn,
         # Far out it may be infinite, and what nobody asks for must stay zero.
         jacobian=jnp.where(proven | jnp.isfinite(jacobian), jacobian, 1.0),

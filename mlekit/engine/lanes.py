@@ -15,6 +15,7 @@ from ..core.trees import pack, unpack
 from ..likelihood.objective import Objective
 from ..solvers import AbstractSolver, Stop
 from ..solvers.base import AbstractPointSolver
+from ..solvers.objective import Curvature
 from .search import running
 
 #: Where lanes are many, a data set that takes more steps than `LONG_SEARCH` finishes in lanes that are few: many
@@ -65,7 +66,7 @@ class Lanes(eqx.Module):
 
     Args:
         place: which data set of the queue is in each lane; `count` once there is none left.
-        candidate: the point where its derivatives are wanted.
+        point: where its derivatives are wanted.
         sums: what its blocks of rows so far add up to.
         block: how many these are.
         following: the next in the queue.
@@ -74,7 +75,7 @@ class Lanes(eqx.Module):
     """
 
     place: Int[Array, " n_lanes"]
-    candidate: Float[Array, "n_lanes n_free"] | None
+    point: Float[Array, "n_lanes n_free"] | None
     sums: PyTree
     block: Int[Array, " n_lanes"]
     following: Int[Array, ""]
@@ -111,7 +112,7 @@ def _turns(
     like = jax.tree.map(lambda leaf: leaf[0], states)
     stepwise = solver if isinstance(solver, AbstractPointSolver) else None
     sample = objective(jnp.asarray(0))
-    kind = stepwise.derivatives(sample) if stepwise else ""
+    curvature = stepwise.curvature(sample) if stepwise else Curvature.none
     whole = stepwise is None or sample.likelihood.n_blocks == 1
     n_served = n_lanes if whole else max(1, n_lanes // SERVED)
 
@@ -121,14 +122,14 @@ def _turns(
     def stored(shelf: tuple[Array, ...], place: Array) -> Any:
         return jax.vmap(lambda *rows: unpack(rows, like))(*(rows[slot(place)] for rows in shelf))
 
-    def candidate(shelf: tuple[Array, ...], place: Array) -> Any:
-        return jax.vmap(stepwise.candidate)(stored(shelf, place)) if stepwise else None
+    def trial_point(shelf: tuple[Array, ...], place: Array) -> Any:
+        return jax.vmap(stepwise.trial_point)(stored(shelf, place)) if stepwise else None
 
-    def evaluate(i: Array, candidate: Any, sums: Any, b: Array) -> Any:
+    def evaluate(i: Array, point: Any, sums: Any, b: Array) -> Any:
         """One more block of rows."""
         if stepwise is None:
             return sums
-        part = objective(i).part(kind, candidate, b)
+        part = objective(i).part(point, curvature, b)
         return jax.tree.map(lambda total, new: (new if whole else total + new).astype(total.dtype), sums, part)
 
     def step(i: Array, state: Any, sums: Any) -> Any:
@@ -136,7 +137,7 @@ def _turns(
         until = Stop(stop.tolerance, stop.max_steps[i])
         if stepwise is None:
             return solver.step(objective(i), state, until)
-        return stepwise.learn(state, objective(i).mean(sums, n_obs[i]), n_obs[i], until)
+        return stepwise.update(state, objective(i).mean(sums, n_obs[i]), n_obs[i], until)
 
     def complete(lanes: Lanes) -> Array:
         """The lanes that have run over all their rows."""
@@ -167,7 +168,7 @@ def _turns(
         place = jnp.where(done, following, place).astype(place.dtype)
         return Lanes(
             place=put(lanes.place, place),
-            candidate=jax.tree.map(put, lanes.candidate, candidate(shelf, place)),
+            point=jax.tree.map(put, lanes.point, trial_point(shelf, place)),
             sums=jax.tree.map(lambda leaf: put(leaf, jnp.zeros_like(pick(leaf))), lanes.sums),
             block=put(lanes.block, jnp.zeros_like(place)),
             following=lanes.following + jnp.sum(done, dtype=jnp.int32),
@@ -176,7 +177,7 @@ def _turns(
         )
 
     def turn(lanes: Lanes) -> Lanes:
-        sums = jax.vmap(evaluate)(slot(lanes.place), lanes.candidate, lanes.sums, lanes.block)
+        sums = jax.vmap(evaluate)(slot(lanes.place), lanes.point, lanes.sums, lanes.block)
         lanes = dataclasses.replace(lanes, sums=sums, block=lanes.block + 1, turns=lanes.turns + 1)
         if whole:
             return serve(lanes)
@@ -184,11 +185,17 @@ def _turns(
 
     shelf = jax.vmap(pack)(states)
     place = jnp.minimum(jnp.arange(n_lanes), count).astype(jnp.int32)
-    nothing = sample.nothing(kind) if stepwise else ()
+    nothing = sample.zero(curvature) if stepwise else ()
     empty = jax.tree.map(lambda leaf: jnp.zeros((n_lanes, *leaf.shape), leaf.dtype), nothing)
     zero = jnp.zeros((), jnp.int32)
     first = Lanes(
-        place, candidate(shelf, place), empty, jnp.zeros_like(place), jnp.asarray(n_lanes, jnp.int32), shelf, zero
+        place,
+        trial_point(shelf, place),
+        empty,
+        jnp.zeros_like(place),
+        jnp.asarray(n_lanes, jnp.int32),
+        shelf,
+        zero,
     )
     lanes = jax.lax.while_loop(lambda lanes: jnp.any(lanes.place < count), turn, first)
     return jax.vmap(lambda *rows: unpack(rows, like))(*lanes.shelf), lanes.turns * n_lanes

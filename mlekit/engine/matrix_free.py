@@ -18,6 +18,7 @@ from ..likelihood.objective import Objective
 from ..likelihood.weights import weighted_rows
 from ..solvers import Stop
 from ..solvers.convergence import LASTING
+from ..solvers.objective import Evaluation
 
 #: Newton steps that prove a maximum at most.
 STEPS = 12
@@ -32,7 +33,7 @@ LARGEST, LEAST = 30, 6
 
 def product(objective: Objective, free: Float[Array, " n_free"]) -> Callable[[Array], Array]:
     """The Hessian of the loss times a vector: one pass over the data, two to three times as dear as a gradient."""
-    return lambda vector: jax.jvp(lambda z: objective.gradient(z)[1], (free,), (vector,))[1]
+    return lambda vector: jax.jvp(lambda z: objective.evaluate(z).gradient, (free,), (vector,))[1]
 
 
 def units(objective: Objective, free: Float[Array, " n_free"]) -> Float[Array, " n_free"]:
@@ -150,42 +151,40 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
     believed = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
     n_obs, dtype = objective.n_obs, state.free.dtype
     eps, k = jnp.finfo(dtype).eps, state.free.size
-    scale, loss, gradient = jax.lax.cond(
+    scale, here = jax.lax.cond(
         believed,
-        lambda: (units(objective, state.free), *objective.gradient(state.free)),
-        lambda: (jnp.ones_like(state.free), state.loss, jnp.zeros_like(state.free)),
+        lambda: (units(objective, state.free), objective.evaluate(state.free)),
+        lambda: (jnp.ones_like(state.free), Evaluation(state.loss, jnp.zeros_like(state.free))),
     )
     floor = 0.5 * n_obs * (32 * eps) ** 2 * k
     scaled = lambda free: lambda vector: product(objective, free)(vector / scale) / scale  # noqa: E731
 
     def step(carry: Any) -> Any:
-        free, loss, gradient, last, quiet, _, _, steps = carry
-        found = conjugate_gradients(scaled(free), -gradient / scale, OF_STEP)
+        free, here, last, n_within, _, _, steps = carry
+        found = conjugate_gradients(scaled(free), -here.gradient / scale, OF_STEP)
         sound = found.definite & found.settled
-        delta = jnp.where(sound, -0.5 * n_obs * jnp.sum(gradient / scale * found.vector), jnp.inf)
+        delta = jnp.where(sound, -0.5 * n_obs * jnp.sum(here.gradient / scale * found.vector), jnp.inf)
         length, before = norm(found.vector), norm(last)
         repeats = (length > LASTING * before) & (jnp.sum(found.vector * last) > 0.95 * length * before)
         repeats &= (delta > floor) & (steps > 0)
-        quiet = jnp.where(delta <= jnp.maximum(stop.tolerance, floor), quiet + 1, 0)
-        proven = (quiet >= 2) & ~repeats
-        candidate = free + found.vector / scale
-        new = objective.gradient(candidate)
-        noise = 10 * eps * jnp.maximum(1.0, jnp.abs(loss))
-        better = sound & jnp.all(jnp.isfinite(new[1])) & (new[0] <= loss + noise)
+        n_within = jnp.where(delta <= jnp.maximum(stop.tolerance, floor), n_within + 1, 0)
+        proven = (n_within >= 2) & ~repeats
+        trial = free + found.vector / scale
+        there = objective.evaluate(trial)
+        noise = 10 * eps * jnp.maximum(1.0, jnp.abs(here.loss))
+        better = sound & jnp.all(jnp.isfinite(there.gradient)) & (there.loss <= here.loss + noise)
         status = jnp.where(better, RUNNING, Status.stalled)
         status = jnp.where(~found.definite & (steps > 0), Status.not_identified, status)
         status = jnp.where(proven, Status.converged, status).astype(jnp.int32)
-        free, loss, gradient = jax.tree.map(
-            lambda a, b: jnp.where(better, a, b), (candidate, *new), (free, loss, gradient)
-        )
-        return free, loss, gradient, found.vector, quiet, delta, status, steps + 1
+        free, here = jax.tree.map(lambda a, b: jnp.where(better, a, b), (trial, there), (free, here))
+        return free, here, found.vector, n_within, delta, status, steps + 1
 
     none, unknown = jnp.asarray(0, jnp.int32), jnp.asarray(jnp.nan, dtype)
     spent = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
     status = jnp.where(believed, RUNNING, spent).astype(jnp.int32)
-    carry = (state.free, loss, gradient, jnp.zeros_like(state.free), none, unknown, status, none)
+    carry = (state.free, here, jnp.zeros_like(state.free), none, unknown, status, none)
     carry = jax.lax.while_loop(lambda carry: (carry[-2] == RUNNING) & (carry[-1] < STEPS), step, carry)
-    free, loss, gradient, _, _, delta, status, steps = carry
+    free, here, _, _, delta, status, steps = carry
     status = jnp.where(status == RUNNING, Status.stalled, status)
 
     verdict, least, weak, largest = jax.lax.cond(
@@ -195,11 +194,11 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
     )
     return Proof(
         free=free,
-        loss=loss,
+        loss=here.loss,
         status=verdict,
         steps=steps,
         decrement=delta,
-        gradient_norm=jnp.where(believed, norm(gradient / scale), jnp.nan),
+        gradient_norm=jnp.where(believed, norm(here.gradient / scale), jnp.nan),
         min_eigenvalue=least,
         condition_number=largest / least,
         weak=weak / scale,

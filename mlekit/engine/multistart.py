@@ -22,6 +22,7 @@ from ..likelihood.ragged import RaggedBatch
 from ..models.model import Model
 from ..models.parameters import Parameters
 from ..solvers.choice import DENSE_CERTIFICATE
+from ..solvers.objective import Curvature
 from . import lanes, map_datasets
 from .modes import Modes, select_modes
 from .repeated import RepeatedDataset
@@ -107,8 +108,8 @@ def _around(objective: Objective, value: tuple[Any, ...]) -> tuple[Array, ...]:
     centre = jnp.where(proven, maximum, parameters.free(parameters.join(leaves)))
     unit = jnp.ones_like(centre)
     if dense:
-        _, gradient, hessian = objective.hessian(centre)
-        unit = 1 / curvature_scale(hessian, gradient)
+        there = objective.evaluate(centre, Curvature.exact)
+        unit = 1 / curvature_scale(there.curvature, there.gradient)
         # Far from a maximum a parameter may have next to no influence, and then curvature says nothing.
         unit = jnp.where(proven, unit, jnp.minimum(unit, jnp.maximum(1.0, jnp.abs(centre))))
 
@@ -118,8 +119,8 @@ def _around(objective: Objective, value: tuple[Any, ...]) -> tuple[Array, ...]:
     def retreat(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         move, tries, _ = state
         there = parameters.free(parameters.join(list(leaves_at(centre + move))))
-        found = objective.derivatives("hessian" if dense else "gradient", there)
-        fine = jnp.all(jnp.array([jnp.all(jnp.isfinite(part)) for part in found]))
+        found = objective.evaluate(there, Curvature.exact if dense else Curvature.none)
+        fine = jnp.all(jnp.array([jnp.all(jnp.isfinite(part)) for part in jax.tree.leaves(found)]))
         return jnp.where(fine, move, RETREAT * move), tries + 1, fine
 
     def one(direction: Array) -> tuple[Array, ...]:

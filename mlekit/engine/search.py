@@ -96,8 +96,8 @@ def search(
         The last state, and the steps taken in all. The state is one of Newton's unless parameters are too
         many for a dense Hessian; then it says what the solver believes, which is still to be proven.
     """
-    newton = solver if isinstance(solver, Newton) else Newton()
-    exact, opening = newton is solver, drive if opening is None else opening
+    exact, opening = solver.exact, drive if opening is None else opening
+    newton: Any = solver if exact else Newton()
     if exact and not warm_up:
         state = opening(solver, mapped(solver.init)(free), stop)
         return state, state.steps
@@ -108,10 +108,10 @@ def search(
         return matrix_free.Claim(state.free, state.loss, state.status), state.steps
     believes = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
     left = jnp.maximum(stop.max_steps - state.steps, 1) if exact else jnp.where(believes, PROOF_STEPS, 1)
-    begun = mapped(newton.take_over)(state)
+    begun = mapped(newton.warm_start)(state)
     proof = drive(newton, begun, Stop(stop.tolerance, left.astype(jnp.int32)))
     # Where Newton's method began at a point that was known, its first step is no new one.
-    steps = state.steps + proof.steps - ~begun.full
+    steps = state.steps + proof.steps - ~begun.is_newton_step
     undecided = jnp.where(believes & (not exact), Status.stalled, Status.max_steps)
     status = jnp.where(proof.status == RUNNING, undecided, proof.status)
     # A start that was not finite says more than that Newton could not begin there either.

@@ -14,7 +14,7 @@ from ..core.status import RUNNING, Status
 from ..likelihood.objective import Objective
 from ..solvers import Stop
 from ..solvers.base import AbstractPointSolver
-from ..solvers.trust_region import AbstractTrustRegion
+from ..solvers.objective import Evaluation
 
 #: A large data set is first fitted to a sample of its rows, in so many steps.
 SAMPLE_STEPS = 50
@@ -72,8 +72,10 @@ class SubsampledSteps(eqx.Module):
         n_obs = jnp.where(sampled, *self.n_obs)
         part = _of_sample(objective, sampled)
         loose = jnp.maximum(stop.tolerance, jnp.asarray(SAMPLE_TOLERANCE, stop.tolerance.dtype))
-        found = _derivatives(solver, part, n_obs, before, phase)
-        state = solver.learn(before, found, n_obs, Stop(jnp.where(sampled, loose, stop.tolerance), stop.max_steps))
+        found = _evaluate(solver, part, n_obs, before, phase)
+        state = solver.update(
+            before, found, n_obs, Stop(jnp.where(sampled, loose, stop.tolerance), stop.max_steps)
+        )
         steps = steps + ~sampled
         over, following, new = _hand_over(solver, before, state, phase, self.start)
         over = (phase != WHOLE) & (over | ~self._runs(state, phase, steps))
@@ -111,33 +113,38 @@ def _of_sample(objective: Objective, yes: Any) -> Objective:
     return dataclasses.replace(objective, likelihood=objective.likelihood.of_sample(yes))
 
 
-def _derivatives(solver: AbstractPointSolver, objective: Objective, n_obs: Array, state: Any, phase: Array) -> Any:
-    """What the solver learns from; where its curvature will do as it is, that comes from the state."""
-    point, kind = solver.candidate(state), solver.derivatives(objective)
-    if not isinstance(solver, AbstractTrustRegion):
-        return objective.derivatives(kind, point, n_obs)
+def _evaluate(
+    solver: AbstractPointSolver, objective: Objective, n_obs: Array, state: Any, phase: Array
+) -> Evaluation:
+    """What the solver looks at; where its curvature will do as it is, that comes from the state."""
+    point, curvature = solver.trial_point(state), solver.curvature(objective)
+    if not solver.second_order:
+        return objective.evaluate(point, curvature, n_obs)
     # The point that only polishes the last digits of a proven maximum needs no curvature of its own.
-    kept = (phase == CHORD) | ((phase == WHOLE) & state.progress.sure)
-    return jax.lax.cond(
-        kept,
-        lambda: (*objective.derivatives("gradient", point, n_obs), state.curvature),
-        lambda: objective.derivatives(kind, point, n_obs),
-    )
+    kept = (phase == CHORD) | ((phase == WHOLE) & state.progress.certain)
+
+    def with_kept() -> Evaluation:
+        found = objective.evaluate(point, n_obs=n_obs)
+        return Evaluation(found.loss, found.gradient, state.curvature)
+
+    return jax.lax.cond(kept, with_kept, lambda: objective.evaluate(point, curvature, n_obs))
 
 
-def _hand_over(
-    solver: AbstractPointSolver, before: Any, state: Any, phase: Array, start: Array
-) -> tuple[Array, Array, Any]:
+def _hand_over(solver: Any, before: Any, state: Any, phase: Array, start: Array) -> tuple[Array, Array, Any]:
     """Whether the phase has done its work, which one follows, and with which state."""
     found = (state.status == Status.converged) | (state.status == RUNNING)
     fresh = solver.init(jnp.where(found, state.free, start))
     whole = jnp.full_like(phase, WHOLE)
-    if not isinstance(solver, AbstractTrustRegion):
+    if not solver.second_order:
         return jnp.asarray(False), whole, fresh
     sampled, chord = phase == SAMPLE, phase == CHORD
-    maximum = sampled & ((state.status == Status.converged) | state.progress.sure)
+    maximum = sampled & ((state.status == Status.converged) | state.progress.certain)
     slow = state.progress.decrement > CHORD_GAIN * before.progress.decrement
     bent = dataclasses.replace(fresh, curvature=state.curvature, scale=state.scale)
     choose = lambda bent, onwards, fresh: jnp.select([maximum, chord], [bent, onwards], fresh)  # noqa: E731
-    new = jax.tree.map(choose, bent, solver.take_over(state), fresh)
-    return maximum | (chord & (slow | (state.progress.quiet > 0))), jnp.where(maximum, CHORD, whole), new
+    new = jax.tree.map(choose, bent, solver.warm_start(state), fresh)
+    return (
+        maximum | (chord & (slow | (state.progress.n_within_tolerance > 0))),
+        jnp.where(maximum, CHORD, whole),
+        new,
+    )

@@ -22,6 +22,7 @@ from ..likelihood.in_memory import InMemoryLikelihood, block_rows
 from ..likelihood.objective import Objective
 from ..models.initial_parameters import build_parameters
 from ..models.model import as_model
+from ..solvers.objective import Curvature
 
 #: Points around the start, besides it, and how far away they lie on the free scale. At a single point a model may
 #: look worse than it is: equal components of a mixture, a product with a factor of zero.
@@ -143,8 +144,8 @@ def _informations(objective: Objective, points: Float[Array, "points n_free"]) -
 
     def one(free: Array) -> tuple[Array, Array]:
         each = objective.likelihood.has_contributions(objective.parameters.natural(free))
-        kind = "outer_product" if each else "hessian"
-        return objective.derivatives(kind, free)[2], objective.parameters.jacobian(free)
+        kind = Curvature.outer_product if each else Curvature.exact
+        return objective.evaluate(free, kind).curvature, objective.parameters.jacobian(free)
 
     return jax.lax.map(one, points)
 

@@ -15,6 +15,7 @@ from ..core.linear_algebra import factorise, root_of_inverse, singular_below
 from ..core.linear_algebra import inverse as inverse_matrix
 from ..likelihood.objective import Objective
 from ..likelihood.weights import weighted_rows, weighted_squares
+from ..solvers.objective import Curvature
 from .evaluate import evaluate
 from .record import FitRecord
 
@@ -33,7 +34,7 @@ def information(objective: Objective, free: Float[Array, " n_free"], kind: str) 
         kind: `observed`, `opg`, or for a `mle.regression` `expected`.
     """
     if kind == "observed":
-        return objective.derivatives("hessian", free)[2] * objective.n_obs
+        return objective.evaluate(free, Curvature.exact).curvature * objective.n_obs
     return _squares(objective, free, kind, jnp.eye(free.shape[0], dtype=free.dtype))
 
 

@@ -99,7 +99,8 @@ def refit(
     """
     solver = choose_solver(None, parameters.n_free, everything.longest)
     stop = Stop(
-        jnp.asarray(usual_tolerance(parameters.dtype), parameters.dtype), jnp.asarray(solver.patience, jnp.int32)
+        jnp.asarray(usual_tolerance(parameters.dtype), parameters.dtype),
+        jnp.asarray(solver.default_max_steps, jnp.int32),
     )
     operands = (everything.rows, everything.weights, everything.args, model, parameters, leaves)
     still = lambda leaf: jax.lax.stop_gradient(leaf) if traced(leaf) else leaf  # noqa: E731

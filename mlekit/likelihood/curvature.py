@@ -16,10 +16,73 @@ from jaxtyping import Array, Float, PyTree
 
 from ..core.linear_algebra import WRITTEN_OUT
 from ..models.parameters import Parameters
+from ..solvers.objective import Curvature, Evaluation
 from .in_memory import InMemoryLikelihood
 from .weights import scaled_rows
 
 FORWARD = 12  #: up to so many parameters the Jacobian of predictions costs least in forward mode
+
+#: `terms(data, weights)` of one block of rows.
+BlockTerms = Callable[[PyTree, Array | None], Evaluation]
+
+
+def block_loss(
+    likelihood: InMemoryLikelihood,
+    parameters: Parameters,
+    free: Array | tuple[Array, ...],
+    data: PyTree,
+    weights: Array | None,
+) -> Array:
+    """Minus the log-likelihood of one block of rows."""
+    value = likelihood.block_sum(parameters.natural(free), data, weights)
+    return -value.astype(parameters.dtype)
+
+
+def gradient(likelihood: InMemoryLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
+    """What a block of rows adds to loss and gradient."""
+
+    def terms(data: PyTree, weights: Array | None) -> Evaluation:
+        loss = lambda z: block_loss(likelihood, parameters, z, data, weights)  # noqa: E731
+        return Evaluation(*jax.value_and_grad(loss)(free))
+
+    return terms
+
+
+def exact(likelihood: InMemoryLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
+    """What a block of rows adds to loss, gradient and Hessian, in the way that costs least."""
+    if not are_few_numbers(parameters) and likelihood.model.regression is not None:
+        return lambda data, weights: information(likelihood, parameters, free, data, weights, exact=True)
+    second = hessian_of_numbers if are_few_numbers(parameters) else hessian
+
+    def terms(data: PyTree, weights: Array | None) -> Evaluation:
+        return second(lambda z: block_loss(likelihood, parameters, z, data, weights), free)
+
+    return terms
+
+
+def outer_product(likelihood: InMemoryLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
+    """What a block of rows adds to loss, gradient and the outer product of the scores."""
+
+    def terms(data: PyTree, weights: Array | None) -> Evaluation:
+        values, scores = likelihood.block_scores(free, parameters.natural, data)
+        weighted = scaled_rows(scores, weights)
+        return Evaluation(-jnp.sum(scaled_rows(values, weights)), -jnp.sum(weighted, axis=0), weighted.T @ scores)
+
+    return terms
+
+
+def expected(likelihood: InMemoryLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
+    """What a block of rows of a regression adds to loss, gradient and expected information."""
+    return lambda data, weights: information(likelihood, parameters, free, data, weights, exact=False)
+
+
+#: What a block of rows adds to an evaluation, for each curvature that may be asked for.
+BLOCK_TERMS: dict[Curvature, Callable[[InMemoryLikelihood, Parameters, Array], BlockTerms]] = {
+    Curvature.none: gradient,
+    Curvature.exact: exact,
+    Curvature.outer_product: outer_product,
+    Curvature.expected: expected,
+}
 
 
 def are_few_numbers(parameters: Parameters) -> bool:
@@ -27,7 +90,7 @@ def are_few_numbers(parameters: Parameters) -> bool:
     return parameters.all_numbers and parameters.n_free <= WRITTEN_OUT
 
 
-def hessian(loss: Callable[[Array], Array], free: Float[Array, " k"]) -> tuple[Array, Array, Array]:
+def hessian(loss: Callable[[Array], Array], free: Float[Array, " k"]) -> Evaluation:
     """Value, gradient and Hessian of a function of a vector."""
 
     def both(z: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -35,10 +98,10 @@ def hessian(loss: Callable[[Array], Array], free: Float[Array, " k"]) -> tuple[A
         return gradient, (value, gradient)
 
     matrix, (value, gradient) = jax.jacfwd(both, has_aux=True)(free)
-    return value, gradient, 0.5 * (matrix + matrix.T)
+    return Evaluation(value, gradient, 0.5 * (matrix + matrix.T))
 
 
-def hessian_of_numbers(loss: Callable[[Any], Array], free: Float[Array, " k"]) -> tuple[Array, Array, Array]:
+def hessian_of_numbers(loss: Callable[[Any], Array], free: Float[Array, " k"]) -> Evaluation:
     """`hessian` of a function of a tuple of numbers, one direction after the other."""
     k = len(free)
     both = jax.value_and_grad(lambda *z: loss(z), argnums=tuple(range(k)))
@@ -47,7 +110,7 @@ def hessian_of_numbers(loss: Callable[[Any], Array], free: Float[Array, " k"]) -
     rows = [change(*(one if j == i else zero for j in range(k)))[1] for i in range(k)]
     # The compiler leaves out what nobody asks for: half of them.
     matrix = [jnp.stack([rows[min(i, j)][max(i, j)] for j in range(k)]) for i in range(k)]
-    return value, jnp.stack(gradient), jnp.stack(matrix)
+    return Evaluation(value, jnp.stack(gradient), jnp.stack(matrix))
 
 
 def information(
@@ -57,8 +120,8 @@ def information(
     data: PyTree,
     weights: Array | None,
     exact: bool,
-) -> tuple[Array, Array, Array]:
-    r"""The log-likelihood of a block of rows of a regression, its gradient and its information.
+) -> Evaluation:
+    r"""Loss and gradient of a block of rows of a regression, and its information.
 
     $$I = J^T W J - \sum_j \frac{\partial \log p}{\partial \eta_j} \nabla^2 \eta_j, \qquad
         W = -\frac{\partial^2 \log p}{\partial \eta\, \partial \eta^T}, \quad
@@ -75,7 +138,7 @@ def information(
     """
     regression = likelihood.model.regression
     assert regression is not None
-    observed = exact or not regression.family.closed_form
+    observed = exact or not regression.family.cheap_information
     extra = () if likelihood.args is None else (likelihood.args,)
 
     def predict(z: Any, obs: PyTree) -> Array:
@@ -111,4 +174,4 @@ def information(
     flat = jacobian.reshape(-1, free.shape[0])
     bent = jnp.sum(curvature[..., None] * jacobian[:, None], axis=2).reshape(flat.shape)
     matrix = bent.T @ flat - second
-    return value, slopes.ravel() @ flat, 0.5 * (matrix + matrix.T)
+    return Evaluation(-value, -(slopes.ravel() @ flat), 0.5 * (matrix + matrix.T))

@@ -1,22 +1,23 @@
-"""What a solver minimises, and its derivatives, summed block by block."""
+"""What a solver minimises: minus the mean log-likelihood, summed with its derivatives block by block."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..models.parameters import Parameters
-from . import curvature
+from ..solvers.objective import AbstractObjective, Curvature, Evaluation
+from .curvature import BLOCK_TERMS, block_loss
 from .in_memory import InMemoryLikelihood
-from .weights import scaled_rows
 
 
-class Objective(eqx.Module):
+class Objective(AbstractObjective):
     r"""What a solver minimises: minus the mean log-likelihood, as a function of the free vector.
 
     $$f(z) = -\frac{1}{n} \ell(\theta(z)), \qquad n = \sum_i w_i$$
@@ -33,85 +34,61 @@ class Objective(eqx.Module):
         """Number of observations, the sum of the weights, in the precision of the free vector."""
         return self.likelihood.n_obs.astype(self.parameters.dtype)
 
+    @property
+    def cheap_curvature(self) -> Curvature:
+        """The expected information of a regression, the outer product of the scores of any other model."""
+        return Curvature.expected if self.likelihood.model.regression else Curvature.outer_product
+
     def __call__(self, free: Float[Array, " n_free"]) -> Float[Array, ""]:
-        """The loss; its derivative comes from `gradient`, in forward and in reverse mode."""
+        """The loss; its derivative comes from `evaluate`, in forward and in reverse mode."""
         # Line searches of optax hand over a wider type than they were given.
         return _loss(free.astype(self.parameters.dtype), self)
 
-    def gradient(self, free: Float[Array, " n_free"]) -> tuple[Array, Array]:
-        """Loss and gradient."""
-        return self.derivatives("gradient", free)
-
-    def hessian(self, free: Float[Array, " n_free"]) -> tuple[Array, Array, Array]:
-        """Loss, gradient and exact Hessian."""
-        return self.derivatives("hessian", free)
-
-    def derivatives(self, kind: str, free: Float[Array, " n_free"], n_obs: Array | None = None) -> Any:
-        """Loss and derivatives of this kind, summed over all blocks of the data set.
-
-        Args:
-            kind: `gradient`; `hessian`, the exact one; `outer_product` of the scores; or `scoring`, the curvature
-                of a regression without second derivatives of its predictions. The last two cost first derivatives.
-            free: where.
-            n_obs: number of observations, where it is known already.
-        """
-        sums = self.likelihood.total(self._block(kind, free), self.nothing(kind))
+    def evaluate(
+        self,
+        free: Float[Array, " n_free"],
+        curvature: Curvature = Curvature.none,
+        n_obs: Float[Array, ""] | None = None,
+    ) -> Evaluation:
+        """As `AbstractObjective.evaluate`, summed over all blocks of the data set."""
+        sums = self.likelihood.total(self._block(free, curvature), self.zero(curvature))
         return self.mean(sums, self.n_obs if n_obs is None else n_obs)
 
-    def part(self, kind: str, free: Float[Array, " n_free"], b: Any) -> Any:
-        """What block `b` adds to the sums behind `derivatives`."""
-        return self.likelihood.part(self._block(kind, free), b)
+    def part(self, free: Float[Array, " n_free"], curvature: Curvature, b: Any) -> Evaluation:
+        """What block `b` adds to the sums behind `evaluate`."""
+        return self.likelihood.part(self._block(free, curvature), b)
 
-    def nothing(self, kind: str) -> Any:
+    def zero(self, curvature: Curvature) -> Evaluation:
         """What those sums start from."""
         k, dtype = self.parameters.n_free, self.parameters.dtype
-        return tuple(jnp.zeros((k,) * axes, dtype) for axes in range(2 if kind == "gradient" else 3))
+        matrix = None if curvature is Curvature.none else jnp.zeros((k, k), dtype)
+        return Evaluation(jnp.zeros((), dtype), jnp.zeros(k, dtype), matrix)
 
-    def mean(self, sums: Any, n_obs: Float[Array, ""]) -> Any:
-        """The derivatives of the mean from those sums."""
+    def mean(self, sums: Evaluation, n_obs: Float[Array, ""]) -> Evaluation:
+        """The evaluation of the mean from those sums."""
         return jax.tree.map(lambda total: total.astype(self.parameters.dtype) / n_obs, sums)
 
-    def _block(self, kind: str, free: Array) -> Callable[[PyTree, Array | None], Any]:
+    def minibatches(
+        self, key: PRNGKeyArray, steps: Int[Array, ""], size: int
+    ) -> tuple[int, Callable[[Array], Objective]]:
+        """As `AbstractObjective.minibatches`."""
+        number, batch = self.likelihood.minibatches(key, steps, size)
+        return number, lambda j: dataclasses.replace(self, likelihood=batch(j))
+
+    def _block(self, free: Array, curvature: Curvature) -> Callable[..., Evaluation]:
         """What one block of rows adds to the loss and its derivatives."""
-
-        def gradient(data: PyTree, weights: Array | None) -> tuple[Array, Array]:
-            return jax.value_and_grad(self._block_loss)(free, data, weights)
-
-        def hessian(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
-            return curvature.hessian(lambda z: self._block_loss(z, data, weights), free)
-
-        def hessian_of_numbers(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
-            return curvature.hessian_of_numbers(lambda z: self._block_loss(z, data, weights), free)
-
-        def outer_product(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
-            values, scores = self.likelihood.block_scores(free, self.parameters.natural, data)
-            weighted = scaled_rows(scores, weights)
-            return -jnp.sum(scaled_rows(values, weights)), -jnp.sum(weighted, axis=0), weighted.T @ scores
-
-        def information(data: PyTree, weights: Array | None) -> tuple[Array, Array, Array]:
-            exact = kind == "hessian"
-            found = curvature.information(self.likelihood, self.parameters, free, data, weights, exact)
-            return -found[0], -found[1], found[2]
-
-        if kind == "hessian" and curvature.are_few_numbers(self.parameters):
-            return hessian_of_numbers
-        if kind == "scoring" or (kind == "hessian" and self.likelihood.model.regression is not None):
-            return information
-        return {"gradient": gradient, "hessian": hessian, "outer_product": outer_product}[kind]
-
-    def _block_loss(self, free: Array | tuple[Array, ...], data: PyTree, weights: Array | None) -> Array:
-        value = self.likelihood.block_sum(self.parameters.natural(free), data, weights)
-        return -value.astype(self.parameters.dtype)
+        return BLOCK_TERMS[curvature](self.likelihood, self.parameters, free)
 
 
 @eqx.filter_custom_jvp
 def _loss(free: Array, objective: Objective) -> Array:
-    zero = jnp.zeros((), objective.parameters.dtype)
-    return objective.likelihood.total(lambda *b: objective._block_loss(free, *b), zero) / objective.n_obs
+    likelihood, parameters = objective.likelihood, objective.parameters
+    zero = jnp.zeros((), parameters.dtype)
+    return likelihood.total(lambda *rows: block_loss(likelihood, parameters, free, *rows), zero) / objective.n_obs
 
 
 @_loss.def_jvp
 def _loss_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     # Blocks are summed in a loop that reverse mode cannot cross; the gradient is summed in one of its own.
-    value, gradient = primals[1].gradient(primals[0])
-    return value, gradient @ tangents[0]
+    here = primals[1].evaluate(primals[0])
+    return here.loss, here.gradient @ tangents[0]

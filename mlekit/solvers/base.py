@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..likelihood.objective import Objective
+from .objective import AbstractObjective, Curvature, Evaluation
 
 
 class Stop(eqx.Module):
@@ -37,15 +37,16 @@ class AbstractSolver(eqx.Module):
     Loops and lanes read five arrays in any state: `free`, `loss`, `decrement`, `steps` and `status`.
     """
 
-    exact: ClassVar[bool] = False  #: whether its last state holds the exact Hessian
-    patience: ClassVar[int] = 1000  #: default of `max_steps`
+    exact: ClassVar[bool] = False  #: its last state holds the exact Hessian, and so the proof of a maximum
+    second_order: ClassVar[bool] = False  #: it steps on a curvature that its state holds, in a trust region
+    default_max_steps: ClassVar[int] = 1000
 
     @abc.abstractmethod
     def init(self, free: Float[Array, " n_free"]) -> Any:
         """The state before the first step."""
 
     @abc.abstractmethod
-    def step(self, objective: Objective, state: Any, stop: Stop) -> Any:
+    def step(self, objective: AbstractObjective, state: Any, stop: Stop) -> Any:
         """One step; it sets the status when there is nothing left to do."""
 
     @property
@@ -55,24 +56,24 @@ class AbstractSolver(eqx.Module):
 
 
 class AbstractPointSolver(AbstractSolver):
-    """A solver whose every step learns from the derivatives at one point.
+    """A solver whose every step looks at the derivatives at one point.
 
     So the sums behind them may be gathered block by block, with other data sets in between.
     """
 
     @abc.abstractmethod
-    def derivatives(self, objective: Objective) -> str:
-        """Which derivatives it learns from; a kind of `Objective.derivatives`."""
+    def curvature(self, objective: AbstractObjective) -> Curvature:
+        """Which curvature it wants beside loss and gradient."""
 
     @abc.abstractmethod
-    def candidate(self, state: Any) -> Float[Array, " n_free"]:
-        """The point whose derivatives it wants."""
+    def trial_point(self, state: Any) -> Float[Array, " n_free"]:
+        """The point to evaluate next."""
 
     @abc.abstractmethod
-    def learn(self, state: Any, found: Any, n_obs: Float[Array, ""], stop: Stop) -> Any:
-        """The state after seeing what was `found` at the candidate."""
+    def update(self, state: Any, trial: Evaluation, n_obs: Float[Array, ""], stop: Stop) -> Any:
+        """The state after the evaluation at the trial point."""
 
-    def step(self, objective: Objective, state: Any, stop: Stop) -> Any:
-        """Evaluate the candidate, and learn from it."""
-        found = objective.derivatives(self.derivatives(objective), self.candidate(state))
-        return self.learn(state, found, objective.n_obs, stop)
+    def step(self, objective: AbstractObjective, state: Any, stop: Stop) -> Any:
+        """Evaluate the trial point, and update the state."""
+        trial = objective.evaluate(self.trial_point(state), self.curvature(objective))
+        return self.update(state, trial, objective.n_obs, stop)

@@ -30,11 +30,11 @@ class BFGS(AbstractQuasiNewton):
         BFGS()
     """
 
-    def blank(self, free: Float[Array, " n_free"]) -> Inverse:
+    def init_memory(self, free: Float[Array, " n_free"]) -> Inverse:
         """The identity."""
         return Inverse(jnp.eye(free.shape[0], dtype=free.dtype), jnp.asarray(True))
 
-    def remember(self, memory: Inverse, step: Array, change: Array) -> Inverse:
+    def update_memory(self, memory: Inverse, step: Array, change: Array) -> Inverse:
         """The update above."""
         product = jnp.dot(step, change)
         known = jnp.where(product > 0, product, 1.0)

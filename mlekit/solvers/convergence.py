@@ -19,7 +19,7 @@ from .quadratic_model import QuadraticModel
 #: So many Newton steps in a row that repeat their predecessor are no accident: steps that keep their length
 #: lead to infinity, steps that shrink too slowly to a maximum without curvature.
 LASTING = 0.9
-DRIFT_STEPS, CRAWL_STEPS = 4, 20
+SAME_STEPS, HALF_STEPS = 4, 20
 #: A drift counts once no more than so many nats are at stake, and a long one while there are more. It shows long
 #: before the tolerance is reached, and stopping while the log-density is still exact is better: far out,
 #: cancellation invents likelihood.
@@ -28,7 +28,7 @@ LOST, LOST_LONG = 1e-5, 1e-3
 SHARP = 1e-10
 #: So many points in a row without positive-definite information, on a scale that shrank below what numbers
 #: resolve, lie on the way to a singularity.
-ASTRAY_STEPS = 30
+INDEFINITE_STEPS = 30
 
 
 class Progress(eqx.Module):
@@ -38,23 +38,23 @@ class Progress(eqx.Module):
         decrement: $\delta$ at the best point, in nats; infinite where the information is not positive
             definite.
         step: the full Newton step from there, shape `(n_free,)`.
-        quiet: how many points in a row lay within tolerance.
-        drift: how many Newton steps in a row kept direction and length.
-        crawl: how many kept direction and at least half their length.
-        astray: how many points in a row lay on the way to a singularity.
-        runaway: whether there once was a drift with little at stake; a search that gets stuck after that has
+        n_within_tolerance: how many points in a row lay within tolerance.
+        n_same_step: how many Newton steps in a row kept their direction and length.
+        n_half_step: how many kept their direction and at least half their length.
+        n_indefinite: how many points in a row lay on the way to a singularity.
+        diverging: whether steps repeated once with little at stake; a search that gets stuck after that has
             met nothing but rounding.
-        sure: whether this point proves the maximum, though a further step may polish its last digits.
+        certain: whether this point proves the maximum, though a further step may polish its last digits.
     """
 
     decrement: Float[Array, ""]
     step: Float[Array, " n_free"]
-    quiet: Int[Array, ""]
-    drift: Int[Array, ""]
-    crawl: Int[Array, ""]
-    astray: Int[Array, ""]
-    runaway: Bool[Array, ""]
-    sure: Bool[Array, ""]
+    n_within_tolerance: Int[Array, ""]
+    n_same_step: Int[Array, ""]
+    n_half_step: Int[Array, ""]
+    n_indefinite: Int[Array, ""]
+    diverging: Bool[Array, ""]
+    certain: Bool[Array, ""]
 
 
 def start_progress(free: Float[Array, " n_free"]) -> Progress:
@@ -91,7 +91,7 @@ def classify(
     newton = local.minimiser / local.scale
 
     # Rounding of the gradient alone makes a decrement of this size.
-    widths = jnp.where(definite, local.factor.inverse_diagonal() / local.stiffness, 1.0)
+    widths = jnp.where(definite, local.factor.inverse_diagonal() / local.scale_ratio, 1.0)
     floor = 0.5 * n_obs * (32 * eps) ** 2 * jnp.minimum(jnp.sum(widths), 1 / singular)
     within = delta <= jnp.maximum(tolerance, floor)
 
@@ -111,25 +111,35 @@ def classify(
     lasting = full & definite & (long | jnp.any(wanders & (repeat > LASTING)))
     repeats = full & definite & (half | jnp.any(wanders & (repeat > 0.5)))
     strays = ~definite & jnp.all(jnp.isfinite(local.matrix)) & shrunk
-    quiet = jnp.where(within, before.quiet + 1, 0)
-    drift = jnp.where(lasting, before.drift + 1, 0)
-    crawl = jnp.where(repeats, before.crawl + 1, 0)
-    astray = jnp.where(strays, before.astray + 1, 0)
+    n_within_tolerance = jnp.where(within, before.n_within_tolerance + 1, 0)
+    n_same_step = jnp.where(lasting, before.n_same_step + 1, 0)
+    n_half_step = jnp.where(repeats, before.n_half_step + 1, 0)
+    n_indefinite = jnp.where(strays, before.n_indefinite + 1, 0)
 
     sharp = delta <= jnp.maximum(SHARP * tolerance, floor)
-    sure = (quiet >= 2) & full & ~repeats
-    proven = sure & (sharp | (quiet >= 3))
-    lost = (drift >= DRIFT_STEPS) & (delta <= jnp.maximum(jnp.maximum(tolerance, LOST), eps**0.375))
-    lost |= (drift >= 2 * DRIFT_STEPS - 1) & (delta <= LOST_LONG)
+    certain = (n_within_tolerance >= 2) & full & ~repeats
+    proven = certain & (sharp | (n_within_tolerance >= 3))
+    lost = (n_same_step >= SAME_STEPS) & (delta <= jnp.maximum(jnp.maximum(tolerance, LOST), eps**0.375))
+    lost |= (n_same_step >= 2 * SAME_STEPS - 1) & (delta <= LOST_LONG)
     # One repeat tells as much where the curvature has faded to next to nothing beside what it was.
-    faded = repeats & jnp.any(local.stiffness * eps**0.375 > 1)
-    runaway = before.runaway | (((drift >= DRIFT_STEPS - 1) | faded) & (delta <= LOST_LONG))
-    slow = (crawl >= CRAWL_STEPS) & within
+    faded = repeats & jnp.any(local.scale_ratio * eps**0.375 > 1)
+    diverging = before.diverging | (((n_same_step >= SAME_STEPS - 1) | faded) & (delta <= LOST_LONG))
+    slow = (n_half_step >= HALF_STEPS) & within
 
-    vanished = ~definite & (-0.5 * n_obs * jnp.sum(local.slope * local.level) <= tolerance)
+    vanished = ~definite & (-0.5 * n_obs * jnp.sum(local.slope * local.semidefinite_step) <= tolerance)
 
     status = jnp.where(vanished | slow, Status.not_identified, RUNNING)
-    status = jnp.where(vanished & runaway, Status.unbounded, status)
-    status = jnp.where(lost | (astray >= ASTRAY_STEPS), Status.unbounded, status)
+    status = jnp.where(vanished & diverging, Status.unbounded, status)
+    status = jnp.where(lost | (n_indefinite >= INDEFINITE_STEPS), Status.unbounded, status)
     status = jnp.where(proven, Status.converged, status)
-    return Progress(delta, newton, quiet, drift, crawl, astray, runaway, sure), status.astype(jnp.int32)
+    progress = Progress(
+        decrement=delta,
+        step=newton,
+        n_within_tolerance=n_within_tolerance,
+        n_same_step=n_same_step,
+        n_half_step=n_half_step,
+        n_indefinite=n_indefinite,
+        diverging=diverging,
+        certain=certain,
+    )
+    return progress, status.astype(jnp.int32)

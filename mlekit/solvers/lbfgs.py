@@ -40,12 +40,12 @@ class LBFGS(AbstractQuasiNewton):
     def __check_init__(self) -> None:
         check_count(self.memory, "LBFGS: memory")
 
-    def blank(self, free: Float[Array, " n_free"]) -> Pairs:
+    def init_memory(self, free: Float[Array, " n_free"]) -> Pairs:
         """No pairs."""
         none = jnp.zeros((self.memory, *free.shape), free.dtype)
         return Pairs(none, none, jnp.zeros(self.memory, free.dtype))
 
-    def remember(self, memory: Pairs, step: Array, change: Array) -> Pairs:
+    def update_memory(self, memory: Pairs, step: Array, change: Array) -> Pairs:
         """The newest pair in, the oldest out."""
         product = jnp.dot(step, change)
         rho = jnp.where(product > 0, 1.0 / jnp.where(product > 0, product, 1.0), 0.0)

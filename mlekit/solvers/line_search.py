@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..core.status import RUNNING, Status
-from ..likelihood.objective import Objective
 from .base import AbstractPointSolver, Stop
+from .objective import AbstractObjective, Curvature, Evaluation
 
 SUFFICIENT = 1e-4  #: share of the linear decrease that a step must bring (Armijo)
 FLATTER = 0.9  #: share of the slope that may be left at its end (Wolfe)
@@ -21,14 +21,14 @@ EXPANSIONS = 8  #: doublings along one line; beyond, the point is taken as it is
 
 
 class LineSearchState(eqx.Module):
-    """The best point, the line from it, the bracket on that line, and the candidate to evaluate next."""
+    """The best point, the line from it, the bracket on that line, and the trial point to evaluate next."""
 
     free: Float[Array, " n_free"]
     loss: Float[Array, ""]
     gradient: Float[Array, " n_free"]
     memory: Any  # what the method knows of the curvature
     direction: Float[Array, " n_free"]
-    stretch: Float[Array, ""]
+    step_size: Float[Array, ""]
     low: Float[Array, ""]
     high: Float[Array, ""]
     trials: Int[Array, ""]
@@ -42,11 +42,11 @@ class AbstractQuasiNewton(AbstractPointSolver):
     """Methods that learn the curvature from gradients: they differ in what they remember."""
 
     @abc.abstractmethod
-    def blank(self, free: Float[Array, " n_free"]) -> Any:
+    def init_memory(self, free: Float[Array, " n_free"]) -> Any:
         """The memory before anything was seen."""
 
     @abc.abstractmethod
-    def remember(self, memory: Any, step: Array, change: Array) -> Any:
+    def update_memory(self, memory: Any, step: Array, change: Array) -> Any:
         """The memory after a step that changed the gradient by `change`, where `step @ change > 0`."""
 
     @abc.abstractmethod
@@ -60,9 +60,9 @@ class AbstractQuasiNewton(AbstractPointSolver):
             free=free,
             loss=jnp.asarray(jnp.inf, free.dtype),
             gradient=jnp.zeros_like(free),
-            memory=self.blank(free),
+            memory=self.init_memory(free),
             direction=jnp.zeros_like(free),
-            stretch=zero,
+            step_size=zero,
             low=zero,
             high=jnp.asarray(jnp.inf, free.dtype),
             trials=none,
@@ -72,16 +72,16 @@ class AbstractQuasiNewton(AbstractPointSolver):
             status=jnp.asarray(RUNNING, jnp.int32),
         )
 
-    def derivatives(self, objective: Objective) -> str:
-        """The gradient."""
-        return "gradient"
+    def curvature(self, objective: AbstractObjective) -> Curvature:
+        """None: it is learned from gradients."""
+        return Curvature.none
 
-    def candidate(self, state: LineSearchState) -> Float[Array, " n_free"]:
+    def trial_point(self, state: LineSearchState) -> Float[Array, " n_free"]:
         """A point of the line."""
-        return state.free + state.stretch * state.direction
+        return state.free + state.step_size * state.direction
 
-    def learn(
-        self, state: LineSearchState, found: tuple[Array, Array], n_obs: Float[Array, ""], stop: Stop
+    def update(
+        self, state: LineSearchState, trial: Evaluation, n_obs: Float[Array, ""], stop: Stop
     ) -> LineSearchState:
         """Keep the point, or narrow or widen the bracket around a better one.
 
@@ -90,33 +90,33 @@ class AbstractQuasiNewton(AbstractPointSolver):
         """
         eps = jnp.finfo(state.free.dtype).eps
         first = state.steps == 0
-        candidate = self.candidate(state)
-        loss, gradient = found
+        point = self.trial_point(state)
+        loss, gradient = trial.loss, trial.gradient
         finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient))
 
         slope = jnp.dot(state.gradient, state.direction)
         noise = 10 * eps * jnp.maximum(1.0, jnp.abs(jnp.where(first, 0.0, state.loss)))
-        enough = finite & (loss <= state.loss + SUFFICIENT * state.stretch * slope + noise)
+        enough = finite & (loss <= state.loss + SUFFICIENT * state.step_size * slope + noise)
         flat = jnp.dot(gradient, state.direction) >= FLATTER * slope
         wide = jnp.isinf(state.high) & (state.trials >= EXPANSIONS)
         accept = (first & finite) | (enough & (flat | wide))
 
-        move, change = candidate - state.free, gradient - state.gradient
+        move, change = point - state.free, gradient - state.gradient
         curved = jnp.dot(move, change) > eps * jnp.linalg.norm(move) * jnp.linalg.norm(change)
-        memory = _where(accept & ~first & curved, self.remember(state.memory, move, change), state.memory)
-        free = jnp.where(accept, candidate, state.free)
+        memory = _where(accept & ~first & curved, self.update_memory(state.memory, move, change), state.memory)
+        free = jnp.where(accept, point, state.free)
         loss = jnp.where(accept, loss, state.loss)
         gradient = jnp.where(accept, gradient, state.gradient)
 
-        low = jnp.where(enough, state.stretch, state.low)
-        high = jnp.where(enough, state.high, state.stretch)
-        middle = jnp.where(jnp.isinf(high), 2.0 * state.stretch, 0.5 * (low + high))
+        low = jnp.where(enough, state.step_size, state.low)
+        high = jnp.where(enough, state.high, state.step_size)
+        middle = jnp.where(jnp.isinf(high), 2.0 * state.step_size, 0.5 * (low + high))
         spent = ~accept & (
             (state.trials >= LONGEST_SEARCH)
-            | jnp.all(jnp.abs(middle - state.stretch) * jnp.abs(state.direction) <= eps * jnp.abs(state.free))
+            | jnp.all(jnp.abs(middle - state.step_size) * jnp.abs(state.direction) <= eps * jnp.abs(state.free))
         )
         # A line that leads nowhere means that the memory misleads: forget it once, then give up.
-        memory = _where(spent, self.blank(free), memory)
+        memory = _where(spent, self.init_memory(free), memory)
         failures = jnp.where(accept, 0, state.failures + spent)
 
         fresh = accept | spent
@@ -126,7 +126,7 @@ class AbstractQuasiNewton(AbstractPointSolver):
         direction = jnp.where(fresh, direction, state.direction)
         size = jnp.linalg.norm(direction)
         unscaled = first | spent
-        opening = jnp.where(unscaled, jnp.minimum(1.0, 1.0 / jnp.where(size > 0, size, 1.0)), 1.0)
+        initial_step_size = jnp.where(unscaled, jnp.minimum(1.0, 1.0 / jnp.where(size > 0, size, 1.0)), 1.0)
 
         decrement = -0.5 * n_obs * jnp.dot(gradient, direction)
         decrement = jnp.where(fresh & ~unscaled, decrement, state.decrement)
@@ -139,7 +139,7 @@ class AbstractQuasiNewton(AbstractPointSolver):
             gradient=gradient,
             memory=memory,
             direction=direction,
-            stretch=jnp.where(fresh, opening, middle),
+            step_size=jnp.where(fresh, initial_step_size, middle),
             low=jnp.where(fresh, 0.0, low),
             high=jnp.where(fresh, jnp.inf, high),
             trials=jnp.where(fresh, 0, state.trials + 1),

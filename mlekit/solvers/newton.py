@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..likelihood.objective import Objective
+from .objective import AbstractObjective, Curvature
 from .trust_region import AbstractTrustRegion
 
 #: Steps on the expected information at most; a search that takes more is better off with the exact one.
@@ -31,6 +31,6 @@ class Newton(AbstractTrustRegion):
 
     exact: ClassVar[bool] = True
 
-    def derivatives(self, objective: Objective) -> str:
+    def curvature(self, objective: AbstractObjective) -> Curvature:
         """The exact Hessian."""
-        return "hessian"
+        return Curvature.exact

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..core.checks import check_count
 from ..core.status import RUNNING, Status
-from ..likelihood.objective import Objective
 from .base import AbstractSolver, Stop
+from .objective import AbstractObjective
 
 if TYPE_CHECKING:
     import optax
@@ -111,7 +111,7 @@ class Optax(AbstractSolver):
         self.key = key
 
     @property
-    def patience(self) -> int:  # type: ignore[override]
+    def default_max_steps(self) -> int:  # type: ignore[override]
         """Default of `max_steps`."""
         return self.steps or 10_000
 
@@ -131,21 +131,21 @@ class Optax(AbstractSolver):
             status=jnp.asarray(RUNNING, jnp.int32),
         )
 
-    def step(self, objective: Objective, state: OptaxState, stop: Stop) -> OptaxState:
+    def step(self, objective: AbstractObjective, state: OptaxState, stop: Stop) -> OptaxState:
         """`CHUNK` steps of the optimiser, or one epoch of mini-batches, and a look at convergence."""
         chunk, batches = self._batches(objective, state.steps)
 
         def one(carry: tuple[Array, Any, Array], j: Array) -> tuple[tuple[Array, Any, Array], Array]:
             free, inner, steps = carry
             part = batches(j)
-            loss, gradient = part.gradient(free)
+            here = part.evaluate(free)
             updates, after = self.transformation.extended.update(
-                gradient, inner, free, value=loss, grad=gradient, value_fn=part
+                here.gradient, inner, free, value=here.loss, grad=here.gradient, value_fn=part
             )
             go = steps < stop.max_steps
             free = jnp.where(go, free + updates.astype(free.dtype), free)
             inner = jax.tree.map(lambda new, old: jnp.where(go, new, old), after, inner)
-            return (free, inner, steps + go), loss
+            return (free, inner, steps + go), here.loss
 
         start = (state.free, state.inner, state.steps)
         (free, inner, steps), losses = jax.lax.scan(one, start, jnp.arange(chunk))
@@ -170,19 +170,19 @@ class Optax(AbstractSolver):
             status=status.astype(jnp.int32),
         )
 
-    def _batches(self, objective: Objective, steps: Array) -> tuple[int, Any]:
+    def _batches(self, objective: AbstractObjective, steps: Array) -> tuple[int, Any]:
         """How many optimiser steps to take, and the objective of each."""
         if self.batch_size is None:
             return CHUNK, lambda j: objective
         assert self.key is not None
-        number, batch = objective.likelihood.minibatches(self.key, steps, self.batch_size)
-        return number, lambda j: Objective(batch(j), objective.parameters)
+        return objective.minibatches(self.key, steps, self.batch_size)
 
 
-def cauchy_decrement(objective: Objective, free: Array) -> tuple[Array, Array]:
+def cauchy_decrement(objective: AbstractObjective, free: Array) -> tuple[Array, Array]:
     """Loss, and what the best step along the gradient would gain: a lower bound of the decrement."""
-    loss, gradient = objective.gradient(free)
-    _, product = jax.jvp(lambda z: objective.gradient(z)[1], (free,), (gradient,))
+    here = objective.evaluate(free)
+    loss, gradient = here.loss, here.gradient
+    _, product = jax.jvp(lambda z: objective.evaluate(z).gradient, (free,), (gradient,))
     slope, curvature = jnp.dot(gradient, gradient), jnp.dot(gradient, product)
     gain = 0.5 * objective.n_obs * slope**2 / jnp.where(curvature > 0, curvature, 1.0)
     return loss, jnp.where(slope == 0, 0.0, jnp.where(curvature > 0, gain, jnp.inf))

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..core.status import RUNNING, Status
-from ..likelihood.objective import Objective
 from .base import AbstractSolver, Stop
+from .objective import AbstractObjective
 from .optax import CHUNK, cauchy_decrement
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Optimistix(AbstractSolver):
     """
 
     minimiser: optimistix.AbstractMinimiser
-    patience = 10_000
+    default_max_steps = 10_000
 
     def __init__(self, minimiser: optimistix.AbstractMinimiser) -> None:
         import optimistix  # where it is used: it is no dependency
@@ -103,7 +103,7 @@ class Optimistix(AbstractSolver):
             status=jnp.asarray(RUNNING, jnp.int32),
         )
 
-    def step(self, objective: Objective, state: OptimistixState, stop: Stop) -> OptimistixState:
+    def step(self, objective: AbstractObjective, state: OptimistixState, stop: Stop) -> OptimistixState:
         """`CHUNK` steps of the minimiser, fewer where it stops, and a look at convergence."""
         import optimistix
 

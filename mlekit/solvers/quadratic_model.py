@@ -20,23 +20,23 @@ class QuadraticModel(eqx.Module):
         slope: $b = D^{-1} g$.
         factor: the factors of $A$.
         scale: the diagonal of $D$.
-        stiffness: squares of `scale` over the units of this point: a verdict is in the latter.
+        scale_ratio: squares of `scale` over the units of this point: a verdict is in the latter.
         definite: whether $A$ is positive definite beyond rounding.
         minimiser: $-A^{-1} b$; zero unless positive definite.
         gain: $\tfrac12 b^T A^{-1} b$, the most the quadratic can fall; infinite unless positive definite.
-        level: where rounding hides whether a direction is flat, the minimiser that stays put in such directions;
-            NaN where $A$ is indefinite.
+        semidefinite_step: where rounding hides whether a direction is flat, the minimiser that stays put in such
+            directions; NaN where $A$ is indefinite.
     """
 
     matrix: Float[Array, "k k"]
     slope: Float[Array, " k"]
     factor: AbstractFactor
     scale: Float[Array, " k"]
-    stiffness: Float[Array, " k"]
+    scale_ratio: Float[Array, " k"]
     definite: Bool[Array, ""]
     minimiser: Float[Array, " k"]
     gain: Float[Array, ""]
-    level: Float[Array, " k"]
+    semidefinite_step: Float[Array, " k"]
 
 
 def quadratic_model(
@@ -45,16 +45,16 @@ def quadratic_model(
     """The quadratic with this curvature and gradient."""
     matrix = curvature / scale[:, None] / scale[None, :]
     slope = gradient / scale
-    stiffness = (scale / curvature_scale(curvature, gradient)) ** 2
+    scale_ratio = (scale / curvature_scale(curvature, gradient)) ** 2
     singular = singular_below(slope.shape[0], slope.dtype)
     # Raised by what rounding may hide, a semi-definite matrix is definite. Both go through the same code.
-    pair = jnp.stack([matrix, matrix + jnp.diag(2 * singular / stiffness)])
+    pair = jnp.stack([matrix, matrix + jnp.diag(2 * singular / scale_ratio)])
     factors = jax.vmap(factorise)(pair)
-    pivots = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors) * stiffness, axis=1)
+    pivots = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors) * scale_ratio, axis=1)
     minimisers = -jax.vmap(lambda factor: factor.solve(slope))(factors)
     definite = pivots[0] > singular
     minimiser = jnp.where(definite, minimisers[0], 0.0)
     gain = jnp.where(definite, -0.5 * jnp.sum(slope * minimiser), jnp.inf)
-    level = jnp.where(pivots[1] > 0.5 * singular, minimisers[1], jnp.nan)
+    semidefinite_step = jnp.where(pivots[1] > 0.5 * singular, minimisers[1], jnp.nan)
     factor = jax.tree.map(lambda leaf: leaf[0], factors)
-    return QuadraticModel(matrix, slope, factor, scale, stiffness, definite, minimiser, gain, level)
+    return QuadraticModel(matrix, slope, factor, scale, scale_ratio, definite, minimiser, gain, semidefinite_step)

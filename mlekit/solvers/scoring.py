@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from typing import ClassVar
 
-from ..core.status import RUNNING, Status
-from ..likelihood.objective import Objective
-from .base import Stop
-from .trust_region import AbstractTrustRegion, TrustRegionState
+from .objective import AbstractObjective, Curvature
+from .trust_region import AbstractTrustRegion
 
 
 class Scoring(AbstractTrustRegion):
@@ -30,18 +26,9 @@ class Scoring(AbstractTrustRegion):
         Scoring(radius=10.0)
     """
 
-    def derivatives(self, objective: Objective) -> str:
-        """The expected information of a regression, the outer product of the scores of any other model."""
-        return "scoring" if objective.likelihood.model.regression else "outer_product"
+    #: A step that ends within tolerance is the last: the exact Hessian polishes faster.
+    stops_within_tolerance: ClassVar[bool] = True
 
-    def learn(
-        self,
-        state: TrustRegionState,
-        found: tuple[Array, Array, Array],
-        n_obs: Float[Array, ""],
-        stop: Stop,
-    ) -> TrustRegionState:
-        """A step that ends within tolerance is the last: the exact Hessian polishes faster."""
-        after = super().learn(state, found, n_obs, stop)
-        near = (after.status == RUNNING) & (after.progress.quiet > 0)
-        return eqx.tree_at(lambda s: s.status, after, jnp.where(near, Status.converged, after.status))
+    def curvature(self, objective: AbstractObjective) -> Curvature:
+        """The expected information of a regression, the outer product of the scores of any other model."""
+        return objective.cheap_curvature

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -14,32 +14,33 @@ from ..core.linear_algebra import curvature_scale, matvec, norm
 from ..core.status import RUNNING, Status
 from .base import AbstractPointSolver, Stop
 from .convergence import Progress, classify, start_progress
+from .objective import Evaluation
 from .quadratic_model import quadratic_model
 from .trust_region_step import trust_region_step
 
 ACCEPT = 1e-4  #: least share of the predicted decrease that a step must bring
 GROWTH = 3.0  #: of the radius after a step that kept its promise
-IDLE_STEPS = 50  #: a radius shrinks by 1e-30 meanwhile, so this is no impatience
+STEPS_WITHOUT_GAIN = 50  #: a radius shrinks by 1e-30 meanwhile, so this is no impatience
 SMALLEST_RADIUS = 1e-3  #: times the machine precision: below it, no step is a step any more
 
 
 class TrustRegionState(eqx.Module):
-    """The best point so far, all that is known there, and the candidate to evaluate next."""
+    """The best point so far, all that is known there, and the trial point to evaluate next."""
 
     free: Float[Array, " n_free"]
     loss: Float[Array, ""]
     gradient: Float[Array, " n_free"]
     curvature: Float[Array, "n_free n_free"]
     scale: Float[Array, " n_free"]  # units of the parameters: the largest curvature met so far
-    opening: Float[Array, " n_free"]  # the same at the start
+    initial_scale: Float[Array, " n_free"]  # the same at the start
     progress: Progress
-    candidate: Float[Array, " n_free"]
-    length: Float[Array, ""]  # of the step to the candidate, in scaled units
+    trial: Float[Array, " n_free"]
+    length: Float[Array, ""]  # of the step to the trial point, in scaled units
     radius: Float[Array, ""]
     predicted: Float[Array, ""]
-    full: Bool[Array, ""]  # whether the step to the candidate is a full Newton step
-    wall: Bool[Array, ""]  # whether the last rejected candidate had no finite log-likelihood
-    idle: Int[Array, ""]  # steps in a row that brought nothing beyond rounding
+    is_newton_step: Bool[Array, ""]  # whether the step to the trial point is a full Newton step
+    trial_nonfinite: Bool[Array, ""]  # whether the last rejected trial point had no finite log-likelihood
+    n_without_gain: Int[Array, ""]  # steps in a row that brought nothing beyond rounding
     steps: Int[Array, ""]
     status: Int[Array, ""]
 
@@ -50,11 +51,15 @@ class TrustRegionState(eqx.Module):
 
 
 class AbstractTrustRegion(AbstractPointSolver):
-    """Methods that step inside a ball where they trust a quadratic: they differ in its curvature.
+    """Trust-region methods; subclasses choose the curvature.
 
     Args:
         radius: first radius of the ball, in units of the curvature's diagonal.
     """
+
+    second_order: ClassVar[bool] = True
+    #: Whether the first point within tolerance ends the search, or full Newton steps go on to prove it.
+    stops_within_tolerance: ClassVar[bool] = False
 
     radius: float = 1.0
 
@@ -68,50 +73,52 @@ class AbstractTrustRegion(AbstractPointSolver):
             gradient=jnp.full(k, jnp.nan, dtype),
             curvature=jnp.full((k, k), jnp.nan, dtype),
             scale=jnp.zeros(k, dtype),
-            opening=jnp.zeros(k, dtype),
+            initial_scale=jnp.zeros(k, dtype),
             progress=start_progress(free),
-            candidate=free,
+            trial=free,
             length=jnp.zeros((), dtype),
             radius=jnp.asarray(self.radius, dtype),
             predicted=jnp.zeros((), dtype),
-            full=no,
-            wall=no,
-            idle=jnp.asarray(0, jnp.int32),
+            is_newton_step=no,
+            trial_nonfinite=no,
+            n_without_gain=jnp.asarray(0, jnp.int32),
             steps=jnp.asarray(0, jnp.int32),
             status=jnp.asarray(RUNNING, jnp.int32),
         )
 
-    def take_over(self, state: Any) -> TrustRegionState:
+    def warm_start(self, state: Any) -> TrustRegionState:
         """The state in which to go on from where another solver stands, mindful of what it proved."""
         if not isinstance(state, TrustRegionState):
             return self.init(state.free)
-        # What is within tolerance stays so at the candidate, which the other solver did not get to see.
-        ahead = state.full & (state.progress.quiet > 0)
-        fresh = self.init(jnp.where(ahead, state.candidate, state.free))
+        # What is within tolerance stays so at the trial point, which the other solver did not get to see.
+        ahead = state.is_newton_step & (state.progress.n_within_tolerance > 0)
+        fresh = self.init(jnp.where(ahead, state.trial, state.free))
         keep = lambda old, new: jnp.where(ahead, old, new)  # noqa: E731
         progress = jax.tree.map(keep, state.progress, fresh.progress)
-        return dataclasses.replace(fresh, scale=state.scale, opening=state.opening, progress=progress, full=ahead)
+        return dataclasses.replace(
+            fresh, scale=state.scale, initial_scale=state.initial_scale, progress=progress, is_newton_step=ahead
+        )
 
-    def candidate(self, state: TrustRegionState) -> Float[Array, " n_free"]:
+    def trial_point(self, state: TrustRegionState) -> Float[Array, " n_free"]:
         """The point that the last step proposed."""
-        return state.candidate
+        return state.trial
 
-    def learn(
-        self, state: TrustRegionState, found: tuple[Array, Array, Array], n_obs: Float[Array, ""], stop: Stop
+    def update(
+        self, state: TrustRegionState, trial: Evaluation, n_obs: Float[Array, ""], stop: Stop
     ) -> TrustRegionState:
-        """Keep the candidate if it is better, and propose the next one.
+        """Keep the trial point if it is better, and propose the next one.
 
         The model is solved in the ball (`trust_region_step`); scaling by the curvature's diagonal makes the ball
         independent of units. (Conn, Gould and Toint 2000, *Trust-Region Methods*, chapters 6, 7 and 17.4.)
 
         Args:
             state: where the solver stands.
-            found: loss, gradient and curvature at the candidate.
+            trial: loss, gradient and curvature at the trial point.
             n_obs: number of observations.
             stop: when to stop.
         """
         eps = jnp.finfo(state.free.dtype).eps
-        loss, gradient, curvature = found
+        loss, gradient, curvature = trial.loss, trial.gradient, trial.curvature
         finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(curvature))
         first = state.steps == 0
 
@@ -119,7 +126,11 @@ class AbstractTrustRegion(AbstractPointSolver):
         # their digits longer than the log-likelihood does, so steps within tolerance are trusted further.
         noise = 10 * eps * jnp.maximum(1.0, jnp.abs(jnp.where(first, 0.0, state.loss)))
         ratio = (state.loss - loss + noise) / (state.predicted + noise)
-        polish = state.full & (state.progress.quiet > 0) & (jnp.abs(state.loss - loss) <= 1e3 * noise)
+        polish = (
+            state.is_newton_step
+            & (state.progress.n_within_tolerance > 0)
+            & (jnp.abs(state.loss - loss) <= 1e3 * noise)
+        )
         accept = finite & (first | (ratio > ACCEPT) | polish)
 
         at_edge = state.length > 0.9 * state.radius
@@ -129,7 +140,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         radius = jnp.where(first, state.radius, radius)
 
         gained = state.loss - loss > noise
-        free = jnp.where(accept, state.candidate, state.free)
+        free = jnp.where(accept, state.trial, state.free)
         loss = jnp.where(accept, loss, state.loss)
         gradient = jnp.where(accept, gradient, state.gradient)
         curvature = jnp.where(accept, curvature, state.curvature)
@@ -141,46 +152,46 @@ class AbstractTrustRegion(AbstractPointSolver):
         # parameter that once was stiff may be so again.
         units = curvature_scale(safe, slope_free)
         scale = jnp.where(accept, jnp.maximum(units, state.scale), state.scale)
-        opening = jnp.where(first & (state.opening == 0), scale, state.opening)
-        shrunk = jnp.any(scale * jnp.sqrt(eps) > opening)
+        initial_scale = jnp.where(first & (state.initial_scale == 0), scale, state.initial_scale)
+        shrunk = jnp.any(scale * jnp.sqrt(eps) > initial_scale)
         local = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0))
-        seen, verdict = classify(state.progress, local, n_obs, stop.tolerance, state.full, free, shrunk)
+        seen, verdict = classify(state.progress, local, n_obs, stop.tolerance, state.is_newton_step, free, shrunk)
         progress = jax.tree.map(lambda new, old: jnp.where(accept, new, old), seen, state.progress)
 
-        full = local.definite & (norm(local.minimiser) <= radius)
-        level = ~local.definite & (norm(local.level) <= radius)
-        bounded = trust_region_step(
-            local.matrix, local.slope, radius, local.factor, local.minimiser, local.definite, ~(full | level)
-        )
-        move = jnp.where(full, local.minimiser, jnp.where(level, local.level, bounded))
+        is_newton_step = local.definite & (norm(local.minimiser) <= radius)
+        level = ~local.definite & (norm(local.semidefinite_step) <= radius)
+        bounded = trust_region_step(local, radius, ~(is_newton_step | level))
+        move = jnp.where(is_newton_step, local.minimiser, jnp.where(level, local.semidefinite_step, bounded))
         length = norm(move)
         predicted = -jnp.sum(move * (local.slope + 0.5 * matvec(local.matrix, move)))
-        candidate = free + move / local.scale
+        point = free + move / local.scale
 
-        wall = jnp.where(accept, False, ~finite)
-        idle = jnp.where(accept & (first | gained), 0, state.idle + 1)
-        stuck = ~accept & ((radius < SMALLEST_RADIUS * eps) | jnp.all(candidate == free))
-        stuck |= idle >= IDLE_STEPS
-        aground = jnp.where(wall | progress.runaway, Status.unbounded, Status.stalled)
+        trial_nonfinite = jnp.where(accept, False, ~finite)
+        n_without_gain = jnp.where(accept & (first | gained), 0, state.n_without_gain + 1)
+        stuck = ~accept & ((radius < SMALLEST_RADIUS * eps) | jnp.all(point == free))
+        stuck |= n_without_gain >= STEPS_WITHOUT_GAIN
+        aground = jnp.where(trial_nonfinite | progress.diverging, Status.unbounded, Status.stalled)
         status = jnp.where(stuck, aground, RUNNING)
         status = jnp.where(accept & (verdict != RUNNING), verdict, status)
-        status = jnp.where(~accept & progress.sure, Status.converged, status)
+        status = jnp.where(~accept & progress.certain, Status.converged, status)
         status = jnp.where(first & ~finite, Status.nonfinite_start, status)
+        if self.stops_within_tolerance:
+            status = jnp.where((status == RUNNING) & (progress.n_within_tolerance > 0), Status.converged, status)
         return TrustRegionState(
             free=free,
             loss=loss,
             gradient=gradient,
             curvature=curvature,
             scale=scale,
-            opening=opening,
+            initial_scale=initial_scale,
             progress=progress,
-            candidate=candidate,
+            trial=point,
             length=length,
             radius=radius,
             predicted=predicted,
-            full=full,
-            wall=wall,
-            idle=idle,
+            is_newton_step=is_newton_step,
+            trial_nonfinite=trial_nonfinite,
+            n_without_gain=n_without_gain,
             steps=state.steps + 1,
             status=status.astype(jnp.int32),
         )

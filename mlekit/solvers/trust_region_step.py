@@ -7,18 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..core.linear_algebra import AbstractFactor, factorise, matvec, norm
+from .quadratic_model import QuadraticModel
 
 #: Trial shifts of a trust-region step at most: most need one or two, an indefinite matrix a few more.
 SHIFTS = 5
 
 
 def trust_region_step(
-    matrix: Float[Array, "k k"],
-    slope: Float[Array, " k"],
+    model: QuadraticModel,
     radius: Float[Array, ""],
-    factor: AbstractFactor,
-    minimiser: Float[Array, " k"],
-    definite: Bool[Array, ""],
     wanted: Bool[Array, ""],
 ) -> Float[Array, " k"]:
     r"""A minimiser of a quadratic on the surface of a ball, to within a tenth of the radius.
@@ -31,17 +28,15 @@ def trust_region_step(
     finds a direction of negative curvature, which fills the step up to the surface.
 
     Args:
-        matrix: $A$, with a diagonal of size one.
-        slope: $b$.
+        model: the quadratic, $A$ with a diagonal of size one; a minimiser that it has lies outside the ball.
         radius: $\Delta$.
-        factor: the factors of $A$.
-        minimiser: $-A^{-1} b$, where $A$ is positive definite; it lies outside the ball.
-        definite: whether it is.
         wanted: whether the step is wanted at all; lanes that need none cost nothing.
 
     Returns:
         The step, shape `(k,)`.
     """
+    matrix, slope, factor = model.matrix, model.slope, model.factor
+    minimiser, definite = model.minimiser, model.definite
     k, dtype = slope.shape[0], matrix.dtype
     tiny = jnp.finfo(dtype).tiny
     length, size = norm(slope), jnp.sqrt(jnp.sum(matrix**2))

@@ -214,7 +214,7 @@ class _ScoreStatistic(eqx.Module):
     def __call__(self, objective: Objective, value: Any) -> Array:
         free, values = value
         own = Objective(objective.likelihood, self.full.with_values(values))
-        _, gradient = own.gradient(free)
+        gradient = own.evaluate(free).gradient
         return quadratic(own.n_obs * gradient, information(own, free, self.kind))
 
 

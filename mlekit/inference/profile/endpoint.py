@@ -22,6 +22,7 @@ from ...core.status import Status
 from ...core.trees import differential
 from ...engine.implicit import mask_tangents
 from ...likelihood.objective import Objective
+from ...solvers.objective import Curvature
 from ..wald import to_line
 from .endpoint_search import LEVEL_SET_WEIGHT, Endpoint, search_endpoint
 
@@ -70,14 +71,14 @@ def _moves(operands: PyTree, change: PyTree, which: Array, proven: Array, free: 
     def slopes(operands: PyTree) -> tuple[Array, ...]:
         """The height above the maximum, the slope of the mean log-likelihood and that of the parameter."""
         objective, log_likelihood = operands
-        loss, gradient = objective.gradient(free)
+        here = objective.evaluate(free)
         slope = jax.grad(lambda z: _parameter(objective, which, z))(free)
-        return -loss * objective.n_obs - log_likelihood, -gradient, slope
+        return -here.loss * objective.n_obs - log_likelihood, -here.gradient, slope
 
     _, score, slope = slopes(operands)
     fall = score @ slope / (slope @ slope)  # Lagrange's multiplier
     bend = jax.hessian(lambda z: _parameter(operands[0], which, z))(free)
-    _, _, hessian = operands[0].hessian(free)
+    hessian = operands[0].evaluate(free, Curvature.exact).curvature
     plain = hessian + fall * bend
     scale = curvature_scale(jax.lax.stop_gradient(plain), jnp.zeros_like(free))
     across = jax.lax.stop_gradient(LEVEL_SET_WEIGHT / jnp.sum((slope / scale) ** 2))

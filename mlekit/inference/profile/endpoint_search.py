@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ...core.linear_algebra import curvature_scale, factorise, singular_below
 from ...core.status import RUNNING, Status
 from ...likelihood.objective import Objective
+from ...solvers.objective import Curvature
 
 #: Points evaluated at most; ends that need more than ten are rare.
 PATIENCE = 100
@@ -149,7 +150,8 @@ def search_endpoint(
         return slope, slope
 
     def step(state: _State) -> _State:
-        loss, gradient, hessian = objective.derivatives("hessian", state.candidate, n_obs)
+        found = objective.evaluate(state.candidate, Curvature.exact, n_obs)
+        loss, gradient, hessian = found.loss, found.gradient, found.curvature
         bend, slope = jax.jacfwd(slope_of, has_aux=True)(state.candidate)
         parts = (loss, gradient, hessian, bend, slope)
         known = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(part)) for part in parts])

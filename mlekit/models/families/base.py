@@ -62,7 +62,7 @@ class Family(eqx.Module):
     parameters: ClassVar[tuple[str, ...]]
     domains: ClassVar[tuple[Range, ...]]
     support: ClassVar[Range]
-    closed_form: ClassVar[bool] = True  #: whether the information is cheap enough to steer a solver
+    cheap_information: ClassVar[bool] = True  #: whether the information is cheap enough to steer a solver
 
     @property
     def name(self) -> str:

@@ -43,7 +43,7 @@ class NegativeBinomial(Family):
 
     parameters = ("mean", "dispersion")
     domains = (NONNEGATIVE, NONNEGATIVE)
-    closed_form = False
+    cheap_information = False
     support = COUNT
 
     def _log_density(self, y: Array, mean: Array, dispersion: Array) -> Array:

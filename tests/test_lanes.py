@@ -19,6 +19,7 @@ from scipy import optimize
 import mlekit as mle
 from mlekit.engine import lanes as lanes_
 from mlekit.engine.chunks import accounting
+from mlekit.inference.record import objective
 from mlekit.likelihood import in_memory as likelihood_
 from mlekit.likelihood import ragged as collection_
 from mlekit.likelihood.ragged import from_groups, power_of_two, round_up
@@ -62,7 +63,7 @@ def test_groups_and_padded_sets_agree(ragged: mle.Fit) -> None:
     fits = mle.fit_batch(line, START, mle.group_by(table, "key"), constraints=RULES)
     present = np.flatnonzero(LENGTHS)
     np.testing.assert_array_equal(fits.keys["key"], present)
-    np.testing.assert_array_equal(fits.solution.status, np.asarray(ragged.solution.status)[present])
+    np.testing.assert_array_equal(fits._solution.status, np.asarray(ragged._solution.status)[present])
     sure = np.asarray(fits.converged)
     np.testing.assert_allclose(fits.params["sigma"][sure], ragged.params["sigma"][present][sure], rtol=1e-9)
     np.testing.assert_allclose(fits.covariance()[sure], ragged.covariance()[present][sure], rtol=1e-6, atol=1e-12)
@@ -90,8 +91,12 @@ def test_composition_never_matters(ragged: mle.Fit) -> None:
     shuffled = mle.fit_batch(
         line, START, {k: v[order] for k, v in PADDED.items()}, lengths=LENGTHS[order], constraints=RULES
     )
-    np.testing.assert_array_equal(np.asarray(shuffled.solution.vector), np.asarray(ragged.solution.vector)[order])
-    np.testing.assert_array_equal(np.asarray(shuffled.solution.errors), np.asarray(ragged.solution.errors)[order])
+    np.testing.assert_array_equal(
+        np.asarray(shuffled._solution.estimates), np.asarray(ragged._solution.estimates)[order]
+    )
+    np.testing.assert_array_equal(
+        np.asarray(shuffled._solution.standard_errors), np.asarray(ragged._solution.standard_errors)[order]
+    )
     np.testing.assert_array_equal(shuffled.steps, np.asarray(ragged.steps)[order])
     sick = {k: v.copy() for k, v in PADDED.items()}
     sick["y"][0], sick["x"][5, :7] = 0.0, np.nan
@@ -99,7 +104,7 @@ def test_composition_never_matters(ragged: mle.Fit) -> None:
     assert str(others[5].status) == "nonfinite_data"
     healthy = ~np.isin(np.arange(40), [0, 5])
     np.testing.assert_array_equal(
-        np.asarray(others.solution.vector)[healthy], np.asarray(ragged.solution.vector)[healthy]
+        np.asarray(others._solution.estimates)[healthy], np.asarray(ragged._solution.estimates)[healthy]
     )
 
 
@@ -121,9 +126,9 @@ def test_pieces_join_in_order(monkeypatch: pytest.MonkeyPatch, ragged: mle.Fit) 
     monkeypatch.setattr(collection_, "CHUNK_SETS", 8)
     monkeypatch.setattr(collection_, "CHUNK_ROWS", 128)
     fits = fit_padded()
-    np.testing.assert_array_equal(fits.solution.status, ragged.solution.status)
+    np.testing.assert_array_equal(fits._solution.status, ragged._solution.status)
     sure = np.asarray(ragged.converged)
-    np.testing.assert_allclose(fits.solution.vector[sure], ragged.solution.vector[sure], rtol=1e-9)
+    np.testing.assert_allclose(fits._solution.estimates[sure], ragged._solution.estimates[sure], rtol=1e-9)
     np.testing.assert_allclose(fits.covariance()[sure], ragged.covariance()[sure], rtol=1e-6, atol=1e-12)
 
 
@@ -133,11 +138,10 @@ def test_memory_is_bounded_by_the_piece(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(collection_, "CHUNK_ROWS", 1024)
     lengths = RNG.integers(1, 30, size=1000)
     groups = mle.group_by({"key": np.repeat(np.arange(1000), lengths), **line_data(int(lengths.sum()))}, "key")
-    gathered = from_groups(groups, np.arange(1000), None, None)
-    model = as_model(line)
+    gathered = from_groups(as_model(line), None, groups, np.arange(1000), None)
     shapes = set()
     seen: list[np.ndarray] = []
-    for chosen, sets in gathered.pieces(model, 3, 16):
+    for chosen, sets in gathered.chunks(3, 16):
         shapes.add((jax.tree.leaves(sets.rows)[0].shape, sets.offset.shape, sets.longest, sets.block))
         seen.append(chosen)
         i = len(chosen) // 2
@@ -150,7 +154,7 @@ def test_memory_is_bounded_by_the_piece(monkeypatch: pytest.MonkeyPatch) -> None
     assert (n_sets, longest, block) == (64, 32, 8)
     # Many parameters: fewer sets a piece, so that the Hessians stay bounded too.
     monkeypatch.setattr(collection_, "CHUNK_HESSIANS", 16 * 1000**2)
-    assert {sets.n_sets for _, sets in gathered.pieces(model, 1000, 16)} == {16}
+    assert {sets.n_sets for _, sets in gathered.chunks(1000, 16)} == {16}
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(1000))
 
 
@@ -210,7 +214,7 @@ def test_stragglers_finish_in_few_lanes(solver: Any, monkeypatch: pytest.MonkeyP
     assert steps[[3, 31, 44]].min() > 7
     plain = mle.fit_batch(line, starts, sets, lanes=8, **options)
     np.testing.assert_array_equal(steps, plain.steps)
-    np.testing.assert_allclose(fits.solution.vector, plain.solution.vector, rtol=1e-12)
+    np.testing.assert_allclose(fits._solution.estimates, plain._solution.estimates, rtol=1e-12)
     if solver == mle.Newton():
         # All lanes never run as long as the longest search takes.
         assert account.rows < 30 * 32 * steps.max()
@@ -231,8 +235,8 @@ def test_all_local_devices_work(n_devices: int) -> None:
         again = mle.fit_batch(density, START, sets, lengths=lengths, constraints=RULES, lanes=8)
         assert density.traces == traces <= 6, density.traces
         covariance = np.diagonal(np.asarray(fits.covariance()), axis1=1, axis2=2)
-        assert np.allclose(np.sqrt(covariance), fits.solution.errors, rtol=1e-8)
-        print(len(jax.local_devices()), fits.status.counts(), np.asarray(fits.solution.vector).tobytes().hex())
+        assert np.allclose(np.sqrt(covariance), fits._solution.standard_errors, rtol=1e-8)
+        print(len(jax.local_devices()), fits.status.counts(), np.asarray(fits._solution.estimates).tobytes().hex())
     """
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
@@ -247,7 +251,7 @@ def test_all_local_devices_work(n_devices: int) -> None:
     sets, lengths = line_data(30, 200), np.random.default_rng(0).integers(5, 31, 200)
     here = mle.fit_batch(line, START, sets, lengths=lengths, constraints=RULES, lanes=8)
     there = np.frombuffer(bytes.fromhex(numbers)).reshape(200, 3)
-    np.testing.assert_allclose(there, here.solution.vector, rtol=1e-12)
+    np.testing.assert_allclose(there, here._solution.estimates, rtol=1e-12)
 
 
 @pytest.mark.slow
@@ -256,7 +260,7 @@ def test_init_of_each_set() -> None:
     starts = {"intercept": np.linspace(-1, 1, 6), "slope": np.full(6, 2.0), "sigma": np.linspace(0.5, 2, 6)}
     shared = mle.fit_batch(line, START, sets, constraints=RULES)
     own = mle.fit_batch(line, starts, sets, init_axis=0, constraints=RULES)
-    np.testing.assert_allclose(own.solution.vector, shared.solution.vector, rtol=1e-9)
+    np.testing.assert_allclose(own._solution.estimates, shared._solution.estimates, rtol=1e-9)
     held = mle.fit_batch(line, starts, sets, init_axis=0, constraints=RULES | {"intercept": mle.fixed})
     np.testing.assert_array_equal(held.params["intercept"], starts["intercept"])
     one = mle.fit(
@@ -271,7 +275,7 @@ def test_init_of_each_set() -> None:
         return {"intercept": jnp.mean(data["y"]), "slope": 0.0, "sigma": jnp.std(data["y"])}
 
     called = mle.fit_batch(line, guess, sets, constraints=RULES)
-    np.testing.assert_allclose(called.solution.vector, shared.solution.vector, rtol=1e-9)
+    np.testing.assert_allclose(called._solution.estimates, shared._solution.estimates, rtol=1e-9)
     groups = mle.group_by({"key": np.repeat([0, 1, 2], [5, 20, 40]), **line_data(65)}, "key")
     grouped = mle.fit_batch(line, guess, groups, constraints=RULES)
     for i in range(3):
@@ -314,8 +318,8 @@ def test_weights_repeat_rows() -> None:
             grouped[i],
             mle.fit(line, START, {k: v[i] for k, v in sets.items()}, weights=weights[i], constraints=RULES),
         ):
-            np.testing.assert_allclose(fit.solution.vector, plain.solution.vector, rtol=1e-9)
-            np.testing.assert_allclose(fit.solution.errors, plain.solution.errors, rtol=1e-9)
+            np.testing.assert_allclose(fit._solution.estimates, plain._solution.estimates, rtol=1e-9)
+            np.testing.assert_allclose(fit._solution.standard_errors, plain._solution.standard_errors, rtol=1e-9)
             np.testing.assert_allclose(fit.covariance(), plain.covariance(), rtol=1e-8, atol=1e-14)
             assert float(fit.n_obs) == weights[i].sum()
             np.testing.assert_allclose(fit.bic, plain.bic, rtol=1e-12)
@@ -370,7 +374,7 @@ def test_inside_jit() -> None:
         return fits, fits.covariance(), fits[1:3].params, fits.intervals()
 
     fits, covariance, some, _ = inside(sets, np.full(5, 15))
-    np.testing.assert_allclose(fits.solution.vector, plain.solution.vector, rtol=1e-12)
+    np.testing.assert_allclose(fits._solution.estimates, plain._solution.estimates, rtol=1e-12)
     np.testing.assert_allclose(covariance, plain.covariance(), rtol=1e-9, atol=1e-14)
     np.testing.assert_allclose(some["slope"], plain.params["slope"][1:3], rtol=1e-12)
     assert {leaf.shape[0] for leaf in jax.tree.leaves(plain)} == {5}
@@ -383,7 +387,7 @@ def test_a_large_data_set_in_blocks() -> None:
     data = line_data(150_000)
     fit = mle.fit(line, START, data, constraints=RULES)
     best = least_squares(data)
-    assert fit.objective.likelihood.rows == 150_000
+    assert objective(fit).likelihood.rows == 150_000
     np.testing.assert_allclose([fit.params[k] for k in best], list(best.values()), rtol=1e-9)
     weights = np.ones(150_000)
     weights[::7] = 0

@@ -83,8 +83,8 @@ def grouped():
 
 def changed(fit, **values):
     for name, value in values.items():
-        old = getattr(fit.solution, name)
-        fit = eqx.tree_at(lambda f: getattr(f.solution, name), fit, jnp.full_like(old, value))  # noqa: B023
+        old = getattr(fit._solution, name)
+        fit = eqx.tree_at(lambda f: getattr(f._solution, name), fit, jnp.full_like(old, value))  # noqa: B023
     return fit
 
 
@@ -100,8 +100,8 @@ def cells(summary_text):
 def test_summary_numbers_are_the_fits(fit):
     frame = fit.summary(level=0.9).to_pandas()
     assert list(frame.index) == list(fit.parameter_names) == ["coef[0]", "coef[1]", "intercept", "sigma_y"]
-    np.testing.assert_array_equal(frame["estimate"], fit.solution.vector)
-    np.testing.assert_array_equal(frame["standard_error"], fit.solution.errors)
+    np.testing.assert_array_equal(frame["estimate"], fit._solution.estimates)
+    np.testing.assert_array_equal(frame["standard_error"], fit._solution.standard_errors)
     lower, upper = fit.intervals(0.9)["sigma_y"]
     assert frame.loc["sigma_y", ["lower", "upper"]].tolist() == [float(lower), float(upper)]
     z = frame["estimate"] / frame["standard_error"]
@@ -204,7 +204,7 @@ def test_card_says_what_and_why(fit):
     assert f"log-likelihood {float(fit.log_likelihood):.4f}, 200 observations, 4 free parameters" in text
     assert text.count(" ok") == 4
     assert "not ok" not in text
-    error = float(fit.solution.errors[3])
+    error = float(fit._solution.standard_errors[3])
     assert float(cells(text)["sigma_y"][1]) == pytest.approx(error, rel=1e-3)
 
 

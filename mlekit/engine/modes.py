@@ -103,7 +103,7 @@ def select_modes(
     tolerance: Float[Array, ""],
     names: tuple[str, ...],
 ) -> tuple[Int[Array, ""], Modes]:
-    """Which of one data set's starts came out best, and the modes among them.
+    """The best of the starts of one data set, and the modes among them.
 
     A proven maximum comes before any other end of a search, however high: a likelihood without bound, as that of
     a mixture has none where a component shrinks onto one observation, would win every time and mean nothing. Among
@@ -221,7 +221,7 @@ def _table_of_modes(pen: Renderer, modes: Modes) -> None:
 
 
 def starts_line(modes: Modes) -> str:
-    """How many starts found what, in one sentence."""
+    """A sentence: how many starts found which mode."""
     if modes.count.ndim > 1:
         return _starts_of_batch(modes)
     starts, counts = modes.starts, [int(one) for one in np.asarray(modes.count) if one]

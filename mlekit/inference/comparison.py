@@ -143,7 +143,7 @@ def compare(fits: Mapping[str, FitRecord], *, criterion: str = "aic") -> Compari
         log_likelihood=stack(fit.log_likelihood for fit in each),
         **table,
         weight=share / jnp.where(jnp.isfinite(lowest), jnp.sum(share, axis=-1, keepdims=True), 1.0),
-        status=StatusArray(stack(fit.solution.status for fit in each)),
+        status=StatusArray(stack(fit._solution.status for fit in each)),
         criterion=criterion,
     )
 

@@ -59,14 +59,14 @@ def covariance(
             f"n_simulations goes with a key and kind='expected' of a model that simulates, got kind={kind!r}"
         )
     if kind == "hac":
-        if fit.weights is not None or fit.weight_column is not None:
+        if fit._dataset.weighted:
             raise ValueError("kind='hac' wants a series of single observations; it has no meaning with weights")
         check_count(lags, "lags", least=0)
     k = len(fit.parameter_names)
     if not fit.n_free:
-        return jnp.zeros((*fit.status.shape, k, k), fit.solution.vector.dtype)
+        return jnp.zeros((*fit.status.shape, k, k), fit._solution.estimates.dtype)
 
-    free = fit.solution.free
+    free = fit._solution.free
     if kind == "expected" and (key is not None or fit.model.regression is None):
         matrix = expected_information.by_simulation(fit, key, n_simulations).covariance
         matrix = jnp.where(fit.converged[..., None, None], matrix, jnp.nan)
@@ -86,7 +86,7 @@ def errors(fit: FitRecord, kind: str = "observed", clusters: Any = None, **optio
     """The standard errors as a vector over `parameter_names`; arguments as in `covariance`."""
     known = fit.n_free <= DENSE_CERTIFICATE or not (tracing(fit) or np.any(fit.converged))
     if kind == "observed" and clusters is None and not options and known:
-        return with_derivative_of(fit.solution.errors, fit, _observed_errors)
+        return with_derivative_of(fit._solution.standard_errors, fit, _observed_errors)
     return errors_of(covariance(fit, kind, clusters, **options))
 
 
@@ -195,7 +195,7 @@ def _of_series(scores: Float[Array, "rows n_free"], lags: Int[Array, ""]) -> Flo
 
 def _say_what_is_missing(fit: FitRecord, matrix: Array, kind: str, clustered: bool) -> None:
     """A warning where a proven maximum has no error of this kind."""
-    if tracing((matrix, fit.solution)):
+    if tracing((matrix, fit._solution)):
         return
     diagonal = np.diagonal(np.asarray(matrix), axis1=-2, axis2=-1)
     missing = np.asarray(fit.converged) & ~np.all(diagonal >= 0, axis=-1)

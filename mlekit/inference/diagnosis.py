@@ -64,9 +64,9 @@ def diagnose(fit: FitRecord) -> Diagnosis:
     """`Fit.diagnose`."""
     nothing = jnp.full_like(fit.log_likelihood, jnp.nan)
     least = largest = nothing
-    factor = jnp.full_like(fit.solution.vector, jnp.nan)
+    factor = jnp.full_like(fit._solution.estimates, jnp.nan)
     if fit.n_free and has_contributions(fit):
-        least, largest, factor = evaluate(fit, _agreement, fit.solution.free)
+        least, largest, factor = evaluate(fit, _agreement, fit._solution.free)
     hide = lambda value: jnp.where(fit.converged, value, jnp.nan)  # noqa: E731
     least, largest = hide(least), hide(largest)
     limit = FACTOR + NOISE / jnp.sqrt(fit.n_obs)

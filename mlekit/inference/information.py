@@ -46,7 +46,7 @@ def information_of(fit: FitRecord, kind: str) -> Float[Array, "... n_free n_free
             "kind='expected' is exact for a mle.regression; for a model with simulate there is "
             "mle.expected_information(fit, key)"
         )
-    return evaluate(fit, of_kind(kind), fit.solution.free)
+    return evaluate(fit, of_kind(kind), fit._solution.free)
 
 
 @functools.cache

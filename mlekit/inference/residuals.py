@@ -12,14 +12,14 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
 
 from ..core.random_keys import check_key, from_seed, seeds
-from ..likelihood.in_memory import InMemoryLikelihood
+from ..likelihood.base import AbstractLikelihood
 from ..likelihood.objective import Objective
 from .evaluate import evaluate_proven, longest
 from .record import FitRecord, index
 
 
 def log_tails(
-    likelihood: InMemoryLikelihood, params: Any, share: Array | float | None = None
+    likelihood: AbstractLikelihood, params: Any, share: Array | float | None = None
 ) -> tuple[Float[Array, " rows"], Float[Array, " rows"]]:
     """Logarithms of the distribution function and of the survival function at all rows, in their order.
 
@@ -76,7 +76,7 @@ def _of_rows(fit: FitRecord, key: Any, who: str, normal: bool) -> Array:
     if key is not None:
         check_key(key, who)
     words = None if key is None else seeds(key, index(fit))
-    return evaluate_proven(fit, _rows(longest(fit), normal), (fit.solution.free, words))
+    return evaluate_proven(fit, _rows(longest(fit), normal), (fit._solution.free, words))
 
 
 @functools.cache
@@ -99,7 +99,7 @@ def _rows(width: int, normal: bool) -> Callable[[Objective, Any], Array]:
         found = jnp.exp(below)
         if normal:  # each half of the distribution is measured from its own end, where numbers are finer
             found = jnp.where(below > above, -ndtri(jnp.exp(above)), ndtri(found))
-        length = likelihood.rows if likelihood.length is None else likelihood.length
+        length = likelihood.n_unpadded
         found = jnp.where(jnp.arange(likelihood.rows) < length, found, jnp.nan)
         return jnp.pad(found[:width], (0, max(0, width - likelihood.rows)), constant_values=jnp.nan)
 

@@ -140,8 +140,8 @@ class Summary:
 
 
 def draw_batch(pen: Renderer, fit: FitRecord, estimates: Estimates) -> None:
-    """What a batch shows: how many data sets ended how, and the spread of the estimates."""
-    whole, proven = np.size(fit.solution.status), int(np.sum(np.asarray(fit.converged)))
+    """Draw a batch: how many data sets ended how, and the spread of the estimates."""
+    whole, proven = np.size(fit._solution.status), int(np.sum(np.asarray(fit.converged)))
     pen.title(f"Fit: {counted(whole, 'data set')}")
     if not whole:
         return

@@ -23,7 +23,7 @@ from ...models.parameters import Parameters
 from ..evaluate import evaluate, repeat_each
 from ..information import inverse_of_kind
 from ..record import FitRecord
-from ..refit import from_better, refit, shared_collection, shared_parameters
+from ..refit import from_better, refit, shared_batch, shared_parameters
 from ..wald import from_line, to_line, wald_transformed
 from .endpoint_search import BETTER
 from .interval import ROUNDS, ends, twins
@@ -118,7 +118,7 @@ def profile(
     parameters = shared_parameters(fit)
     parameters.holding(names)  # says what is wrong with the names
     places = tuple(fit.parameter_names.index(one) for one in names)
-    dtype, begun = fit.solution.vector.dtype, fit
+    dtype, begun = fit._solution.estimates.dtype, fit
     if values is None:
         steps = np.linspace(0.0, 1.0, points or POINTS[len(names)]).astype(dtype)
     else:
@@ -126,12 +126,12 @@ def profile(
     for _ in range(ROUNDS):
         if values is None:
             fit, found = ends(fit, WIDE[len(names)])
-            grid = _grid(fit.solution, fit.parameters, found.lower, found.upper, steps, places)
+            grid = _grid(fit._solution, fit.parameters, found.lower, found.upper, steps, places)
         curve = _curve(fit, names, grid)
-        higher, start = _higher(fit.solution, fit.parameters, curve.log_likelihood, curve.params, len(names))
+        higher, start = _higher(fit._solution, fit.parameters, curve.log_likelihood, curve.params, len(names))
         if tracing(higher) or not np.any(higher):
             break
-        fit = from_better(fit, jnp.where(higher[:, None], start, fit.solution.free), higher)
+        fit = from_better(fit, jnp.where(higher[:, None], start, fit._solution.free), higher)
     return dataclasses.replace(curve, better=fit.log_likelihood > begun.log_likelihood)
 
 
@@ -177,9 +177,9 @@ def _grid(
 ) -> tuple[Array, ...]:
     """For each place among the parameters values from one of its ends to the other, shape `(n_sets, points)`."""
     at = np.array(places)
-    low, high = (end[:, at] for end in eqx.filter_vmap(Parameters.ranges)(parameters, solution.vector))
+    low, high = (end[:, at] for end in eqx.filter_vmap(Parameters.ranges)(parameters, solution.estimates))
     # Where there is no end, four standard errors will do.
-    wide = wald_transformed(solution.vector[:, at], solution.errors[:, at], low, high, 0.9999)
+    wide = wald_transformed(solution.estimates[:, at], solution.standard_errors[:, at], low, high, 0.9999)
     found = (lower[:, at], upper[:, at])
     edges = [jnp.where(jnp.isfinite(e) & (e > low) & (e < high), e, w) for e, w in zip(found, wide)]
     begin, end = (to_line(e, low, high) for e in edges)
@@ -191,12 +191,11 @@ def _grid(
 def _curve(fit: FitRecord, names: tuple[str, ...], values: tuple[Array, ...]) -> Profile:
     """The fits with the names held at all combinations of these values."""
     points = math.prod(v.shape[1] for v in values)
-    everything, model = shared_collection(fit)
-    parameters = shared_parameters(fit)
+    batch, parameters = shared_batch(fit), shared_parameters(fit)
     places = tuple(fit.parameter_names.index(one) for one in names)
-    spread = evaluate(fit, inverse_of_kind("observed"), fit.solution.free)
-    starts = _starts(fit.parameters, fit.solution.free, spread, values, places)
-    found = refit(everything.repeated(points), model, parameters.holding(names), starts)
+    spread = evaluate(fit, inverse_of_kind("observed"), fit._solution.free)
+    starts = _starts(fit.parameters, fit._solution.free, spread, values, places)
+    found = refit(batch.repeated(points), parameters.holding(names), starts)
     reached, params, status = _reached(found, fit.converged, parameters, tuple(v.shape[1] for v in values))
     return Profile(
         names=names,
@@ -253,7 +252,7 @@ def _reached(
     n_sets = len(converged)
     known = (found.status == Status.converged) & repeat_each(converged, math.prod(shape))
     heights = jnp.where(known, found.log_likelihood, jnp.nan).reshape(n_sets, *shape)
-    vector = jnp.where(known[:, None], found.vector, jnp.nan).reshape(n_sets, *shape, -1)
+    vector = jnp.where(known[:, None], found.estimates, jnp.nan).reshape(n_sets, *shape, -1)
     return heights, parameters.tree(vector), found.status.reshape(n_sets, *shape)
 
 

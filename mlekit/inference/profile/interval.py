@@ -68,10 +68,10 @@ def ends(fit: FitRecord, level: float) -> tuple[FitRecord, Ends]:
         if not those.size:
             break
         again = from_better(fit[those], free[those], np.ones(len(those), bool))
-        news = (again.solution, *_ends(again, level))
-        known = (fit.solution, found, better, free)
+        news = (again._solution, *_ends(again, level))
+        known = (fit._solution, found, better, free)
         solution, found, better, free = jax.tree.map(functools.partial(_put, those), known, news)
-        fit = eqx.tree_at(lambda fit: fit.solution, fit, solution)
+        fit = eqx.tree_at(lambda fit: fit._solution, fit, solution)
     return fit, found
 
 
@@ -81,13 +81,13 @@ def _put(those: np.ndarray, old: Array, new: Array) -> Array:
 
 def _ends(fit: FitRecord, level: float) -> tuple[Ends, Array, Array]:
     """The ends; for each data set whether a better maximum was met, and where."""
-    solution, parameters = fit.solution, fit.parameters
+    solution, parameters = fit._solution, fit.parameters
     moving = [i for i, j in enumerate(twins(parameters)) if i == j]
     if not moving:
-        lower = upper = jnp.where(fit.converged[:, None], solution.vector, jnp.nan)
-        status = jnp.broadcast_to(solution.status[:, None, None], (*solution.vector.shape, 2))
+        lower = upper = jnp.where(fit.converged[:, None], solution.estimates, jnp.nan)
+        status = jnp.broadcast_to(solution.status[:, None, None], (*solution.estimates.shape, 2))
         return Ends(lower, upper, status), jnp.zeros(fit.n_sets, bool), solution.free
-    value = _searches(solution, parameters, quantile(level, solution.vector.dtype), tuple(moving))
+    value = _searches(solution, parameters, quantile(level, solution.estimates.dtype), tuple(moving))
     found, reached = evaluate_repeated(fit, 2 * len(moving), end, value)
     return _found(solution, parameters, tuple(moving), found, reached)
 
@@ -95,10 +95,10 @@ def _ends(fit: FitRecord, level: float) -> tuple[Ends, Array, Array]:
 @Compiled
 def _searches(solution: Solution, parameters: Parameters, z: Array, moving: tuple[int, ...]) -> tuple[Array, ...]:
     """Where to look for the ends, as `profile_end.end` takes it: both of each parameter in turn."""
-    n_sets, times = len(solution.vector), 2 * len(moving)
-    low, high = eqx.filter_vmap(Parameters.ranges)(parameters, solution.vector)
+    n_sets, times = len(solution.estimates), 2 * len(moving)
+    low, high = eqx.filter_vmap(Parameters.ranges)(parameters, solution.estimates)
     which, sign = np.repeat(np.array(moving), 2), np.tile([-1.0, 1.0], len(moving))
-    dtype = solution.vector.dtype
+    dtype = solution.estimates.dtype
     every = lambda array: jnp.broadcast_to(array[:, None], (n_sets, times, *array.shape[1:]))  # noqa: E731
     each = lambda array: jnp.broadcast_to(jnp.asarray(array), (n_sets, times))  # noqa: E731
     return (
@@ -118,7 +118,7 @@ def _found(
     solution: Solution, parameters: Parameters, moving: tuple[int, ...], found: Endpoint, reached: Array
 ) -> tuple[Ends, Array, Array]:
     """What the searches say, in the order of the parameters."""
-    vector, status = solution.vector, solution.status[:, None]
+    vector, status = solution.estimates, solution.status[:, None]
     n_sets, k = vector.shape
     low, high = eqx.filter_vmap(Parameters.ranges)(parameters, vector)
     which, upwards = np.repeat(np.array(moving), 2), np.tile([False, True], len(moving))
@@ -127,7 +127,7 @@ def _found(
     reached = jnp.where(found.status == Status.converged, reached, jnp.nan)
     reached = jnp.where(found.status == Status.unbounded, edge, reached)
     # An element that never moves, as the diagonal of a correlation, is its own interval.
-    still = (solution.errors == 0)[:, which]
+    still = (solution.standard_errors == 0)[:, which]
     proven = converged & ~found.better
     reached = jnp.where(still, vector[:, which], jnp.where(proven, reached, jnp.nan)).reshape(n_sets, -1, 2)
     own = jnp.where(still, Status.converged, found.status)
@@ -163,7 +163,7 @@ def twins(parameters: Parameters) -> list[int]:
 def intervals(fit: FitRecord, level: float) -> tuple[Array, Array]:
     """Both ends of every profile-likelihood interval, with a warning where they are those of a better maximum."""
     again, found = ends(fit, level)
-    if not tracing(fit.solution):
+    if not tracing(fit._solution):
         refitted = np.asarray(again.log_likelihood != fit.log_likelihood) & np.asarray(fit.converged)
         if np.any(refitted):
             who = f"of {int(refitted.sum()):,} of {fit.n_sets:,} data sets " if fit.batched else ""

@@ -1,1 +1,1 @@
-"""Drives the steps of a solver: on one data set, on many, from many starts; proves and differentiates the maximum."""
+"""Drives the steps of a solver, on one data set or many; proves the maximum and differentiates it."""

@@ -68,7 +68,7 @@ def maximum(operands: PyTree, others: PyTree, search: Callable[..., Any], linear
         lineariser: how `operands` make objectives, and of how many data sets.
 
     Returns:
-        The search's value. The estimates and the log-likelihood have derivatives, NaN where no maximum is proven;
+        The search's value. Estimates and log-likelihood have derivatives, NaN where no maximum is proven;
         the certificate and all else that describes the search are constants.
     """
     if not transforming():
@@ -239,7 +239,7 @@ def mask_tangents(proven: Array, tangents: PyTree, like: PyTree) -> tuple[PyTree
     """Tangents where a maximum is `proven`, zero elsewhere; and a tree to add to whatever follows from them.
 
     That is zero, but NaN where no maximum is proven and any tangent is not zero. Cotangents likewise: zero if the
-    unproven output is unused, NaN otherwise. So a failed data set poisons the derivatives of its own results alone.
+    unproven output is unused, NaN otherwise. So a failed data set poisons derivatives of its own results only.
     """
     # One vector, as JAX cannot differentiate a system again of which only some arrays change.
     vector, unravel = ravel_pytree((tangents, jax.tree.map(jnp.zeros_like, like)))

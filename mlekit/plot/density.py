@@ -158,7 +158,7 @@ def _place(fit: Fit, data: PyTree, column: str | None) -> tuple[Any, str]:
 
 
 def _atoms(fit: Fit, data: PyTree) -> np.ndarray:
-    """The observations that have a probability where others have a density, as the zeros of `mle.zero_inflated`."""
+    """The observations that have a probability where others have a density, as `mle.zero_inflated` zeros."""
     jumps = fit.model.jumps
     return np.asarray(jax.vmap(jumps)(data)) if callable(jumps) else np.asarray(False)
 

@@ -114,7 +114,7 @@ def profile(
         batched = None if values is None else tuple(v[None] for v in _as_arrays(values, names))
         return only_one(profile(batch_of_one(fit), names, batched, points=points))
     parameters = shared_parameters(fit)
-    parameters.holding(names)  # checks the names
+    parameters.with_fixed(names)  # checks the names
     places = tuple(map(fit.parameter_names.index, names))
     dtype, original = fit.solution.vector.dtype, fit
     if values is None:
@@ -196,7 +196,7 @@ def _curve(fit: FitRecord, names: tuple[str, ...], values: tuple[Array, ...]) ->
     places = tuple(map(fit.parameter_names.index, names))
     spread = evaluate(fit, inverse_of_kind("observed"), fit.solution.free)
     starts = _starts(fit.parameters, fit.solution.free, spread, values, places)
-    found = refit(everything.repeated(points), model, parameters.holding(names), starts)
+    found = refit(everything.repeated(points), model, parameters.with_fixed(names), starts)
     reached, params, status = _reached(found, fit.converged, parameters, tuple(v.shape[1] for v in values))
     return Profile(
         names=names,

@@ -93,7 +93,7 @@ class Binomial(Family):
         >>> import mlekit as mle
         >>> print(f"{mle.families.binomial(trials=4).log_density(2, 0.0):.4f}")  # 6/16
         -0.9808
-        >>> print(mle.families.binomial(trials="n").given({"y": 2, "n": 4}))
+        >>> print(mle.families.binomial(trials="n").bind({"y": 2, "n": 4}))
         Binomial(trials=4)
     """
 
@@ -103,7 +103,7 @@ class Binomial(Family):
     domains = (REAL,)
     support = COUNT
 
-    def given(self, obs: Any) -> Binomial:
+    def bind(self, obs: Any) -> Binomial:
         """The family of one observation, with its number of trials.
 
         Args:
@@ -118,7 +118,7 @@ class Binomial(Family):
     def _n(self, like: Array) -> Array:
         if isinstance(self.trials, str) or callable(self.trials):
             raise TypeError(
-                f"the number of trials is to be looked up with {self.trials!r}: family.given(obs) is the family "
+                f"the number of trials is to be looked up with {self.trials!r}: family.bind(obs) is the family "
                 "of one observation"
             )
         trials = jnp.asarray(self.trials, like.dtype)

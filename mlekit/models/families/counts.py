@@ -20,6 +20,8 @@ class Poisson(Family):
 
     $$\log p = y \log\mu - \mu - \log y!, \qquad I = 1/\mu$$
 
+    SciPy: `poisson(rate)`; numpyro: `Poisson(rate)`.
+
     Example:
         >>> import mlekit as mle
         >>> print(f"{mle.families.poisson.log_density(0, 2.5):.4f}")
@@ -54,6 +56,8 @@ class Bernoulli(Family):
 
     $$\log p = y \eta - \log(1 + e^\eta), \qquad I = \pi (1 - \pi), \quad \pi = \frac{1}{1 + e^{-\eta}}$$
 
+    SciPy: `bernoulli(expit(logit))`; numpyro: `Bernoulli(logits=logit)`.
+
     Example:
         >>> import mlekit as mle
         >>> print(f"{mle.families.bernoulli.log_density(True, 0.0):.4f}")
@@ -85,6 +89,8 @@ class Binomial(Family):
 
     $$\log p = \log\binom{n}{y} + y \eta - n \log(1 + e^\eta), \qquad I = n \pi (1 - \pi), \quad
         \pi = \frac{1}{1 + e^{-\eta}}$$
+
+    SciPy: `binom(trials, expit(logit))`; numpyro: `Binomial(trials, logits=logit)`.
 
     Args:
         trials: number of trials $n$, known: the name of a column of `obs`, a function of `obs`, or a number.

@@ -41,8 +41,8 @@ class Regression(eqx.Module):
             )
 
     @property
-    def jumps(self) -> bool:
-        """Whether the distribution function jumps at a response, as that of whole numbers does."""
+    def atoms(self) -> bool:
+        """True if responses are whole numbers: see `Model.atoms`."""
         return self.family.support.whole
 
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:

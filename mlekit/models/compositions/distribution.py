@@ -39,8 +39,8 @@ class Density(eqx.Module):
 
     @property
     @abc.abstractmethod
-    def jumps(self) -> bool | Callable[[Any], Any] | None:
-        """Whether the distribution function jumps at a response, as in `Model.jumps`."""
+    def atoms(self) -> bool | Callable[[Any], Any] | None:
+        """Which responses are atoms of the distribution, as in `Model.atoms`."""
 
 
 class Distribution(eqx.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ import scipy.stats
 import statsmodels.api as sm
 
 import mlekit as mle
+from mlekit.inference.covariance_kinds import KINDS, AbstractCovarianceKind, CovarianceOptions
+from mlekit.inference.record import FitRecord
 
 from .marks import mostly_slow
 from .models import RULES, START, least_squares, line, line_data
@@ -569,8 +571,11 @@ def test_fits_that_did_not_converge_have_none() -> None:
         ({"kind": "hac", "lags": 1.5}, "lags must be a whole number"),
         ({"kind": "hac", "lags": True}, "lags must be a whole number"),
         ({"kind": "opg", "key": jax.random.key(0)}, "key goes with kind='expected'"),
-        ({"kind": "opg", "draws": 500}, "draws go with a key and kind='expected'"),
-        ({"kind": "expected", "key": jax.random.key(0), "draws": 1}, "draws must be a whole number of at least 2"),
+        ({"kind": "opg", "n_simulations": 500}, "n_simulations goes with a key and kind='expected'"),
+        (
+            {"kind": "expected", "key": jax.random.key(0), "n_simulations": 1},
+            "n_simulations must be a whole number of at least 2",
+        ),
         ({"kind": "sandwich", "clusters": "company"}, "clusters: 'company' is no column of the data, .* firm"),
         ({"kind": "sandwich", "clusters": np.arange(5)}, r"clusters must hold one label .* \(60,\); got \(5,\)"),
         ({"kind": "sandwich", "clusters": LABELS}, r"clusters must hold one label .* \(60,\); got \(60, 2\)"),
@@ -603,6 +608,50 @@ def test_errors_of_other_models(grouped: mle.Fit, weighted_and_repeated: tuple[m
     for options in asked:
         with pytest.raises(ValueError, match="the joint model returns a scalar"):
             scalar.covariance(**options)
+
+
+# --- a kind of one's own -------------------------------------------------------------------------------------
+
+
+class Inflated(AbstractCovarianceKind):
+    """The observed one four times over, or nothing."""
+
+    name: ClassVar[str] = "inflated"
+    takes: ClassVar[dict[str, str]] = {"lags": "kind='inflated'"}
+
+    def check(self, fit: FitRecord, options: CovarianceOptions) -> None:
+        if options.lags not in (None, 0):
+            raise ValueError("kind='inflated' wants lags=0")
+
+    def compute(self, fit: FitRecord, options: CovarianceOptions) -> Any:
+        return KINDS["observed"].compute(fit, options) * (jnp.nan if options.lags == 0 else 4)
+
+    def why_missing(self, options: CovarianceOptions) -> str:
+        return "it was asked for nothing"
+
+
+def test_a_kind_of_ones_own(fit: mle.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"kind must be one of .* hac; got 'inflated'"):
+        fit.covariance("inflated")
+    monkeypatch.setitem(KINDS, "inflated", Inflated())
+    np.testing.assert_array_equal(fit.covariance(kind="inflated"), 4 * fit.covariance())
+    errors, observed = fit.standard_errors(kind="inflated"), fit.standard_errors()
+    np.testing.assert_allclose(errors["slope"], 2 * observed["slope"], rtol=1e-14)
+    summary = fit.summary(kind="inflated")
+    assert "standard errors: inflated" in str(summary)
+    np.testing.assert_allclose(
+        summary.to_pandas()["standard_error"], [2 * e for e in observed.values()], rtol=1e-14
+    )
+    with pytest.warns(UserWarning, match=r"kind='inflated' gives this fit .* \(NaN\): it was asked for nothing"):
+        fit.standard_errors("inflated", lags=0)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"kind": "inflated", "lags": 1}, "wants lags=0"),
+        ({"kind": "inflated", "clusters": "firm"}, "clusters go with kind='sandwich', got kind='inflated'"),
+        ({"kind": "opg", "lags": 1}, "lags go with kind='hac' or kind='inflated', got kind='opg'"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            fit.covariance(**options)
 
 
 # --- inside jit, and in float32 ------------------------------------------------------------------------------

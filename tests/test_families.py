@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions
 import pytest
 import scipy.special
 import scipy.stats as st
@@ -179,6 +181,26 @@ def nodes(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 # --- one family ---------------------------------------------------------------------------------------------
+
+
+@every_family
+def test_names_in_other_libraries(case: Case) -> None:
+    """The docstring of a family says what SciPy and numpyro call its distribution."""
+    doc = re.sub(r"\s+", " ", type(case.family).__doc__ or "")
+    written = re.search(r"SciPy: `(.+?)`; numpyro: (?:`(.+?)`|none)\.", doc)
+    assert written is not None, doc
+    theirs, of_numpyro = written.groups()
+    known: dict[str, Any] = {"trials": 9, "expit": scipy.special.expit, "exp": np.exp, "__builtins__": {}}
+    for point in case.points:
+        known |= dict(zip(case.family.parameters, point))
+        for y in case.responses[:4]:
+            wanted = float(case.family.log_density(y, *point))
+            found = eval(theirs, {**vars(st), **known})
+            value = found.logpmf(y) if case.whole else found.logpdf(y)
+            np.testing.assert_allclose(value, wanted, rtol=1e-6, atol=1e-8)
+            if of_numpyro is not None:
+                found = eval(of_numpyro, {**vars(numpyro.distributions), **known})
+                np.testing.assert_allclose(found.log_prob(y), wanted, rtol=1e-6, atol=1e-8)
 
 
 @every_family
@@ -612,7 +634,7 @@ def test_missing_columns_are_named():
 def test_families_say_what_they_take():
     with pytest.raises(TypeError, match="normal takes mean and scale, 2 numbers; it got 1"):
         families.normal.log_density(1.0, 2.0)
-    with pytest.raises(TypeError, match=r"family.given\(obs\)"):
+    with pytest.raises(TypeError, match=r"family.bind\(obs\)"):
         families.binomial(trials="n").log_density(1, 0.5)
     assert np.isnan(families.binomial(2.5).log_density(1, 0.5))
     assert len(families.NAMES) == len(CASES)

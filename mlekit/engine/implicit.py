@@ -38,7 +38,7 @@ class Linearisation(eqx.Module):
     Args:
         hessian: of the loss; the unit matrix where no maximum is proven. `None` where parameters are too many for
             one.
-        gradient_tangent: of the gradient of the loss, while the free vector stays; without a Hessian the tangent of
+        gradient_tangent: of the gradient of the loss, while the free vector stays; without a Hessian that of
             the free vector.
         jacobian: derivative of the natural parameters with respect to the free vector, where there is a Hessian.
         params_tangent: of the natural parameters, while the free vector stays; without a Hessian in all.

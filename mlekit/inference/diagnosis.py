@@ -13,9 +13,8 @@ from ..core.format.numbers import counted, number, share
 from ..core.linear_algebra import root_of_inverse
 from ..engine.certificate import WEAK, Certificate
 from ..likelihood.objective import Objective
-from .covariance import in_natural_units
 from .evaluate import evaluate, has_contributions
-from .information import information
+from .information import in_natural_units, information
 from .record import FitRecord
 
 #: Two informations disagree strongly where they differ in some direction by this factor, and by so many times the

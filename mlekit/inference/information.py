@@ -86,6 +86,12 @@ def inverse_of_kind(kind: str) -> Callable[[Objective, Array], Array]:
     return lambda objective, free: inverse(objective, free, kind)
 
 
+def in_natural_units(objective: Objective, free: Array, matrix: Float[Array, "n n"]) -> Float[Array, "k k"]:
+    """The covariance of the natural parameters from that of the free vector, by the exact delta method."""
+    jacobian = objective.parameters.jacobian(free)
+    return jacobian @ matrix @ jacobian.T
+
+
 def _squares(objective: Objective, free: Array, kind: str, basis: Float[Array, "n_free m"]) -> Float[Array, "m m"]:
     """The `opg` or `expected` information in the coordinates whose axes are the columns of `basis`."""
     likelihood, parameters = objective.likelihood, objective.parameters

@@ -38,8 +38,8 @@ def log_tails(
     if share is None:
         return below, above
     log_jump = jnp.minimum(likelihood.contributions(params), below)
-    if callable(jumps := likelihood.model.jumps):
-        log_jump = jnp.where(jax.vmap(jumps)(data), log_jump, -jnp.inf)
+    if callable(atoms := likelihood.model.atoms):
+        log_jump = jnp.where(jax.vmap(atoms)(data), log_jump, -jnp.inf)
     part = share * jnp.where(log_jump == -jnp.inf, 0.0, jnp.exp(log_jump - below))
     return below + jnp.log1p(-part), jnp.logaddexp(above, log_jump + jnp.log(share))
 
@@ -65,14 +65,14 @@ def residuals(fit: FitRecord, key: Any) -> Float[Array, "... n_obs"]:
 
 def _of_rows(fit: FitRecord, key: Any, who: str, normal: bool) -> Array:
     check_log_cdf(fit, who)
-    jumps = fit.model.jumps
-    if jumps and key is None:
-        where = "at zero" if callable(jumps) else "at whole numbers"
+    atoms = fit.model.atoms
+    if atoms and key is None:
+        where = "at zero" if callable(atoms) else "at whole numbers"
         raise ValueError(
             f"{who}: the distribution function of these responses jumps {where}: pass key=jax.random.key(0) to "
             "draw between the two sides of each jump"
         )
-    key = None if jumps is False else key
+    key = None if atoms is False else key
     if key is not None:
         check_key(key, who)
     words = None if key is None else seeds(key, index(fit))

@@ -99,7 +99,7 @@ def density(
         raise ValueError("density: every observation has a probability of its own, so there is no density to draw")
     share, zeros = weights[atoms].sum() / known, np.unique(x[atoms])
     x, weights = x[fine].astype(float), weights[fine]
-    whole = integer or fit.model.jumps is True
+    whole = integer or fit.model.atoms is True
     few = whole and bins is None and x.max() - x.min() < WIDE
     edges = _edges(x, weights, whole, few) if bins is None else np.histogram_bin_edges(x, bins)
     if values is None:
@@ -158,9 +158,9 @@ def _place(fit: Fit, data: PyTree, column: str | None) -> tuple[Any, str]:
 
 
 def _atoms(fit: Fit, data: PyTree) -> np.ndarray:
-    """The observations that have a probability where others have a density, as `mle.zero_inflated` zeros."""
-    jumps = fit.model.jumps
-    return np.asarray(jax.vmap(jumps)(data)) if callable(jumps) else np.asarray(False)
+    """Which observations have a probability where others have a density, as the zeros of `mle.zero_inflated`."""
+    atoms = fit.model.atoms
+    return np.asarray(jax.vmap(atoms)(data)) if callable(atoms) else np.asarray(False)
 
 
 def _get(data: PyTree, place: Any) -> Array:
@@ -225,9 +225,9 @@ def _averaged(
 
     def at(value: Array) -> Array:
         def one(obs: PyTree) -> Array:
-            there, jumps = _put(obs, place, value), likelihood.model.jumps
+            there, is_atom = _put(obs, place, value), likelihood.model.atoms
             found = jnp.exp(likelihood.model(params, there, *extra))
-            return jnp.where(jumps(there) == atoms, found, jnp.nan) if callable(jumps) else found
+            return jnp.where(is_atom(there) == atoms, found, jnp.nan) if callable(is_atom) else found
 
         def block(data: PyTree, weights: Array | None) -> Array:
             found = jax.vmap(one)(data)

@@ -82,7 +82,7 @@ def likelihood(
     check_single(fit)
     check_level(level)
     names = one_or_two(fit, names)
-    fit.parameters.holding(names)  # says which of them cannot move by themselves
+    fit.parameters.with_fixed(names)  # says which of them cannot move by themselves
     if points is not None:
         check_count(points, "points", least=2)
     where = places(fit, [_owner(fit, name) for name in names])

@@ -22,11 +22,11 @@ from ...likelihood.objective import Objective
 from ...likelihood.ragged import RaggedBatch
 from ...likelihood.weights import weighted_rows
 from ..arviz import check_one, draws_tree
-from ..covariance import sums_of_clusters
 from ..evaluate import encode_row_labels, evaluate, has_contributions, longest
 from ..influence import influence
 from ..record import FitRecord, index
 from ..refit import leaves_at, refit, shared_parameters, shared_rows
+from ..sandwich import sums_of_clusters
 from ..simulate import check_simulator
 from ..wald import quantile
 from .intervals import METHODS, _ends

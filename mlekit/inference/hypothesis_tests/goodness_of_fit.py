@@ -134,7 +134,7 @@ class _Measure(eqx.Module):
         data, counts = likelihood.aligned()
         if not isinstance(self.statistic, str):
             return jnp.asarray(self.statistic(params, data, *extra))
-        below, above = log_tails(likelihood, params, 0.5 if likelihood.model.jumps else None)
+        below, above = log_tails(likelihood, params, 0.5 if likelihood.model.atoms else None)
         n = likelihood.rows if counts is None else jnp.sum(counts)
         fine = jnp.ones(below.shape, bool) if counts is None else counts > 0
         place = jnp.arange(below.shape[0])

@@ -180,18 +180,18 @@ def modes_html(modes: Modes) -> str:
     return _draw_modes(HtmlRenderer(), modes)
 
 
-def _draw_modes(pen: Renderer, modes: Modes) -> str:
+def _draw_modes(out: Renderer, modes: Modes) -> str:
     if modes.count.ndim > 1:
-        pen.title(f"Modes: {counted(modes.count[..., 0].size, 'data set')}")
+        out.title(f"Modes: {counted(modes.count[..., 0].size, 'data set')}")
     else:
-        pen.title(f"Modes: {int(modes.n_modes)}")
-    pen.paragraph(starts_line(modes))
+        out.title(f"Modes: {int(modes.n_modes)}")
+    out.paragraph(starts_line(modes))
     if modes.count.ndim == 1 and modes.n_modes:
-        _table_of_modes(pen, modes)
-    return pen.done()
+        _table_of_modes(out, modes)
+    return out.render()
 
 
-def _table_of_modes(pen: Renderer, modes: Modes) -> None:
+def _table_of_modes(out: Renderer, modes: Modes) -> None:
     whole, level = int(modes.n_modes), np.asarray(modes.log_likelihood)
     vector, errors = np.asarray(modes.vector), np.asarray(modes.errors)
     below = level[0] - level
@@ -210,14 +210,14 @@ def _table_of_modes(pen: Renderer, modes: Modes) -> None:
         for i in range(min(whole, MODES))
     ]
     headers = ["", "starts", "log-likelihood", "below", *(modes.names[j] for j in shown)]
-    pen.table(rows, headers, ["right", "right", "right", *["decimal"] * (1 + len(shown))])
+    out.table(rows, headers, ["right", "right", "right", *["decimal"] * (1 + len(shown))])
     hidden = [
         f"{left:,} more {thing}{'s' * (left > 1)}"
         for left, thing in ((whole - len(rows), "mode"), (len(moving) - len(shown), "parameter"))
         if left
     ]
     if hidden:
-        pen.paragraph(f"... and {', '.join(hidden)}")
+        out.paragraph(f"... and {', '.join(hidden)}")
 
 
 def starts_line(modes: Modes) -> str:

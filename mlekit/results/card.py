@@ -57,24 +57,24 @@ def _verdict(value: float, ok: bool) -> tuple[str, str]:
     return ("ok", GOOD) if ok else ("not ok", BAD)
 
 
-def _draw(pen: Renderer, fit: FitRecord) -> str:
+def _draw(out: Renderer, fit: FitRecord) -> str:
     if fit.batched:
-        draw_batch(pen, fit, spread(fit, ROWS))
+        draw_batch(out, fit, spread(fit, ROWS))
     else:
         status, _, why = fit.message.partition(": ")
-        pen.title(f"Fit{_which(fit)}", status)
-        pen.paragraph(why[:1].upper() + why[1:])
-        pen.marks("certificate", certificate_rows(fit))
-        pen.table(*at_hand(fit, ROWS).cells(["estimate", "standard_error"]))
+        out.title(f"Fit{_which(fit)}", status)
+        out.paragraph(why[:1].upper() + why[1:])
+        out.marks("certificate", certificate_rows(fit))
+        out.table(*at_hand(fit, ROWS).cells(["estimate", "standard_error"]))
         if bool(fit.converged) and fit.n_free > DENSE_CERTIFICATE:
-            pen.paragraph("Too many parameters to form a Hessian by default; fit.standard_errors() forms it.")
-        pen.paragraph(
+            out.paragraph("Too many parameters to form a Hessian by default; fit.standard_errors() forms it.")
+        out.paragraph(
             f"log-likelihood {likelihood(fit.log_likelihood)}, {counted(fit.n_obs, 'observation')}, "
             f"{counted(fit.n_free, 'free parameter')}, {counted(fit.steps, 'step')}, {fit.solver}"
         )
     if fit._modes is not None:
-        pen.paragraph(starts_line(fit._modes))
-    return pen.done()
+        out.paragraph(starts_line(fit._modes))
+    return out.render()
 
 
 def _which(fit: FitRecord) -> str:

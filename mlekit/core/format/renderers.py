@@ -1,6 +1,6 @@
-"""Two pens that draw the same report: one for a terminal, one for a notebook.
+"""Renderers of one report: as text for a terminal, as HTML for a notebook.
 
-Whoever draws says each thing once, so that both show the same. The HTML needs no style sheet: tags carry
+A report says each thing once, so that both show the same. The HTML needs no style sheet: tags carry
 their own colours as white text on a dark ground, readable in light and dark notebooks, and each also says
 in words and by a sign what its colour means.
 """

@@ -41,4 +41,4 @@ def test_a_backend_of_ones_own(solver: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert [n >= 3 for n in SEEN] == [True] * isinstance(solver, mle.BFGS)
     for found, wanted in zip(jax.tree.leaves(fits._solution), jax.tree.leaves(plain._solution), strict=True):
         np.testing.assert_array_equal(found, wanted)
-    assert fits.status == ["converged"] * 3
+    assert fits.status.names() == ["converged"] * 3

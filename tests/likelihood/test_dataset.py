@@ -63,7 +63,9 @@ def test_fingerprints_tell_rows_from_others() -> None:
 
 def test_labels_of_shards_are_refused() -> None:
     shards = fitted("shards", False)
-    with pytest.raises(ValueError, match="clusters: labels need all rows in one place, .*without mle.shard"):
+    with pytest.raises(
+        ValueError, match=r"clusters: labels need all rows in one place, .* fit them without mle\.shard"
+    ):
         shards.covariance("sandwich", clusters="key")
 
 

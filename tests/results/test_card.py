@@ -77,7 +77,7 @@ def test_each_mark_fails_by_itself(separated, name, value, mark):
 
 def test_unknown_certificate(fit):
     blind = changed(fit, decrement=jnp.nan, gradient_norm=jnp.nan, min_eigenvalue=jnp.nan, status=2)
-    blind = changed(blind, condition_number=jnp.nan, errors=jnp.nan)
+    blind = changed(blind, condition_number=jnp.nan, standard_errors=jnp.nan)
     assert repr(blind).count("– unknown") == 4
     assert card.html(blind).count("! unknown") == 4
     assert str(blind.summary())

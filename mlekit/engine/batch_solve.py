@@ -174,9 +174,9 @@ def initial_starts(init: Callable[[PyTree], PyTree], batch: RaggedBatch) -> PyTr
 def _initial_starts(
     init: Callable[[PyTree], PyTree], rows: PyTree, offsets: Array, lengths: Array, width: int
 ) -> PyTree:
-    def one(offset: Array, length: Array) -> PyTree:
+    def of_set(offset: Array, length: Array) -> PyTree:
         index = offset + jnp.arange(width) % jnp.maximum(length, 1)
         start = init(jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], rows))
         return numbers_as_arrays(start)
 
-    return eqx.filter_vmap(one)(offsets, lengths)
+    return eqx.filter_vmap(of_set)(offsets, lengths)

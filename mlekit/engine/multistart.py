@@ -80,10 +80,10 @@ class DrawnStarts(eqx.Module):
     def __call__(self, data: PyTree) -> PyTree:
         """The starts of one data set."""
 
-        def one(key: Array) -> PyTree:
+        def start(key: Array) -> PyTree:
             return numbers_as_arrays(self.init(data, key))
 
-        return eqx.filter_vmap(one)(self.keys)
+        return eqx.filter_vmap(start)(self.keys)
 
 
 def split_first(starts: PyTree, axis: int = 0) -> tuple[PyTree, PyTree]:
@@ -120,12 +120,12 @@ def _around(objective: Objective, value: tuple[Any, ...]) -> tuple[Array, ...]:
         fine = jnp.all(jnp.array([jnp.all(jnp.isfinite(part)) for part in jax.tree.leaves(found)]))
         return jnp.where(fine, move, RETREAT * move), tries + 1, fine
 
-    def one(direction: Array) -> tuple[Array, ...]:
+    def along(direction: Array) -> tuple[Array, ...]:
         first = (unit * direction, jnp.asarray(0), jnp.asarray(False))
         move, *_ = jax.lax.while_loop(lambda state: ~state[2] & (state[1] <= RETREATS), retreat, first)
         return leaves_at(centre + move)
 
-    return jax.lax.map(one, directions)
+    return jax.lax.map(along, directions)
 
 
 def directions(keys: Array, n_free: int, dtype: Any) -> Float[Array, "starts n_free"]:
@@ -207,8 +207,8 @@ def _select_all(found: Solution, tolerance: Float[Array, ""], names: tuple[str, 
     status, reached = found.status, found.log_likelihood
     vector, errors = found.estimates, found.standard_errors
 
-    def one(i: Array) -> tuple[Array, Modes]:
+    def of_set(i: Array) -> tuple[Array, Modes]:
         return select_modes(status[i], reached[i], vector[i], errors[i], tolerance, names)
 
-    best, modes = lanes.for_each(one, status.shape[0], 256)
+    best, modes = lanes.for_each(of_set, status.shape[0], 256)
     return jax.tree.map(lambda leaf: jax.vmap(lambda mine, i: mine[i])(leaf, best), found), modes

@@ -216,11 +216,11 @@ class StreamedLikelihood(AbstractLikelihood):
         layout = self.data.layout
         n, count, size = layout.n_rows, layout.n_blocks, layout.size
 
-        def one(b: Array) -> Any:
+        def of_block(b: Array) -> Any:
             here, sound = self._block(b, (b + 1) % count, silent=True)
             return _only_if(sound, fn(here))
 
-        found = jax.lax.map(one, jnp.arange(count))
+        found = jax.lax.map(of_block, jnp.arange(count))
         return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:n], found)
 
 

@@ -224,13 +224,13 @@ def _averaged(
     dtype = jax.eval_shape(likelihood.contributions, params).dtype
 
     def at(value: Array) -> Array:
-        def one(obs: PyTree) -> Array:
+        def of_row(obs: PyTree) -> Array:
             there, is_atom = _put(obs, place, value), likelihood.model.atoms
             found = jnp.exp(likelihood.model(params, there, *extra))
             return jnp.where(is_atom(there) == atoms, found, jnp.nan) if callable(is_atom) else found
 
         def block(data: PyTree, weights: Array | None) -> Array:
-            found = jax.vmap(one)(data)
+            found = jax.vmap(of_row)(data)
             return jnp.sum(found if weights is None else jnp.where(weights > 0, weights * found, 0.0))
 
         return likelihood.total(block, jnp.zeros((), dtype)) / likelihood.n_obs

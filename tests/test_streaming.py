@@ -566,8 +566,8 @@ def test_what_tells_rows_from_others(tmp_path: Path) -> None:
         {"x": np.ones(3)}, {"x": np.zeros(3)}, {"x": whole}, {"x": whole[:3]}, {"x": whole[3:]},
         pads.dataset(pa.table({"x": [1.0]})), pads.dataset(pa.table({"x": [2.0]})),
     ]  # fmt: skip
-    assert len({mle.open_table(rows).identity for rows in different}) == len(different)
-    assert mle.open_table({"x": np.ones(3)}).identity == mle.open_table({"x": np.ones(3)}).identity
+    assert len({mle.open_table(rows).fingerprint for rows in different}) == len(different)
+    assert mle.open_table({"x": np.ones(3)}).fingerprint == mle.open_table({"x": np.ones(3)}).fingerprint
 
 
 def test_memory_maps_as_they_are(tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ class ArrowRowSource(AbstractRowSource):
             self.row[column] = jax.ShapeDtypeStruct(empty.shape[1:], kind)
 
     @functools.cached_property
-    def identity(self) -> str:
-        """As `Rows.identity`."""
-        return _digest([str(self._dataset.schema), *self.columns, *(piece.identity for piece in self._pieces)])
+    def fingerprint(self) -> str:
+        """As `Rows.fingerprint`."""
+        return _digest([str(self._dataset.schema), *self.columns, *(piece.fingerprint for piece in self._pieces)])
 
     def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
         """As `Rows.batches`."""
@@ -100,7 +100,7 @@ class _ParquetFile:
         # What a directory's name says of all rows of its files.
         self._constants = pads.get_partition_keys(fragment.partition_expression)
         self._stamp = self._seen()
-        self.identity = f"{self._stamp} {self._metadata.num_row_groups} {self._groups} {self.n_rows}"
+        self.fingerprint = f"{self._stamp} {self._metadata.num_row_groups} {self._groups} {self.n_rows}"
 
     def _seen(self) -> str:
         info = self._fragment.filesystem.get_file_info(self._fragment.path)
@@ -161,7 +161,7 @@ class _Fragment:
         self.n_rows = fragment.count_rows()
 
     @functools.cached_property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """The file, or what is in memory."""
         path = getattr(self._fragment, "path", None)
         if path is not None and os.path.exists(path):

@@ -41,7 +41,7 @@ class AbstractRowSource(abc.ABC):
 
     @functools.cached_property
     @abc.abstractmethod
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """What tells it from others, and from itself once its files have changed."""
 
     @abc.abstractmethod
@@ -77,8 +77,8 @@ class ArrayRowSource(AbstractRowSource):
         self.row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), arrays)
 
     @functools.cached_property
-    def identity(self) -> str:
-        """As `Rows.identity`: of whole memory maps the files, of other arrays every number."""
+    def fingerprint(self) -> str:
+        """As `Rows.fingerprint`: of whole memory maps the files, of other arrays every number."""
         parts = []
         for leaf in jax.tree.leaves(self.arrays):
             text = f"{leaf.dtype} {leaf.shape}"

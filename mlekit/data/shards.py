@@ -45,7 +45,7 @@ class Shards(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """A digest of the rows, to be asked for by all processes."""
 
     @abc.abstractmethod
@@ -93,8 +93,8 @@ class ArrayShards(Shards):
         self.data, self.lengths, self._sample = data, lengths, sample
 
     @property
-    def identity(self) -> str:
-        """As `Shards.identity`."""
+    def fingerprint(self) -> str:
+        """As `Shards.fingerprint`."""
         digest = hashlib.sha256(str(self.n_rows).encode())
         for leaf in jax.tree.leaves((self.data, self.lengths)):
             for part in leaf.addressable_shards:
@@ -125,9 +125,9 @@ class TableShards(Shards):
         self.parts = {i: table.part(i, mesh.size) for i in mine}
 
     @property
-    def identity(self) -> str:
-        """As `Shards.identity`."""
-        return self.table.identity
+    def fingerprint(self) -> str:
+        """As `Shards.fingerprint`."""
+        return self.table.fingerprint
 
     def shapes(self, weights: str | None) -> PyTree[jax.ShapeDtypeStruct]:
         """As `Shards.shapes`."""
@@ -176,7 +176,7 @@ def shard(data: Any) -> Shards:
     """
     if isinstance(data, Table):
         mesh = Mesh(np.array(jax.devices()), (AXIS,))
-        check_same_in_all(data.identity, "data: the files are")
+        check_same_in_all(data.fingerprint, "data: the files are")
         if data.n_rows < mesh.size:
             raise ValueError(f"data: {data!r} for {mesh.size} devices, want one row for each at least")
         return TableShards(data, mesh)

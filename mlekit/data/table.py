@@ -117,9 +117,9 @@ class Table:
         return canonical(self._source.row)
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """A digest of the names, sizes and times of the files, and of what is read of them."""
-        return f"{self._source.identity}:{self._first}:{self._last}"
+        return f"{self._source.fingerprint}:{self._first}:{self._last}"
 
     def part(self, number: int, count: int) -> Table:
         """One of several parts of as many rows, each to be read by itself.

@@ -112,7 +112,7 @@ class TableFiles:
         if begin < self.n_rows:
             yield begin, self.n_rows
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells it from others, as entries of a manifest.
 
         Up to 4 GiB that is the content of the files. Of larger tables it is the sizes and the times of

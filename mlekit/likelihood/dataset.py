@@ -53,7 +53,7 @@ class AbstractDataset(abc.ABC):
         """A `ValueError` where they could not be read."""
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """A digest of data and weights."""
         parts = self.parts()
         weights = parts.get("weight_column")
@@ -207,7 +207,7 @@ def as_dataset(data: Any, weights: Any) -> AbstractDataset:
 def fingerprint(data: PyTree) -> str:
     """What tells data from others: a digest of their names, shapes and numbers."""
     if isinstance(data, Static) and not isinstance(data.it, Groups):
-        return data.it.identity
+        return data.it.fingerprint
     digest = hashlib.sha256()
     columns = data.it.columns | {"offsets": data.it.offsets} if isinstance(data, Static) else data
     for name, leaf in jtu.tree_flatten_with_path(columns)[0]:

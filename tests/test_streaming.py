@@ -556,7 +556,7 @@ def test_a_block_on_its_way_is_not_written_over(monkeypatch: pytest.MonkeyPatch)
             density = lambda p, obs: p * (obs["x"] if isinstance(obs, dict) else obs)  # noqa: E731
             assert float(mle.log_likelihood(density, 1.0, table)) == 390_000
             (reader,) = table._readers.values()
-            assert 1 <= len(reader._cursor._rooms) <= N_BUFFERS
+            assert 1 <= len(reader._cursor._buffers) <= N_BUFFERS
 
 
 def test_what_tells_rows_from_others(tmp_path: Path) -> None:

@@ -61,11 +61,11 @@ class ArrowRowSource(AbstractRowSource):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As `Rows.fingerprint`."""
+        """As `AbstractRowSource.fingerprint`."""
         return _digest([str(self._dataset.schema), *self.columns, *(piece.fingerprint for piece in self._pieces)])
 
     def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
-        """As `Rows.batches`."""
+        """As `AbstractRowSource.batches`."""
         columns = list(self.columns) if only is None else [only]
         place = bisect.bisect_right(self._ends, first)
         skip = first - (self._ends[place] - self._pieces[place].n_rows)

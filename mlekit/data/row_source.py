@@ -78,7 +78,7 @@ class ArrayRowSource(AbstractRowSource):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As `Rows.fingerprint`: of whole memory maps the files, of other arrays every number."""
+        """As `AbstractRowSource.fingerprint`: of whole memory maps the files, of other arrays every number."""
         parts = []
         for leaf in jax.tree.leaves(self.arrays):
             text = f"{leaf.dtype} {leaf.shape}"
@@ -89,7 +89,7 @@ class ArrayRowSource(AbstractRowSource):
         return _digest(parts)
 
     def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
-        """As `Rows.batches`."""
+        """As `AbstractRowSource.batches`."""
         arrays = self.arrays if only is None else {only: self.arrays[only]}
         while first < self.n_rows:
             count = min(rows, self.n_rows - first)

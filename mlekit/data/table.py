@@ -26,7 +26,7 @@ def open_row_source(source: Any, columns: str | Sequence[str] | None, name: str 
     """The rows of whatever may be opened; `mle.open_table` says what that is.
 
     Raises:
-        ValueError: no such file, one that cannot be read, arrays of different lengths, or as `ColumnRows`.
+        ValueError: no such file, one that cannot be read, arrays of different lengths, or as `ArrowRowSource`.
         TypeError: anything else.
     """
     import pyarrow.dataset as pads
@@ -98,7 +98,7 @@ class Table:
         self._source, self.block_rows = source, block_rows
         self._first, self._last = part or (0, source.n_rows)
         self._readers: dict[Any, BlockReader] = {}
-        self._weighed: dict[str, WeightTotals] = {}
+        self._totals: dict[str, WeightTotals] = {}
         self._sample: tuple[Any, PyTree] | None = None
 
     @property
@@ -152,13 +152,13 @@ class Table:
             layout: the layout of the blocks.
         """
         if layout not in self._readers:
-            weighed = None if layout.weights is None else self.weighed(layout.weights)
-            self._readers[layout] = BlockReader(self._source, self._first, self._last, layout, weighed)
+            totals = None if layout.weights is None else self.weight_totals(layout.weights)
+            self._readers[layout] = BlockReader(self._source, self._first, self._last, layout, totals)
         found = self._readers[layout]
-        found.trouble = None  # of a fit inside `jit`, whose numbers were NaN, and which nobody could tell
+        found.error = None  # of a fit inside `jit`, whose numbers were NaN, and which nobody could tell
         return found
 
-    def weighed(self, weights: str) -> WeightTotals:
+    def weight_totals(self, weights: str) -> WeightTotals:
         """What a column of weights adds up to: read once.
 
         Args:
@@ -167,7 +167,7 @@ class Table:
         Raises:
             ValueError: no such column, one that holds no single numbers, or negative weights.
         """
-        if weights not in self._weighed:
+        if weights not in self._totals:
             names = list(self.row) if isinstance(self.row, dict) else []
             if weights not in names:
                 raise ValueError(
@@ -177,8 +177,8 @@ class Table:
                 raise ValueError(
                     f"weights: column {weights!r} holds {self.row[weights].shape} numbers a row, want one"
                 )
-            self._weighed[weights] = _weigh(self._source, weights, self._first, self._last)
-        return self._weighed[weights]
+            self._totals[weights] = _add_weights(self._source, weights, self._first, self._last)
+        return self._totals[weights]
 
     def labels(self, columns: Sequence[Any]) -> dict[str, Any]:
         """Columns in memory, by their names; `None` in place of those that are not asked for.
@@ -223,9 +223,9 @@ class Table:
     def check(self) -> None:
         """A `ValueError` if something could not be read."""
         for reader in self._readers.values():
-            if reader.trouble is not None:
-                trouble, reader.trouble = reader.trouble, None
-                raise trouble
+            if reader.error is not None:
+                error, reader.error = reader.error, None
+                raise error
 
     def __repr__(self) -> str:
         row = self._source.row
@@ -286,7 +286,7 @@ def _width(row: PyTree) -> int:
     return max(1, sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(row)))
 
 
-def _weigh(source: AbstractRowSource, weights: str, first: int, last: int) -> WeightTotals:
+def _add_weights(source: AbstractRowSource, weights: str, first: int, last: int) -> WeightTotals:
     count, least, anchor, at = 0, 0.0, None, first
     sums: list[float] = []
     with explain_errors(source.name):
@@ -301,5 +301,7 @@ def _weigh(source: AbstractRowSource, weights: str, first: int, last: int) -> We
     if least < 0:
         raise ValueError(f"weights: column {weights!r} has negative entries")
     if anchor is None and (first, last) != (0, source.n_rows):  # of a part; the whole may have one
-        return dataclasses.replace(_weigh(source, weights, 0, source.n_rows), n_rows=0, n_obs=math.fsum(sums))
+        return dataclasses.replace(
+            _add_weights(source, weights, 0, source.n_rows), n_rows=0, n_obs=math.fsum(sums)
+        )
     return WeightTotals(count, math.fsum(sums), read_rows(source, anchor or first, 1, canonical(source.row)))

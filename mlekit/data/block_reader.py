@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..core.trees import align_to_rows, default_float
-from .row_source import AbstractRowSource, explain_errors
+from .file_errors import explain_errors
+from .row_source import AbstractRowSource
 
 N_BUFFERS = 4  #: sets of arrays that a cursor keeps for further blocks, at most
 

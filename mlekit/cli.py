@@ -87,9 +87,9 @@ def fit(model: Path, table: Path, by: tuple[str, ...], out: Path, x64: bool, **o
     with jax.enable_x64(x64), explained(model):
         source = model.read_bytes()
         file = ModelFile(model, source, str(model.resolve().parent))
-        identity = {"model": str(model), "model_file_sha256": hashlib.sha256(source).hexdigest()}
+        fingerprint = {"model": str(model), "model_file_sha256": hashlib.sha256(source).hexdigest()}
         columns = file().get("columns")
-        outcome = run(file, identity, table, by, out, columns=columns, progress=True, **options)
+        outcome = run(file, fingerprint, table, by, out, columns=columns, progress=True, **options)
     click.echo("\n".join(closing_lines(outcome, out)))
 
 

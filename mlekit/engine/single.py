@@ -99,7 +99,7 @@ def _keeping(
         "precision": parameters.dtype.name,
         "fixed ones": [leaf.is_fixed for leaf in parameters.leaves],
         "tolerance": float(problem.stop.tolerance),
-        "data": dataset.identity,
+        "data": dataset.weighted_fingerprint,
         "model": digest_of(likelihood.model, parameters, problem.start, problem.solver, likelihood.args),
         "mean log-likelihood at the start": -float(dataset.checked(_at_start(problem))),
     }

@@ -114,7 +114,7 @@ class AbstractDataset(eqx.Module):
         """A `ValueError` where rows could not be read."""
 
     @property
-    def identity(self) -> str:
+    def weighted_fingerprint(self) -> str:
         """A digest of rows and weights."""
         weights = None if self.arrays is None else self.arrays[1]
         return f"{self.fingerprint} {self.weight_column if weights is None else digest_of_arrays(weights)}"

@@ -62,7 +62,7 @@ class AbstractRemoteDataset(AbstractDataset):
     @property
     def fingerprint(self) -> str:
         """As `AbstractDataset.fingerprint`."""
-        return self.source.identity
+        return self.source.fingerprint
 
     @property
     def rows(self) -> int:

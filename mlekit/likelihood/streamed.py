@@ -56,11 +56,11 @@ def stream(source: Table, layout: BlockLayout) -> Stream:
     reader = source.reader(layout)
     n_rows, n_obs = source.n_rows, float(source.n_rows)
     if layout.weights is not None:
-        weighed = source.weighed(layout.weights)
-        n_rows, n_obs = weighed.n_rows, weighed.n_obs
+        totals = source.weight_totals(layout.weights)
+        n_rows, n_obs = totals.n_rows, totals.n_obs
     whole = jnp.zeros((), int).dtype
     handle = np.asarray(reader.handle, np.int32)
-    kind = whole if layout.weights is None else layout.kind
+    kind = whole if layout.weights is None else layout.weight_dtype
     sample = source.sample() if source.is_large(layout) else None
     return Stream(handle, np.asarray(n_rows, whole), np.asarray(n_obs, kind), sample, layout)
 
@@ -136,7 +136,7 @@ class StreamedLikelihood(AbstractLikelihood):
         if self.sampled is None or not self.has_sample:
             return self._total(fn, zero)
         data, layout = self.data.sample, self.data.layout
-        weights = None if layout.weights is None else data[layout.weights].astype(layout.kind)
+        weights = None if layout.weights is None else data[layout.weights].astype(layout.weight_dtype)
         some = InMemoryLikelihood(self.model, self.args, data, weights, block=self.block)
         return jax.lax.cond(self.sampled, lambda: some.total(fn, zero), lambda: self._total(fn, zero))
 
@@ -192,7 +192,7 @@ class StreamedLikelihood(AbstractLikelihood):
         epoch, place = turn // self.n_blocks, turn % self.n_blocks
         order = jax.random.permutation(jax.random.fold_in(key, epoch), self.n_blocks)
         here, sound = self._block(order[place], order[(place + 1) % self.n_blocks])
-        weights = jnp.ones(layout.size, layout.kind) if here.weights is None else here.weights
+        weights = jnp.ones(layout.size, layout.weight_dtype) if here.weights is None else here.weights
         here = dataclasses.replace(here, weights=jnp.where(sound, weights, jnp.nan))
         return here.minibatches(jax.random.fold_in(key, self.n_blocks + turn), steps, size)
 
@@ -255,7 +255,7 @@ def _only_if(sound: Array, tree: PyTree) -> PyTree:
 
 def _zero(params: PyTree, likelihood: StreamedLikelihood) -> Array:
     kinds = map(jnp.result_type, jax.tree.leaves(params))
-    return jnp.zeros((), jnp.result_type(likelihood.data.layout.kind, *kinds))
+    return jnp.zeros((), jnp.result_type(likelihood.data.layout.weight_dtype, *kinds))
 
 
 def streamed_likelihood(

@@ -19,7 +19,13 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 
 import jax
+import jaxtyping
 import pytest
+
+import tests.helpers.shape_checks
+
+# Before anything of the package is imported: shapes and dtypes are checked at run time.
+jaxtyping.install_import_hook("mlekit", f"{tests.helpers.shape_checks.__name__}.checked")
 
 jax.config.update("jax_enable_x64", True)
 # Where an operation was written is noted with every frame below it, and a test stands on many.

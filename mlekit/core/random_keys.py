@@ -26,7 +26,7 @@ def check_key(key: Any, who: str) -> None:
         raise TypeError(f"key must be one random key, such as jax.random.key(0); got {key!r}")
 
 
-def seeds(key: PRNGKeyArray, index: Int[Array, " n"] | None) -> UInt32[Array, "n 2"]:
+def seeds(key: PRNGKeyArray, index: Int[Array, "..."] | None) -> UInt32[Array, "... 2"]:
     """What the key of data set `index` is made of: plain numbers, which may lie on the host."""
     one = lambda key: jax.random.bits(key, (2,), jnp.uint32)  # noqa: E731
     if index is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from .checkpoint import Checkpointer
 from .search import Steps
 
 
+@runtime_checkable
 class Callback(Protocol):
     """Sees the steps of a search."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ..core import compensated_sum, differentiable_loops
@@ -49,10 +50,10 @@ class InMemoryLikelihood(AbstractLikelihood):
     model: Model
     args: PyTree
     data: PyTree
-    weights: Float[Array, " rows"] | None = None
-    offset: Int[Array, ""] | None = None
-    length: Int[Array, ""] | None = None
-    anchor: Int[Array, ""] | None = None
+    weights: Float[Array, "... rows"] | None = None
+    offset: Int[Array | np.ndarray, "..."] | None = None
+    length: Int[Array | np.ndarray, "..."] | None = None
+    anchor: Int[Array | np.ndarray, "..."] | None = None
     sampled: Bool[Array, ""] | None = None
     longest: int = eqx.field(static=True, default=0)
     block: int = eqx.field(static=True, default=0)

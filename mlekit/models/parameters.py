@@ -185,7 +185,7 @@ class Parameters(eqx.Module):
             raise ValueError(f"params: expected the structure {self.treedef}, got {treedef}")
         return [leaf for leaf, place in zip(leaves, self.places) if place is not None]
 
-    def tree(self, vector: Float[Array, "... k"]) -> PyTree:
+    def tree(self, vector: Float[Array | np.ndarray, "... k"]) -> PyTree:
         """A PyTree like `params` whose entries are those of `vector`, in the order of `names`."""
         batch = vector.shape[:-1]
         bounds = np.cumsum([leaf.size for leaf in self.leaves])[:-1]

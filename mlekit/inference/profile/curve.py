@@ -48,7 +48,7 @@ class Profile(eqx.Module):
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
-    values: tuple[Float[Array, "... points"], ...]
+    values: tuple[Float[Array, "..."], ...]
     log_likelihood: Float[Array, "..."]
     params: PyTree
     status: StatusArray
@@ -213,7 +213,7 @@ def _starts(
     parameters: Parameters,
     free: Array,
     spread: Array,
-    values: tuple[Float[Array, "n_sets points"], ...],
+    values: tuple[Float[Array, "n_sets ..."], ...],
     places: tuple[int, ...],
 ) -> list[Array]:
     """Leaves of `params` with the elements at `places` held: where a quadratic likelihood has its maximum then."""

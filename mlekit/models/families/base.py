@@ -80,7 +80,7 @@ class Family(eqx.Module):
         """
         return self
 
-    def log_density(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
+    def log_density(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, "..."]:
         """The log-density of one response.
 
         Args:
@@ -108,7 +108,7 @@ class Family(eqx.Module):
         p = self._floats(parameters)
         return jnp.where(self._valid(p), jnp.array(self._information(*p), p[0].dtype), jnp.nan)
 
-    def sample(self, key: PRNGKeyArray, *parameters: ArrayLike) -> Float[Array, ""]:
+    def sample(self, key: PRNGKeyArray, *parameters: ArrayLike) -> Float[Array, "..."]:
         """One response, drawn at random.
 
         Args:
@@ -123,7 +123,7 @@ class Family(eqx.Module):
         # One half lies in every domain: a rejection sampler might never end outside of it.
         return jnp.where(valid, self._sample(key, *(jnp.where(valid, q, 0.5) for q in p)), jnp.nan)
 
-    def log_cdf(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
+    def log_cdf(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, "..."]:
         """The logarithm of the distribution function, the chance of a response of at most `y`.
 
         Args:
@@ -135,7 +135,7 @@ class Family(eqx.Module):
         """
         return self._tail(self._log_cdf, -jnp.inf, 0.0, y, parameters)
 
-    def log_survival(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
+    def log_survival(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, "..."]:
         """The logarithm of the survival function, the chance of a response above `y`.
 
         That is the logarithm of one less the distribution function, with its digits where little is left. Where

@@ -125,7 +125,7 @@ def has_two_ways(solver: AbstractSolver, model: Model) -> bool:
     return solver.exact and model.regression is not None and model.regression.family.cheap_information
 
 
-def unproven(status: Any) -> np.ndarray:
+def unproven(status: Any) -> np.ndarray | np.bool_:
     """Whether a search found no maximum where another one might."""
     codes = np.asarray(status)
     return (codes != Status.converged) & (codes < Status.nonfinite_start)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from ..core.dtypes import as_index
 from ..core.trees import pack, unpack
 from ..likelihood.objective import Objective
 from ..solvers import AbstractSolver, Stop
@@ -55,7 +56,7 @@ def run_lanes(
         return _turns(solver, objective, states, n_obs, last, n_lanes, *queue)
     first = Stop(stop.tolerance, jnp.minimum(limits, LONG_SEARCH))
     states, blocks = _turns(solver, objective, states, n_obs, first, n_lanes, *queue)
-    left = running(states, last) & (every < count)
+    left = running(states, last) & (every < as_index(count))
     queue = (jnp.argsort(~left, stable=True), jnp.sum(left))
     states, more = _turns(solver, objective, states, n_obs, last, n_lanes // FEWER, *queue)
     return states, blocks + more
@@ -108,7 +109,7 @@ def _turns(
         order: the queue: numbers of data sets.
         count: how many of them to take.
     """
-    n_sets = order.shape[0]
+    n_sets, count = order.shape[0], jnp.asarray(count, jnp.int32)
     like = jax.tree.map(lambda leaf: leaf[0], states)
     stepwise = solver if isinstance(solver, AbstractPointSolver) else None
     sample = objective(jnp.asarray(0))
@@ -145,7 +146,7 @@ def _turns(
         def rows_left(i: Array, block: Array) -> Array:
             likelihood = objective(i).likelihood
             length = likelihood.rows if likelihood.length is None else likelihood.length
-            return block * likelihood.block < length
+            return as_index(block) * likelihood.block < as_index(length)
 
         left = jax.vmap(rows_left)(slot(lanes.place), lanes.block)
         return (lanes.block > 0) & ~left & (lanes.place < count)
@@ -164,7 +165,7 @@ def _turns(
         keep = lambda rows, new: rows.at[home].set(new, mode="drop")  # noqa: E731
         shelf = jax.tree.map(keep, lanes.shelf, jax.vmap(pack)(state))
         done = here & ~running(state, Stop(stop.tolerance, stop.max_steps[mine]))
-        following = jnp.minimum(lanes.following + jnp.cumsum(done) - 1, count)
+        following = jnp.minimum(lanes.following + jnp.cumsum(done, dtype=jnp.int32) - 1, count)
         place = jnp.where(done, following, place).astype(place.dtype)
         return Lanes(
             place=put(lanes.place, place),
@@ -184,7 +185,7 @@ def _turns(
         return jax.lax.while_loop(lambda lanes: jnp.any(complete(lanes)), serve, lanes)
 
     shelf = jax.vmap(pack)(states)
-    place = jnp.minimum(jnp.arange(n_lanes), count).astype(jnp.int32)
+    place = jnp.minimum(jnp.arange(n_lanes, dtype=jnp.int32), count)
     nothing = sample.zero(curvature) if stepwise else ()
     empty = jax.tree.map(lambda leaf: jnp.zeros((n_lanes, *leaf.shape), leaf.dtype), nothing)
     zero = jnp.zeros((), jnp.int32)

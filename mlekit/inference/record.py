@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -28,6 +28,8 @@ from ..likelihood.objective import Objective
 from ..models.model import Model
 from ..models.parameters import Parameters
 from . import criteria
+
+Record = TypeVar("Record", bound="FitRecord")
 
 
 class FitRecord(eqx.Module):
@@ -208,7 +210,7 @@ class FitRecord(eqx.Module):
             raise TypeError("a single fit has no length; only a batch of fits does")
         return self.n_sets
 
-    def __getitem__(self, index: Any) -> Self:
+    def __getitem__(self: Record, index: Any) -> Record:
         if not self.batched:
             raise TypeError("a single fit cannot be indexed; only a batch of fits can")
         if isinstance(index, int | np.integer) and not -self.n_sets <= index < self.n_sets:

@@ -63,7 +63,9 @@ def _first(what: str, leaf: Any) -> Any:
     return leaf[0]
 
 
-def leaves_at(parameters: Parameters, free: Float[Array, "n n_free"], values: tuple[Any, ...]) -> list[Array]:
+def leaves_at(
+    parameters: Parameters, free: Float[Array | np.ndarray, "n n_free"], values: tuple[Any, ...]
+) -> list[Array]:
     """The leaves of `params` of many free vectors.
 
     Args:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..core import compensated_sum, devices, differentiable_loops
+from ..core.dtypes import as_index
 from ..core.trees import default_float, is_inexact, n_rows, traced, where_rows
 from ..models.model import Model
 from .weights import known_where, scaled_rows, weighted_rows
@@ -111,7 +112,9 @@ class InMemoryLikelihood(eqx.Module):
                 "contributions are wanted, but the joint model returns a scalar; return the vector of "
                 "log p(x_t | x_<t), shape (n_obs,), instead"
             )
-        return values if self.length is None else jnp.where(jnp.arange(self.rows) < self.length, values, 0)
+        return (
+            values if self.length is None else jnp.where(jnp.arange(self.rows) < as_index(self.length), values, 0)
+        )
 
     def scores(
         self, free: Float[Array, " n_free"], natural: Callable[[Array], PyTree]
@@ -119,7 +122,9 @@ class InMemoryLikelihood(eqx.Module):
         """Gradients of the contributions with respect to the free vector; zero for the rows of padding."""
         _, scores = self.block_scores(free, natural, self.aligned()[0])
         return (
-            scores if self.length is None else jnp.where(jnp.arange(self.rows)[:, None] < self.length, scores, 0)
+            scores
+            if self.length is None
+            else jnp.where(jnp.arange(self.rows)[:, None] < as_index(self.length), scores, 0)
         )
 
     def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
@@ -231,16 +236,16 @@ class InMemoryLikelihood(eqx.Module):
             raise ValueError(
                 "mini-batches need independent observations; a joint model has none: leave out batch_size"
             )
-        length = self.rows if self.length is None else self.length
+        length = self.rows if self.length is None else as_index(self.length)
         chances = jax.random.uniform(jax.random.fold_in(key, steps), (self.rows,))
         order = jnp.argsort(jnp.where(jnp.arange(self.rows) < length, chances, jnp.inf))
 
         def batch(j: Array) -> InMemoryLikelihood:
             position = order[(j * size + jnp.arange(size)) % length]
-            index = position if self.offset is None else self.offset + position
-            weights = None if self.weights is None else self.weights[index]
+            chosen = position if self.offset is None else as_index(self.offset) + position
+            weights = None if self.weights is None else self.weights[chosen]
             return InMemoryLikelihood(
-                self.model, jax.tree.map(lambda leaf: leaf[index], self.data), weights, self.args
+                self.model, jax.tree.map(lambda leaf: leaf[chosen], self.data), weights, self.args
             )
 
         return max(1, self.rows // size), batch
@@ -259,7 +264,7 @@ class InMemoryLikelihood(eqx.Module):
         aligned = self.offset is None and size == rows
         if aligned and self.length is None and self.weights is None:
             return self.data, None
-        base = 0 if self.offset is None else self.offset
+        base, first = 0 if self.offset is None else as_index(self.offset), as_index(first)
         begin = jnp.minimum(base + first, rows - size)  # where the arrays end, the stretch begins earlier
         cut = lambda leaf: leaf if aligned else jax.lax.dynamic_slice_in_dim(leaf, begin, size)  # noqa: E731
         data = jax.tree.map(cut, self.data)
@@ -267,7 +272,9 @@ class InMemoryLikelihood(eqx.Module):
             counts = weights = None
         else:
             position = begin + jnp.arange(size) - base
-            counts = (position >= first) & (position < (self.rows if self.length is None else self.length))
+            counts = (position >= first) & (
+                position < (self.rows if self.length is None else as_index(self.length))
+            )
             weights = counts.astype(default_float(self.data))
         if self.weights is not None:
             weights = cut(self.weights) if counts is None else jnp.where(counts, cut(self.weights), 0)
@@ -278,7 +285,7 @@ class InMemoryLikelihood(eqx.Module):
             return data, weights
         anchor: Any = 0
         if self.weights is not None:
-            anchor = jnp.argmax(self.weights > 0) if self.anchor is None else self.anchor
+            anchor = jnp.argmax(self.weights > 0) if self.anchor is None else as_index(self.anchor)
 
         def replace(leaf: Array, whole: Array) -> Array:
             one = jax.lax.dynamic_index_in_dim(whole, base + anchor)
@@ -294,11 +301,11 @@ class InMemoryLikelihood(eqx.Module):
         if self.offset is None and self.rows == n_rows(self.data) and self.length is None:
             return self.data, self.weights
         position = jnp.arange(self.rows)
-        counts = position < (self.rows if self.length is None else self.length)
-        index = (0 if self.offset is None else self.offset) + jnp.where(counts, position, 0)
-        data = jax.tree.map(lambda leaf: leaf[index], self.data)
+        counts = position < (self.rows if self.length is None else as_index(self.length))
+        chosen = (0 if self.offset is None else as_index(self.offset)) + jnp.where(counts, position, 0)
+        data = jax.tree.map(lambda leaf: leaf[chosen], self.data)
         if self.weights is not None:
-            return data, jnp.where(counts, self.weights[index], 0)
+            return data, jnp.where(counts, self.weights[chosen], 0)
         return data, None if self.length is None else counts.astype(default_float(self.data))
 
     def _values(self, params: PyTree, data: PyTree) -> Array:

@@ -48,7 +48,7 @@ class Chunk(eqx.Module):
     """
 
     rows: PyTree
-    weights: Float[Array, " rows"] | None
+    weights: Float[Array | np.ndarray, " rows"] | None
     offset: Int[Array | np.ndarray, " n_sets"]
     length: Int[Array | np.ndarray, " n_sets"] | None
     anchor: Int[Array | np.ndarray, " n_sets"] | None

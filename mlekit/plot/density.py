@@ -99,7 +99,7 @@ def density(
     share, zeros = weights[atoms].sum() / known, np.unique(x[atoms])
     x, weights = x[fine].astype(float), weights[fine]
     whole = integer or fit.model.jumps is True
-    few = whole and bins is None and x.max() - x.min() < WIDE
+    few = bool(whole and bins is None and x.max() - x.min() < WIDE)
     edges = _edges(x, weights, whole, few) if bins is None else np.histogram_bin_edges(x, bins)
     if values is None:
         values = _values(edges, whole)

@@ -23,7 +23,7 @@ from tests.helpers.models import logistic
 def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many parameters; where these are few, a Hessian is refused to still fewer."""
     if request.param < 2000:
-        for module in ("engine.search", "engine.implicit", "results.fit"):
+        for module in ("engine.search", "engine.implicit", "inference.covariance"):
             monkeypatch.setattr(f"mlekit.{module}.DENSE_CERTIFICATE", 30)
     return request.param
 

@@ -11,7 +11,7 @@ import html
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tabulate import tabulate
 
@@ -26,6 +26,7 @@ _GROUNDS = {GOOD: "#1a7f37", DOUBTFUL: "#9a6700", BAD: "#cf222e"}
 Rows = Sequence[Sequence[str]]
 
 
+@runtime_checkable
 class Renderer(Protocol):
     """What can be drawn."""
 

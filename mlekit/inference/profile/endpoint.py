@@ -82,7 +82,7 @@ def _moves(operands: PyTree, change: PyTree, which: Array, proven: Array, free: 
     plain = hessian + fall * bend
     scale = curvature_scale(jax.lax.stop_gradient(plain), jnp.zeros_like(free))
     across = jax.lax.stop_gradient(LEVEL_SET_WEIGHT / jnp.sum((slope / scale) ** 2))
-    matrix = plain + across * slope[:, None] * slope
+    matrix = plain + across * slope[:, None] * slope[None, :]
     spread = inverse(jnp.where(proven, matrix, jnp.eye(k, dtype=free.dtype)))
 
     height, turned, twisted = differential(slopes, operands, change)

@@ -93,8 +93,9 @@ def _quadratic(plain: Array, bent: Array, slope: Array, score: Array, height: Ar
     scale = curvature_scale(plain, jnp.zeros(k, plain.dtype))
     unit = slope / scale
     stiff = LEVEL_SET_WEIGHT / jnp.sum(unit**2)
-    wall = stiff * unit[:, None] * unit
-    trials = jnp.stack([bent, bent, plain]) / scale[:, None] / scale + jnp.stack([0 * wall, wall, wall])
+    wall = stiff * unit[:, None] * unit[None, :]
+    trials = jnp.stack([bent, bent, plain]) / scale[None, :, None] / scale[None, None, :]
+    trials = trials + jnp.stack([0 * wall, wall, wall])
     factors = jax.vmap(factorise)(trials)
     definite = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors), axis=1) > singular_below(k, plain.dtype)
     which = jnp.argmax(definite)
@@ -109,7 +110,7 @@ def _quadratic(plain: Array, bent: Array, slope: Array, score: Array, height: Ar
     rest = centre - along * jnp.sum(slope * centre)
     gain = 0.5 * jnp.sum(score * rest)
     bow = 1 / size - jnp.where(which > 0, stiff, 0.0)
-    matrix = trials[which] * scale[:, None] * scale
+    matrix = trials[which] * scale[:, None] * scale[None, :]
     return _Quadratic(along, rest, height + gain, gain, jnp.sum(score * along), bow, matrix, jnp.any(definite))
 
 

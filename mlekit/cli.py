@@ -33,7 +33,7 @@ ARGUMENT = re.compile(
 
 
 class UserError(click.ClickException):
-    """What the user can mend: one message, no traceback."""
+    """An error that the user can mend: one message, no traceback."""
 
     exit_code = 2
 
@@ -87,9 +87,9 @@ def fit(model: Path, table: Path, by: tuple[str, ...], out: Path, x64: bool, **o
     with jax.enable_x64(x64), explained(model):
         source = model.read_bytes()
         file = ModelFile(model, source, str(model.resolve().parent))
-        identity = {"model": str(model), "model_file_sha256": hashlib.sha256(source).hexdigest()}
+        fingerprint = {"model": str(model), "model_file_sha256": hashlib.sha256(source).hexdigest()}
         columns = file().get("columns")
-        outcome = run(file, identity, table, by, out, columns=columns, progress=True, **options)
+        outcome = run(file, fingerprint, table, by, out, columns=columns, progress=True, **options)
     click.echo("\n".join(closing_lines(outcome, out)))
 
 
@@ -159,7 +159,7 @@ def _as_typed(argument: re.Match[str]) -> str:
 
 
 def closing_lines(outcome: Outcome, out: Path) -> Iterator[str]:
-    """What was done, and one sentence of advice for each status that is not `converged`."""
+    """A count of what was done, and one sentence of advice for each status that is not `converged`."""
     from .core.status import ADVICE, Status
 
     counts = ", ".join(f"{count:,} {name}" for name, count in outcome.statuses.most_common())

@@ -122,9 +122,14 @@ def numbers_as_arrays(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, tree)
 
 
+def align_to_rows(rows: Any, leaf: Any) -> Any:
+    """A vector of one entry a row, reshaped so that it broadcasts against a leaf `(n_rows, ...)`."""
+    return rows.reshape(-1, *(1,) * (leaf.ndim - 1))
+
+
 def where_rows(mask: Array, new: Array, old: Any) -> Array:
     """The rows of `new` where `mask` says so, elsewhere those of `old`."""
-    return jnp.where(mask.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+    return jnp.where(align_to_rows(mask, new), new, old)
 
 
 def pack(tree: PyTree) -> tuple[Array, ...]:

@@ -1,4 +1,4 @@
-"""What can be known of data before tracing: their leaves, lengths and kinds."""
+"""Checks of data before tracing: their leaves, lengths and dtypes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def as_arrays(data: Any, name: str = "data", axes: int = 1) -> PyTree:
         data: PyTree of arrays; a pyarrow, polars or pandas table, which becomes a dict of its columns; or an
             xarray Dataset, which becomes a dict of its variables, and of its coordinates along the axis of
             observations where these are numbers.
-        name: what messages call it.
+        name: the argument, for messages.
         axes: number of leading axes shared: one for `(n_obs, ...)`, two for `(n_sets, n_obs, ...)`.
 
     Raises:
@@ -37,7 +37,7 @@ def as_arrays(data: Any, name: str = "data", axes: int = 1) -> PyTree:
         try:
             data = table_columns(data)
         except NotNumericError as error:
-            message = _wants_numbers(f"{name}: {error.name}", error.kind)
+            message = _not_numeric(f"{name}: {error.name}", error.kind)
             raise NotNumericError(message, error.name, error.kind) from None
     elif is_dataset(data):
         data = _variables(data, name, axes)
@@ -46,7 +46,7 @@ def as_arrays(data: Any, name: str = "data", axes: int = 1) -> PyTree:
             leaf_name(path): leaf for path, leaf in jtu.tree_flatten_with_path(data)[0] if hasattr(leaf, "dims")
         }
         _leading({leaf: array.dims for leaf, array in labelled.items()}, name, axes)
-        _need_same_labels(data, name, axes)
+        _check_same_labels(data, name, axes)
     data = jax.tree.map(lambda leaf: leaf.to_numpy() if hasattr(leaf, "to_numpy") else leaf, data)
     wanted = "(n_obs, ...)" if axes == 1 else "(n_sets, n_obs, ...)"
     found = {leaf_name(path): leaf for path, leaf in jtu.tree_flatten_with_path(data)[0]}
@@ -126,7 +126,7 @@ def _variables(dataset: Any, name: str, axes: int) -> dict[str, np.ndarray]:
 
 
 def _leading(dims: dict[Any, tuple[Any, ...]], name: str, axes: int) -> tuple[Any, ...]:
-    """The leading dimensions that all variables of xarray have; a `ValueError` where they differ."""
+    """The leading dimensions of all variables of xarray; a `ValueError` where they differ."""
     first = {own[:axes] for own in dims.values()}
     if len(first) > 1:
         wanted = (
@@ -137,7 +137,7 @@ def _leading(dims: dict[Any, tuple[Any, ...]], name: str, axes: int) -> tuple[An
     return first.pop() if first else ()
 
 
-def _need_same_labels(data: PyTree, name: str, axes: int) -> None:
+def _check_same_labels(data: PyTree, name: str, axes: int) -> None:
     """A `ValueError` where leaves of xarray or pandas label their rows differently: rows are joined in order."""
     known: dict[Any, tuple[str, Any]] = {}
     for path, leaf in jtu.tree_flatten_with_path(data)[0]:
@@ -154,7 +154,7 @@ def _need_same_labels(data: PyTree, name: str, axes: int) -> None:
                 )
 
 
-def _wants_numbers(shown: str, kind: Any) -> str:
+def _not_numeric(shown: str, kind: Any) -> str:
     return f"{shown} holds {kind}; a log-density needs numbers: encode it, or leave it out"
 
 
@@ -171,6 +171,6 @@ def _check_leaf(name: str, leaf: str, value: Any, axes: int, wanted: str) -> Non
         raise TypeError(f"{shown} is a masked array; leave the masked rows out, or give them a weight of zero")
     if value.dtype.kind in "OSUMmV":
         kind = {"O": "objects", "S": "text", "U": "text", "M": "dates", "m": "durations"}.get(value.dtype.kind)
-        raise TypeError(_wants_numbers(shown, kind or value.dtype))
+        raise TypeError(_not_numeric(shown, kind or value.dtype))
     if value.ndim < axes:
         raise ValueError(f"{shown} has shape {value.shape}; it must have shape {wanted}")

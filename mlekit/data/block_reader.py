@@ -1,4 +1,4 @@
-"""Reading a table's blocks, the next one while the present is computed."""
+"""Blocks of a table's rows, each read while the one before it is computed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from ..core.trees import default_float
-from .row_source import AbstractRowSource, explain_errors
+from ..core.trees import align_to_rows, default_float
+from .file_errors import explain_errors
+from .row_source import AbstractRowSource
 
-#: Blocks of memory that a reader uses in turn.
-N_BUFFERS = 4
+N_BUFFERS = 4  #: sets of arrays that a cursor keeps for further blocks, at most
 
 _READERS: weakref.WeakValueDictionary[int, BlockReader] = weakref.WeakValueDictionary()
 _HANDLES = itertools.count(1)
@@ -26,14 +26,14 @@ _HANDLES = itertools.count(1)
 
 @dataclasses.dataclass(frozen=True)
 class BlockLayout:
-    """What a compiled program must know of blocks of rows: tables with the same layout share one.
+    """The static part of reading blocks of rows: tables with the same layout share a compiled program.
 
     Args:
-        row: shapes and dtypes of the arrays of one row, a PyTree's structure and leaves.
+        row: structure and leaves of a PyTree, the shapes and dtypes of the arrays of one row.
         n_rows: rows of the longest table that shares the program.
-        n_blocks: how many blocks there are.
+        n_blocks: number of blocks.
         weights: the column of weights; `None` if all rows count once.
-        uneven: whether the last block may hold fewer rows than others.
+        uneven: true if the last block may hold fewer rows than others.
     """
 
     row: tuple[Any, tuple[Any, ...]]
@@ -56,16 +56,16 @@ class BlockLayout:
         )
 
     @property
-    def kind(self) -> Any:
+    def weight_dtype(self) -> Any:
         """The dtype of weights."""
         return default_float(self.block)
 
     @property
     def result(self) -> PyTree[jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of what `Reader.block` returns."""
+        """Shapes and dtypes of the value of `BlockReader.block`."""
         extra = None
         if self.weights is not None:
-            extra = jax.ShapeDtypeStruct((self.size,), self.kind)
+            extra = jax.ShapeDtypeStruct((self.size,), self.weight_dtype)
         elif self.uneven:
             extra = jax.ShapeDtypeStruct((), np.dtype(np.int32))
         return self.block, extra, jax.ShapeDtypeStruct((), np.dtype(bool))
@@ -73,11 +73,11 @@ class BlockLayout:
 
 @dataclasses.dataclass(frozen=True)
 class WeightTotals:
-    """What a column of weights adds up to.
+    """The totals of a column of weights.
 
     Args:
-        n_rows: rows with a positive weight.
-        n_obs: the sum.
+        n_rows: number of rows with a positive weight.
+        n_obs: the sum of the weights.
         anchor: a row with a positive weight, or any if there is none.
     """
 
@@ -87,7 +87,7 @@ class WeightTotals:
 
 
 def read_rows(source: AbstractRowSource, first: int, count: int, row: PyTree) -> PyTree:
-    """So many rows from number `first` on."""
+    """The `count` rows from number `first` on."""
     with explain_errors(source.name):
         return RowCursor(source, row).read(first, count, count)
 
@@ -101,12 +101,12 @@ def reader_of(handle: int) -> BlockReader:
 
 
 class RowCursor:
-    """Reads stretches of rows; one that follows the last is read on, not looked for."""
+    """Reads ranges of rows; a range that begins where the last one ended is read on, without a new search."""
 
     def __init__(self, source: AbstractRowSource, row: PyTree) -> None:
         self._source, self._row = source, row
         self._at, self._rest = -1, 0
-        self._rooms: list[tuple[PyTree, list[int]]] = []
+        self._buffers: list[tuple[PyTree, list[int]]] = []
         self._batch: Any = None
         self._batches: Any = iter(())
 
@@ -120,7 +120,7 @@ class RowCursor:
         if self._rest == count == size and self._is_whole():
             self._at, self._rest = first + count, 0
             return self._batch
-        out = self._room(size)
+        out = self._buffer(size)
         done = 0
         while done < count:
             if not self._rest:
@@ -133,7 +133,7 @@ class RowCursor:
             ) -> None:
                 values = batch[len(batch) + begin : len(batch) + begin + take]
                 if to.dtype.kind in "iu" and to.dtype.itemsize < values.dtype.itemsize:
-                    _need_fit(values, to.dtype)
+                    _check_fits(values, to.dtype)
                 to[done : done + take] = values
 
             jax.tree.map(put, out, self._batch)
@@ -145,32 +145,28 @@ class RowCursor:
         return out
 
     def _is_whole(self) -> bool:
-        """Whether the batch at hand is a block as it is."""
+        """True if the present batch is a block as it is."""
         pairs = zip(jax.tree.leaves(self._batch), jax.tree.leaves(self._row))
         return all(len(leaf) == self._rest and leaf.dtype == like.dtype for leaf, like in pairs)
 
-    def _room(self, size: int) -> PyTree:
-        """Arrays for so many rows: those of before that nobody holds any more, for fresh memory is slow memory."""
-        for room, idle in self._rooms:
-            if jax.tree.leaves(room)[0].shape[0] == size and _references(room) == idle:
+    def _buffer(self, size: int) -> PyTree:
+        """Arrays for `size` rows: earlier ones without live views where there are any; the first use is slow."""
+        for buffer, idle in self._buffers:
+            if jax.tree.leaves(buffer)[0].shape[0] == size and _references(buffer) == idle:
                 break
         else:
-            room = jax.tree.map(lambda leaf: np.empty((size, *leaf.shape), leaf.dtype), self._row)
-            self._rooms = [*self._rooms[1 - N_BUFFERS :], (room, _references(room))]
-        # Views: whoever holds one, on whatever way, holds the room.
-        return jax.tree.map(lambda leaf: leaf[:], room)
+            buffer = jax.tree.map(lambda leaf: np.empty((size, *leaf.shape), leaf.dtype), self._row)
+            self._buffers = [*self._buffers[1 - N_BUFFERS :], (buffer, _references(buffer))]
+        # A live view keeps the buffer from being reused.
+        return jax.tree.map(lambda leaf: leaf[:], buffer)
 
 
-def _references(room: PyTree) -> list[int]:
-    """How many references there are to each array."""
-    return [sys.getrefcount(leaf) for leaf in jax.tree.leaves(room)]
+def _references(buffer: PyTree) -> list[int]:
+    """The number of references to each array."""
+    return [sys.getrefcount(leaf) for leaf in jax.tree.leaves(buffer)]
 
 
-def _beside(rows: np.ndarray, leaf: np.ndarray) -> np.ndarray:
-    return rows.reshape(-1, *(1,) * (leaf.ndim - 1))
-
-
-def _need_fit(values: np.ndarray, dtype: np.dtype) -> None:
+def _check_fits(values: np.ndarray, dtype: np.dtype) -> None:
     limits = np.iinfo(dtype)
     if values.size and (values.min() < limits.min or values.max() > limits.max):
         raise ValueError(f"it holds whole numbers beyond {dtype}: call jax.config.update('jax_enable_x64', True)")
@@ -179,36 +175,38 @@ def _need_fit(values: np.ndarray, dtype: np.dtype) -> None:
 class BlockReader:
     """Reads the blocks of a table, the next one in the background.
 
+    `error` is the last error: a block that could not be read is all zeros.
+
     Args:
         source: where the rows lie.
-        first: the first of its rows,
-        last: and what comes after the last.
+        first: number of the first row.
+        last: number of the row after the last one.
         layout: the layout of the blocks.
-        weighed: what the weights add up to, if there are any.
+        totals: the totals of the weights; `None` if there are none.
     """
 
     def __init__(
-        self, source: AbstractRowSource, first: int, last: int, layout: BlockLayout, weighed: WeightTotals | None
+        self, source: AbstractRowSource, first: int, last: int, layout: BlockLayout, totals: WeightTotals | None
     ) -> None:
         self._source, self._first, self._last = source, first, last
-        self._layout, self._weighed = layout, weighed
+        self._layout, self._totals = layout, totals
         treedef, leaves = layout.row
         self._row = jax.tree.unflatten(treedef, leaves)
         self._cursor = RowCursor(source, self._row)
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: tuple[tuple[int, bool], Future[Any]] | None = None
-        self.trouble: ValueError | None = None
+        self.error: ValueError | None = None
         self.handle = next(_HANDLES)
         _READERS[self.handle] = self
 
     def block(self, b: int, following: int, silent: bool) -> Any:
-        """Block `b`: its arrays; its weights, how many rows it has, or `None`; and whether all that could be read.
+        """Block `b`: its arrays; its weights, its number of rows, or `None`; and a boolean, true if it was read.
 
         Args:
-            b: which.
-            following: which is probably wanted next.
-            silent: whether rows of weight zero are wanted as they are; else others stand for them, so that they
+            b: number of the block.
+            following: number of the block that is probably asked for next; it is read ahead.
+            silent: true for rows of weight zero as they are; else the anchor stands in their place, so that they
                 cannot bring in a NaN.
         """
         with self._lock:
@@ -221,8 +219,8 @@ class BlockReader:
             try:
                 found = under_way.result()
             except ValueError as error:
-                # Computations cannot be left half-way, least of all by one of several processes.
-                self.trouble, self._ahead = error, None
+                # A compiled program cannot stop half-way, least of all in one of several processes.
+                self.error, self._ahead = error, None
                 return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._layout.result)
             self._ahead = (following, silent), self._pool.submit(self._read, following, silent)
         return found
@@ -236,11 +234,11 @@ class BlockReader:
             data = self._cursor.read(begin, max(1, count), layout.size)
         if layout.weights is None:
             return data, np.asarray(count, np.int32) if layout.uneven else None, np.asarray(True)
-        weights = data[layout.weights].astype(layout.kind)
+        weights = data[layout.weights].astype(layout.weight_dtype)
         weights[count:] = 0
-        assert self._weighed is not None
+        assert self._totals is not None
         missing = ~(weights > 0)
         if missing.any() and not silent:
-            anchor = self._weighed.anchor
-            data = jax.tree.map(lambda leaf, one: np.where(_beside(missing, leaf), one, leaf), data, anchor)
+            anchor = self._totals.anchor
+            data = jax.tree.map(lambda leaf, one: np.where(align_to_rows(missing, leaf), one, leaf), data, anchor)
         return data, weights, np.asarray(True)

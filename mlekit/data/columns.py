@@ -16,9 +16,9 @@ class NotNumericError(ValueError, TypeError):
     """A column that holds something else: a table of the wrong value, and a column of the wrong type.
 
     Args:
-        message: what to say.
-        name: which column.
-        kind: what it holds.
+        message: the message.
+        name: name of the column.
+        kind: type of its values.
     """
 
     def __init__(self, message: str, name: str, kind: Any) -> None:
@@ -56,21 +56,21 @@ def table_columns(
 
 
 def is_table(obj: Any) -> bool:
-    """Whether `obj` is a pyarrow, polars or pandas table; a dict is not, it is a PyTree of arrays already.
+    """True if `obj` is a pyarrow, polars or pandas table; a dict is a PyTree of arrays already.
 
     Example:
         >>> import pyarrow as pa
         >>> is_table(pa.table({"x": [1]})), is_table({"x": [1]})
         (True, False)
     """
-    # The Arrow stream is spoken by single columns as well; only tables have a schema or columns. Asking the
-    # type runs no property of the object, and needs none of the table packages.
+    # Single columns have an Arrow stream as well; only tables have a schema or columns. Looking at the type runs
+    # no property of the object, and needs none of the table packages.
     kind = type(obj)
     return hasattr(kind, "__arrow_c_stream__") and (hasattr(kind, "schema") or hasattr(kind, "columns"))
 
 
 def is_dataset(obj: Any) -> bool:
-    """Whether `obj` is an xarray Dataset; nobody has one without importing xarray.
+    """True if `obj` is an xarray Dataset; there is none where xarray is not imported.
 
     Example:
         >>> import xarray
@@ -82,7 +82,7 @@ def is_dataset(obj: Any) -> bool:
 
 
 def _open(table: Any) -> dict[str, Any]:
-    """Name to column, as the table holds it: a column that nobody asks for is never converted."""
+    """Name to column, as the table holds it: no column is converted yet."""
     if is_dataset(table):  # which is a mapping as well
         pairs = _variables(table)
     elif isinstance(table, Mapping):
@@ -186,7 +186,9 @@ def _arrow(name: str, column: Any, argument: str) -> Any:
         if not pa.types.is_dictionary(arrow.type):
             return arrow
         chunks = []
-        for chunk in arrow.chunks:  # by hand, because pyarrow cannot decode a dictionary of string views
+        # By hand: pyarrow (26 still) has no `take` of string views, and so decodes no dictionary of them:
+        # https://github.com/apache/arrow/issues/43010. Once it does: arrow.cast(arrow.type.value_type).
+        for chunk in arrow.chunks:
             values = chunk.dictionary
             values = values.cast(pa.large_string()) if pa.types.is_string_view(values.type) else values
             chunks.append(values.take(chunk.indices))

@@ -1,4 +1,4 @@
-"""Tables into ragged groups: from a frame to the columns of each data set, without a loop over groups.
+"""Groups of the rows of a table: the columns of each data set, without a loop over groups.
 
 pyarrow is imported where it is used, so that `import mlekit` does not pay for it.
 """
@@ -173,7 +173,7 @@ def group_by(table: Any, by: str | Sequence[str], columns: str | Sequence[str] |
     values = {name: as_numbers(name, source[name]) for name in _chosen(columns, source, by)}
     keys = [_encode(name, source[name]) for name in by]
     code = _combine(keys)
-    # A stable sort keeps the rows of a group in order. NumPy sorts 16-bit codes by radix: many times faster.
+    # A stable sort keeps the rows of a group in order. NumPy sorts 16-bit codes by radix, many times faster.
     order = np.argsort(code.astype(np.min_scalar_type(int(code.max()))), kind="stable")
     sorted_code = code[order]
     offsets = np.concatenate([[0], np.flatnonzero(sorted_code[1:] != sorted_code[:-1]) + 1]).astype(np.int64)

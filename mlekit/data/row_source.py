@@ -1,12 +1,8 @@
-"""Where rows that do not fit into memory lie, and how a stretch of them is read: tables on disk, memory maps.
-
-pyarrow is imported where it is used, so that `import mlekit` does not pay for it.
-"""
+"""Rows that need not fit into memory, from which any range can be read."""
 
 from __future__ import annotations
 
 import abc
-import contextlib
 import functools
 import hashlib
 import mmap
@@ -19,19 +15,15 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from ..core.checks import first_line
-from .columns import NotNumericError
-
-#: Rows that are decoded at a time.
-BATCH = 1 << 16
+BATCH = 1 << 16  #: rows of a batch, unless given
 
 
 class AbstractRowSource(abc.ABC):
     """Rows that may be read from anywhere on, by several readers at a time.
 
     Args:
-        name: what messages call it.
-        n_rows: how many rows there are.
+        name: the name in messages.
+        n_rows: number of rows.
         row: shape and dtype of every array of one row.
     """
 
@@ -41,21 +33,21 @@ class AbstractRowSource(abc.ABC):
 
     @functools.cached_property
     @abc.abstractmethod
-    def identity(self) -> str:
-        """What tells it from others, and from itself once its files have changed."""
+    def fingerprint(self) -> str:
+        """A digest of where the rows come from, which changes when the files change."""
 
     @abc.abstractmethod
     def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
-        """The rows from number `first` on, some at a time: how many they are, and their arrays.
+        """The rows from number `first` on in batches: the number of rows of each, and its arrays.
 
         Args:
             first: number of the first row.
-            only: the one column that is wanted, in a dict; all arrays if `None`.
-            rows: how many at a time, at most.
+            only: name of the one column to read, in a dict; all arrays if `None`.
+            rows: rows of a batch at most.
         """
 
     def column(self, name: str, first: int, last: int) -> Iterator[np.ndarray]:
-        """One column of the rows from `first` to `last`, some at a time."""
+        """One column of the rows from `first` to `last`, in batches."""
         for count, batch in self.batches(first, name):
             yield batch[name][: last - first]
             first += count
@@ -68,7 +60,7 @@ class ArrayRowSource(AbstractRowSource):
 
     Args:
         arrays: PyTree of arrays.
-        name: what messages call it.
+        name: the name in messages.
     """
 
     def __init__(self, arrays: PyTree, name: str) -> None:
@@ -77,19 +69,19 @@ class ArrayRowSource(AbstractRowSource):
         self.row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), arrays)
 
     @functools.cached_property
-    def identity(self) -> str:
-        """As `Rows.identity`: of whole memory maps the files, of other arrays every number."""
+    def fingerprint(self) -> str:
+        """As `AbstractRowSource.fingerprint`: of whole memory maps the files, of other arrays every number."""
         parts = []
         for leaf in jax.tree.leaves(self.arrays):
             text = f"{leaf.dtype} {leaf.shape}"
             if _is_file(leaf):
-                parts.append(f"{text} {leaf.offset} {_stamp(leaf.filename)}")
+                parts.append(f"{text} {leaf.offset} {file_stamp(leaf.filename)}")
             else:
                 parts.append(f"{text} {hashlib.sha256(np.ascontiguousarray(leaf).data).hexdigest()}")
-        return _digest(parts)
+        return digest_lines(parts)
 
     def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
-        """As `Rows.batches`."""
+        """As `AbstractRowSource.batches`."""
         arrays = self.arrays if only is None else {only: self.arrays[only]}
         while first < self.n_rows:
             count = min(rows, self.n_rows - first)
@@ -98,7 +90,7 @@ class ArrayRowSource(AbstractRowSource):
 
 
 def _is_file(leaf: Any) -> bool:
-    """Whether an array is a whole memory map, row after row, whose file says what is in it."""
+    """True if an array is a whole memory map, row after row, so that its file says what is in it."""
     mapped = isinstance(leaf, np.memmap) and isinstance(leaf.base, mmap.mmap) and leaf.mode != "c"
     return bool(mapped and leaf.flags.c_contiguous and leaf.filename)
 
@@ -115,17 +107,6 @@ def _cut(leaf: Any, first: int, count: int) -> np.ndarray:
     return np.asarray(leaf[first : first + count])
 
 
-@contextlib.contextmanager
-def explain_errors(name: str) -> Iterator[None]:
-    """Whatever a reader of files raises inside becomes a `ValueError` that names the file."""
-    try:
-        yield
-    except NotNumericError:
-        raise
-    except Exception as error:  # pyarrow raises a dozen kinds of them
-        raise ValueError(f"{name} cannot be read: {first_line(error)}") from error
-
-
 def canonical(row: PyTree) -> PyTree:
     """The shapes and dtypes that JAX gives arrays of these."""
     return jax.tree.map(
@@ -133,12 +114,14 @@ def canonical(row: PyTree) -> PyTree:
     )
 
 
-def _stamp(path: Any) -> str:
+def file_stamp(path: Any) -> str:
+    """Name, size and time of modification of a file; nothing of one that is not there."""
     if path is None or not os.path.exists(path):
         return ""
     found = os.stat(path)
     return f"{Path(path).name} {found.st_size} {found.st_mtime_ns}"
 
 
-def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def digest_lines(lines: Sequence[str]) -> str:
+    """One digest of several texts."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -22,7 +22,7 @@ AXIS = "shards"
 
 
 class Shards(abc.ABC):
-    """Rows shared out among devices, as `mle.shard` does; each device sums over its own, and the sums are added.
+    """Rows shared out among devices by `mle.shard`; each device sums over its own, and the sums are added.
 
     Args:
         mesh: all devices in a row.
@@ -36,17 +36,17 @@ class Shards(abc.ABC):
 
     def __init__(self, mesh: Mesh, n_rows: int) -> None:
         self.mesh, self.n_rows = mesh, n_rows
-        self.counted: dict[str | None, Any] = {}  # what columns of weights add up to, once that is known
+        self.counted: dict[str | None, Any] = {}  # totals of columns of weights, once known
 
     @property
     def devices(self) -> int:
-        """How many devices there are."""
+        """Number of devices."""
         return self.mesh.size
 
     @property
     @abc.abstractmethod
-    def identity(self) -> str:
-        """A digest of the rows, to be asked for by all processes."""
+    def fingerprint(self) -> str:
+        """A digest of the rows; all processes must ask for it together."""
 
     @abc.abstractmethod
     def shapes(self, weights: str | None) -> PyTree[jax.ShapeDtypeStruct]:
@@ -60,8 +60,8 @@ class Shards(abc.ABC):
     def sample(self) -> PyTree:
         """Some of the rows, the same in all processes."""
 
-    def check(self) -> None:  # noqa: B027 - what is in memory was read
-        """A `ValueError` if something could not be read."""
+    def check(self) -> None:  # noqa: B027 - rows in memory were read
+        """A `ValueError` if rows could not be read."""
 
     def __repr__(self) -> str:
         there = f"{self.devices} device{'s' * (self.devices != 1)}"
@@ -93,8 +93,8 @@ class ArrayShards(Shards):
         self.data, self.lengths, self._sample = data, lengths, sample
 
     @property
-    def identity(self) -> str:
-        """As `Shards.identity`."""
+    def fingerprint(self) -> str:
+        """As `Shards.fingerprint`."""
         digest = hashlib.sha256(str(self.n_rows).encode())
         for leaf in jax.tree.leaves((self.data, self.lengths)):
             for part in leaf.addressable_shards:
@@ -125,9 +125,9 @@ class TableShards(Shards):
         self.parts = {i: table.part(i, mesh.size) for i in mine}
 
     @property
-    def identity(self) -> str:
-        """As `Shards.identity`."""
-        return self.table.identity
+    def fingerprint(self) -> str:
+        """As `Shards.fingerprint`."""
+        return self.table.fingerprint
 
     def shapes(self, weights: str | None) -> PyTree[jax.ShapeDtypeStruct]:
         """As `Shards.shapes`."""
@@ -176,27 +176,27 @@ def shard(data: Any) -> Shards:
     """
     if isinstance(data, Table):
         mesh = Mesh(np.array(jax.devices()), (AXIS,))
-        check_same_in_all(data.identity, "data: the files are")
+        check_same_in_all(data.fingerprint, "data: the files are")
         if data.n_rows < mesh.size:
             raise ValueError(f"data: {data!r} for {mesh.size} devices, want one row for each at least")
         return TableShards(data, mesh)
     if lies_on_many_devices(data):
-        return _as_it_lies(data)
+        return _in_place(data)
     with raise_in_all():
         data = jax.tree.map(np.asarray, as_arrays(data))
     kinds = str(jax.tree.map(lambda leaf: (leaf.shape[1:], str(leaf.dtype)), data))
     check_same_in_all(kinds, "data: the arrays and their dtypes are")
-    return _spread(data)
+    return _share_out(data)
 
 
 def lies_on_many_devices(data: Any) -> bool:
-    """Whether these are arrays that JAX has split over devices already."""
+    """True if these are arrays that JAX has split over devices already."""
     leaves = jax.tree.leaves(data)
     known = [isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) for leaf in leaves]
     return bool(known) and all(known) and any(len(leaf.sharding.device_set) > 1 for leaf in leaves)
 
 
-def _spread(data: PyTree) -> ArrayShards:
+def _share_out(data: PyTree) -> ArrayShards:
     """The rows of every process, shared out among its devices."""
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     mine, own = n_rows(data), mesh.local_devices
@@ -214,13 +214,13 @@ def _spread(data: PyTree) -> ArrayShards:
     lengths = None
     if rows != longest * mesh.size:
         sizes = np.diff(begin).astype(np.int32)
-        lengths = _joined([jax.device_put(sizes[i : i + 1], device) for i, device in enumerate(own)], mesh)
-    parts = jax.tree.map(lambda leaf: _joined([part(leaf, i) for i in range(len(own))], mesh), data)
+        lengths = _join([jax.device_put(sizes[i : i + 1], device) for i, device in enumerate(own)], mesh)
+    parts = jax.tree.map(lambda leaf: _join([part(leaf, i) for i in range(len(own))], mesh), data)
     return ArrayShards(parts, lengths, rows, mesh, _sample(data))
 
 
-def _as_it_lies(data: PyTree) -> ArrayShards:
-    """Arrays that JAX has split over devices, where they are."""
+def _in_place(data: PyTree) -> ArrayShards:
+    """Arrays that JAX has split over devices, without moving them."""
     leaves = jax.tree.leaves(as_arrays(data))
     places = [_places(leaf) for leaf in leaves]
     if any(place is None or place != places[0] for place in places):
@@ -231,7 +231,7 @@ def _as_it_lies(data: PyTree) -> ArrayShards:
         )
     begin: Any = places[0]
     mesh = Mesh(np.array(sorted(begin, key=begin.get)), (AXIS,))
-    parts = jax.tree.map(lambda leaf: _joined([one.data[None] for one in leaf.addressable_shards], mesh), data)
+    parts = jax.tree.map(lambda leaf: _join([one.data[None] for one in leaf.addressable_shards], mesh), data)
     mine = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data), data)
     return ArrayShards(parts, None, leaves[0].shape[0], mesh, _sample(mine))
 
@@ -244,7 +244,7 @@ def _places(leaf: Array) -> dict[Any, int] | None:
     return begin if len(set(begin.values())) == len(begin) and len(sizes) == 1 else None
 
 
-def _joined(parts: list[Array], mesh: Mesh) -> Array:
+def _join(parts: list[Array], mesh: Mesh) -> Array:
     """The array of which each device holds one entry of the leading axis."""
     place = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.make_array_from_single_device_arrays((mesh.size, *parts[0].shape[1:]), place, parts)

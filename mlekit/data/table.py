@@ -1,4 +1,4 @@
-"""A table that stays on disk: opened once, read in blocks of rows, the next one while the present is computed."""
+"""A table on disk, read in blocks of rows, each while the block before it is computed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from ..core.trees import tracing
 from .arrow_row_source import ArrowRowSource
 from .block_reader import BlockLayout, BlockReader, WeightTotals, read_rows
 from .columns import chosen_names
-from .row_source import AbstractRowSource, ArrayRowSource, canonical, explain_errors
+from .file_errors import explain_errors
+from .row_source import AbstractRowSource, ArrayRowSource, canonical
 
 
 def open_row_source(source: Any, columns: str | Sequence[str] | None, name: str = "source") -> AbstractRowSource:
-    """The rows of whatever may be opened; `mle.open_table` says what that is.
+    """The rows of any source that `mle.open_table` takes.
 
     Raises:
-        ValueError: no such file, one that cannot be read, arrays of different lengths, or as `ColumnRows`.
+        ValueError: no such file, one that cannot be read, arrays of different lengths; and as `ArrowRowSource`.
         TypeError: anything else.
     """
     import pyarrow.dataset as pads
@@ -75,7 +76,7 @@ def _array_source(source: Any, columns: str | Sequence[str] | None, name: str) -
 
 #: Bytes of a block, on a CPU and elsewhere.
 BLOCK_BYTES, BLOCK_BYTES_WIDE = 1 << 25, 1 << 27
-#: A start that is computed from data sees so many rows at most, from so many places.
+#: Rows of a sample at most, and ranges that they come from; a start that is computed from data sees a sample.
 SAMPLE_ROWS, SAMPLE_PLACES = 1 << 16, 16
 
 
@@ -83,9 +84,9 @@ class Table:
     """Rows on disk, as `mle.open_table` opens them; `mle.fit` streams them through memory, pass after pass.
 
     Args:
-        source: where the rows lie.
+        source: the rows.
         block_rows: rows of a block.
-        part: its first row, and the one after its last; all if `None`.
+        part: the first row, and the one after the last; all if `None`.
 
     Example:
         >>> import numpy as np, mlekit as mle
@@ -98,7 +99,7 @@ class Table:
         self._source, self.block_rows = source, block_rows
         self._first, self._last = part or (0, source.n_rows)
         self._readers: dict[Any, BlockReader] = {}
-        self._weighed: dict[str, WeightTotals] = {}
+        self._totals: dict[str, WeightTotals] = {}
         self._sample: tuple[Any, PyTree] | None = None
 
     @property
@@ -108,7 +109,7 @@ class Table:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name in messages."""
         return self._source.name
 
     @property
@@ -117,16 +118,16 @@ class Table:
         return canonical(self._source.row)
 
     @property
-    def identity(self) -> str:
-        """A digest of the names, sizes and times of the files, and of what is read of them."""
-        return f"{self._source.identity}:{self._first}:{self._last}"
+    def fingerprint(self) -> str:
+        """A digest of the names, sizes and times of the files, and of the columns and rows that are read."""
+        return f"{self._source.fingerprint}:{self._first}:{self._last}"
 
     def part(self, number: int, count: int) -> Table:
-        """One of several parts of as many rows, each to be read by itself.
+        """One of several parts with the same number of rows, or one less, each read by itself.
 
         Args:
-            number: which of them.
-            count: how many there are.
+            number: number of the part, from zero.
+            count: number of parts.
         """
         ends = [self._first + self.n_rows * i // count for i in (number, number + 1)]
         return Table(self._source, self.block_rows, (ends[0], ends[1]))
@@ -136,7 +137,7 @@ class Table:
 
         Args:
             weights: the column of weights, or `None`.
-            shares: how many parts there are.
+            shares: number of parts.
         """
         leaves, treedef = jax.tree.flatten(self.row)
         rows = -(-self.n_rows // shares)
@@ -146,20 +147,20 @@ class Table:
         return BlockLayout((treedef, tuple(leaves)), rows, n_blocks, weights, uneven)
 
     def reader(self, layout: BlockLayout) -> BlockReader:
-        """What reads its blocks; it lives as long as the table.
+        """The reader of its blocks, which lives as long as the table.
 
         Args:
             layout: the layout of the blocks.
         """
         if layout not in self._readers:
-            weighed = None if layout.weights is None else self.weighed(layout.weights)
-            self._readers[layout] = BlockReader(self._source, self._first, self._last, layout, weighed)
+            totals = None if layout.weights is None else self.weight_totals(layout.weights)
+            self._readers[layout] = BlockReader(self._source, self._first, self._last, layout, totals)
         found = self._readers[layout]
-        found.trouble = None  # of a fit inside `jit`, whose numbers were NaN, and which nobody could tell
+        found.error = None  # left by a fit inside `jit`, which could only return NaN
         return found
 
-    def weighed(self, weights: str) -> WeightTotals:
-        """What a column of weights adds up to: read once.
+    def weight_totals(self, weights: str) -> WeightTotals:
+        """The totals of a column of weights, read once.
 
         Args:
             weights: the column.
@@ -167,7 +168,7 @@ class Table:
         Raises:
             ValueError: no such column, one that holds no single numbers, or negative weights.
         """
-        if weights not in self._weighed:
+        if weights not in self._totals:
             names = list(self.row) if isinstance(self.row, dict) else []
             if weights not in names:
                 raise ValueError(
@@ -177,14 +178,14 @@ class Table:
                 raise ValueError(
                     f"weights: column {weights!r} holds {self.row[weights].shape} numbers a row, want one"
                 )
-            self._weighed[weights] = _weigh(self._source, weights, self._first, self._last)
-        return self._weighed[weights]
+            self._totals[weights] = _add_weights(self._source, weights, self._first, self._last)
+        return self._totals[weights]
 
     def labels(self, columns: Sequence[Any]) -> dict[str, Any]:
         """Columns in memory, by their names; `None` in place of those that are not asked for.
 
         Args:
-            columns: labels, of which those that are names of columns are asked for.
+            columns: labels; those that are names of columns are read.
         """
         found: dict[str, Any] = dict.fromkeys(self.row if isinstance(self.row, dict) else ())
         for name in {one for one in columns if isinstance(one, str)} & set(found):
@@ -193,7 +194,7 @@ class Table:
         return found
 
     def is_large(self, layout: BlockLayout) -> bool:
-        """Whether a sample is worth a look, in all parts of a table or in none.
+        """True if a sample is much smaller than a part, for all parts of a table or for none.
 
         Args:
             layout: the layout of the parts.
@@ -201,7 +202,7 @@ class Table:
         return layout.n_rows - 1 >= 3 * self._sample_rows
 
     def sample(self) -> PyTree:
-        """Some rows from all over the table, in memory."""
+        """Rows from all over the table, in memory."""
         row = self.row
         if self._sample is None or jax.tree.map(lambda leaf: leaf.dtype, row) != self._sample[0]:
             self._sample = jax.tree.map(lambda leaf: leaf.dtype, row), self._read_sample()
@@ -221,11 +222,11 @@ class Table:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     def check(self) -> None:
-        """A `ValueError` if something could not be read."""
+        """A `ValueError` if rows could not be read."""
         for reader in self._readers.values():
-            if reader.trouble is not None:
-                trouble, reader.trouble = reader.trouble, None
-                raise trouble
+            if reader.error is not None:
+                error, reader.error = reader.error, None
+                raise error
 
     def __repr__(self) -> str:
         row = self._source.row
@@ -286,7 +287,7 @@ def _width(row: PyTree) -> int:
     return max(1, sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(row)))
 
 
-def _weigh(source: AbstractRowSource, weights: str, first: int, last: int) -> WeightTotals:
+def _add_weights(source: AbstractRowSource, weights: str, first: int, last: int) -> WeightTotals:
     count, least, anchor, at = 0, 0.0, None, first
     sums: list[float] = []
     with explain_errors(source.name):
@@ -301,5 +302,7 @@ def _weigh(source: AbstractRowSource, weights: str, first: int, last: int) -> We
     if least < 0:
         raise ValueError(f"weights: column {weights!r} has negative entries")
     if anchor is None and (first, last) != (0, source.n_rows):  # of a part; the whole may have one
-        return dataclasses.replace(_weigh(source, weights, 0, source.n_rows), n_rows=0, n_obs=math.fsum(sums))
+        return dataclasses.replace(
+            _add_weights(source, weights, 0, source.n_rows), n_rows=0, n_obs=math.fsum(sums)
+        )
     return WeightTotals(count, math.fsum(sums), read_rows(source, anchor or first, 1, canonical(source.row)))

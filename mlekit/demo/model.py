@@ -11,8 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 import mlekit as mle
-
-from ..core.special import gammaln_difference
+from mlekit.core.special import gammaln_difference
 
 columns = ["dep_delay", "arr_delay"]
 init = {"intercept": 0.0, "slope": 1.0, "scale": 10.0, "degrees_of_freedom": 5.0}

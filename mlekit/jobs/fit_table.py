@@ -121,7 +121,7 @@ def fit_table(
 
 def run(
     model: Callable[[], Any],
-    identity: dict[str, Any],
+    fingerprint: dict[str, Any],
     table: Any,
     by: str | Sequence[str],
     out: str | os.PathLike[str],
@@ -140,7 +140,7 @@ def run(
 
     Args:
         model: gives `log_density`, `init`, and perhaps `constraints` and `solver`, in whichever process.
-        identity: what tells it from others, as entries of the manifest.
+        fingerprint: what tells it from others, as entries of the manifest.
         table: the rest as in `fit_table`.
     """
     check_choice(engine, ENGINES, "engine")
@@ -165,8 +165,8 @@ def run(
     size, x64 = part_sets or PART_SETS, bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
     manifest = {
         "mlekit": __version__,
-        **identity,
-        **source.identity(),
+        **fingerprint,
+        **source.fingerprint(),
         "by": list(by),
         "columns": list(columns),
         "weights": weights,

@@ -148,7 +148,7 @@ class Fitter:
         os.environ["NPROC"] = "1"  # threads: there are as many workers as processors
         jax.config.update("jax_enable_x64", x64)
         self._job, self._output, self._first = ray.cloudpickle.loads(packed)
-        self._row_groups = functools.lru_cache(KEPT)(self._job.source.row_groups)
+        self._row_groups = functools.lru_cache(KEPT)(self._job.source.content.row_groups)
 
     def __call__(self, block: pyarrow.Table) -> Iterator[pyarrow.Table]:
         """Fit the parts that a block names or holds; says of each what became of it."""

@@ -8,24 +8,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..core.trees import align_to_rows
+
 
 def scaled_rows(rows: Array, weights: Array | None) -> Array:
     """Rows times their weights, if one that counts stands for each that does not, as in the blocks of a sum."""
-    return rows if weights is None else _beside(weights, rows) * rows
+    return rows if weights is None else align_to_rows(weights.astype(rows.dtype), rows) * rows
 
 
 def weighted_rows(rows: Array, weights: Array | None) -> Array:
     """Rows times their weights, where a weight of zero silences any row."""
     if weights is None:
         return rows
-    w = _beside(weights, rows)
+    w = align_to_rows(weights.astype(rows.dtype), rows)
     known = (w > 0) | jnp.isfinite(rows)
     w = known_where(known, w)
     return jnp.where(known, w * rows, w)
-
-
-def _beside(weights: Array, rows: Array) -> Array:
-    return weights.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
 
 
 def known_where(known: Array, weights: Array) -> Array:

@@ -30,7 +30,7 @@ def numbers(data: Any, weights: Any = None, start: Any = init) -> dict[str, Any]
     """What a fit brings, in plain numbers."""
     fit = mle.fit(COUNTS, start, data, weights=weights)
     found = {
-        "vector": fit.solution.vector,
+        "vector": fit._solution.estimates,
         "log_likelihood": fit.log_likelihood,
         "n_obs": fit.n_obs,
         "errors": fit.covariance(),
@@ -71,7 +71,7 @@ def main(path: Path, asked: list[str]) -> None:
     checkpoint = path / f"checkpoint-{count}"
     first = mle.fit(COUNTS, START, mle.shard(table), checkpoint=checkpoint)
     again = mle.fit(COUNTS, START, mle.shard(table), checkpoint=checkpoint)
-    found["goes on"] = bool(jnp.all(first.solution.vector == again.solution.vector))
+    found["goes on"] = bool(jnp.all(first._solution.estimates == again._solution.estimates))
     if count == 1:
         mesh = Mesh(np.array(jax.devices()), ("rows",))
         even = {name: jnp.asarray(column[: n // 3 * 3]) for name, column in columns.items()}
@@ -87,7 +87,7 @@ def main(path: Path, asked: list[str]) -> None:
             found[f"derivatives, {name}"] = [float(one) for one in both]
         fit = mle.fit(COUNTS, START, shards)
         fit.save(path / "sharded.fit")
-        found["loaded"] = mle.load(path / "sharded.fit", like=fit).solution.vector.tolist()
+        found["loaded"] = mle.load(path / "sharded.fit", like=fit)._solution.estimates.tolist()
         for name, ask in {
             "contributions": lambda: fit.contributions(),
             "joint": lambda: mle.fit(mle.joint(lambda p, d: p * d["x"]), 0.0, shards),

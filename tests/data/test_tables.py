@@ -173,7 +173,7 @@ def test_a_block_on_its_way_is_not_written_over(monkeypatch: pytest.MonkeyPatch)
             density = lambda p, obs: p * (obs["x"] if isinstance(obs, dict) else obs)  # noqa: E731
             assert float(mle.log_likelihood(density, 1.0, table)) == 390_000
             (reader,) = table._readers.values()
-            assert 1 <= len(reader._cursor._rooms) <= N_BUFFERS
+            assert 1 <= len(reader._cursor._buffers) <= N_BUFFERS
 
 
 def test_what_tells_rows_from_others(tmp_path: Path) -> None:
@@ -183,8 +183,8 @@ def test_what_tells_rows_from_others(tmp_path: Path) -> None:
         {"x": np.ones(3)}, {"x": np.zeros(3)}, {"x": whole}, {"x": whole[:3]}, {"x": whole[3:]},
         pads.dataset(pa.table({"x": [1.0]})), pads.dataset(pa.table({"x": [2.0]})),
     ]  # fmt: skip
-    assert len({mle.open_table(rows).identity for rows in different}) == len(different)
-    assert mle.open_table({"x": np.ones(3)}).identity == mle.open_table({"x": np.ones(3)}).identity
+    assert len({mle.open_table(rows).fingerprint for rows in different}) == len(different)
+    assert mle.open_table({"x": np.ones(3)}).fingerprint == mle.open_table({"x": np.ones(3)}).fingerprint
 
 
 def test_memory_maps_as_they_are(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import report
-from benchmarks.__main__ import RESULTS, WORKLOADS
+from benchmarks.__main__ import RESULTS, SHOWN, WORKLOADS
 from benchmarks.harness import Limit, Measured, Row, measure
 from benchmarks.scale import engines, growth, picture, streaming
 
@@ -66,15 +67,41 @@ def test_results_are_kept_and_shown(tmp_path: Path) -> None:
     assert (tmp_path / "cpu.png").stat().st_size > 10_000
 
 
-def test_the_readme_shows_the_latest_results() -> None:
-    """Whoever renews the results puts `report.markdown` of them into the README."""
-    kept = json.loads((RESULTS / "cpu.json").read_text())
-    header = {name: kept[name] for name in ("machine", "device", "size")}
-    results = report.read(RESULTS / "cpu.json", header)
-    readme = (RESULTS.parents[1] / "README.md").read_text()
+def test_tables_are_put_between_their_marks(tmp_path: Path) -> None:
+    peers = (row(name="numba Newton, prange", ratio=0.25), row(name="SciPy fit, 2 processes", ratio=5.0))
+    own = row(name="mlekit's own solver", ratio=0.1)
+    measured = Measured(
+        name="gamma", title="gammas", fits=10, rows=(row(), *peers, own), limit=None, limit_reach=None, missing={}
+    )
+    files = [tmp_path / "README.md", tmp_path / "benchmarks" / "README.md"]
+    (tmp_path / "benchmarks").mkdir()
+    for path in files:
+        path.write_text(f"before\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n")
+    report.write_tables(tmp_path, "here", [measured])
+    short, wide = (path.read_text() for path in files)
+    assert re.search(r"\| +20 \| 0.25, numba by hand +\| 5, SciPy +\|$", short, re.MULTILINE)
+    assert "numba Newton, prange **0.25**<br>SciPy fit, 2 processes **5**" in wide
+    for text in (short, wide):
+        assert text.startswith("before\n\n<!--")
+        assert text.endswith("-->\n\nafter\n")
+        assert "old" not in text
+        assert "Machine: here." in text
+    files[0].write_text("no marks")
+    with pytest.raises(ValueError, match=r"README.md has no place for the table"):
+        report.write_tables(tmp_path, "here", [measured])
+
+
+def test_the_tables_show_the_latest_results() -> None:
+    """Whoever renews the results by other means than `make bench` runs `python -m benchmarks --tables`."""
+    header, results = report.stored(SHOWN)
     assert header["size"] == "full"
-    assert header["machine"] in readme
-    assert report.markdown(results) in readme
+    short = report.short_table(results)
+    assert short.count("\n") == 1 + len(report.SHORT)
+    assert max(map(len, short.splitlines())) <= 105
+    root = RESULTS.parents[1]
+    assert report.marked(header["machine"], short) in (root / "README.md").read_text()
+    wide = report.marked(header["machine"], report.wide_table(results))
+    assert wide in (root / "benchmarks" / "README.md").read_text()
 
 
 @pytest.mark.slow

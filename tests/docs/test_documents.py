@@ -1,4 +1,4 @@
-"""What is written beside the code is true: README snippets and notebooks run, and print what they show."""
+"""What is written beside the code is true: README, guide and notebooks run, and print what they show."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ import mlekit as mle
 from tests.helpers.marks import mostly_slow
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README, DOCS = ROOT / "README.md", ROOT / "docs" / "pages"
+PAGES = [README, ROOT / "benchmarks" / "README.md", *sorted(DOCS.rglob("*.md"))]
+RUNNING = [path for path in (README, *sorted(DOCS.glob("guide/*.md"))) if "```python" in path.read_text()]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def test_readme_snippets_print_what_they_show(tmp_path: Path) -> None:
-    """Every Python block runs after those before it; a text block below one is what it prints, to the letter."""
-    pairs = re.findall(r"```python\n(.*?)```\n+(?:```text\n(.*?)```)?", README, re.DOTALL)
-    assert len(pairs) >= 4
-    assert sum(bool(shown) for _, shown in pairs) >= 3
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", RUNNING, ids=named)
+def test_snippets_print_what_they_show(path: Path, tmp_path: Path) -> None:
+    """Every Python block of a page runs after those before it; the text below one is its output, to the letter."""
+    pairs = re.findall(r"```python\n(.*?)```\n+(?:```text\n(.*?)```)?", path.read_text(), re.DOTALL)
+    assert any(shown for _, shown in pairs)
     script = "".join(f"{code}\nprint('<<<end>>>')\n" for code, _ in pairs)
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
@@ -49,11 +55,13 @@ def _unrounded(text: str) -> str:
     return re.sub(r"\d\.\de-\d\d", "0", text.strip())
 
 
-def test_readme_names_what_exists() -> None:
-    for name in set(re.findall(r"`mle\.(\w+)", README)):
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_pages_name_what_exists(path: Path) -> None:
+    text = path.read_text()
+    for name in set(re.findall(r"`mle\.(\w+)", text)):
         assert hasattr(mle, name), name
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for target in re.findall(r"\]\((?!http)([^)#\s]+)\)", text):
+        assert (path.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -40,7 +40,7 @@ def test_groups_and_padded_sets_agree(ragged: mle.Fit) -> None:
     fits = mle.fit_batch(line, START, mle.group_by(table, "key"), constraints=RULES)
     present = np.flatnonzero(LENGTHS)
     np.testing.assert_array_equal(fits.keys["key"], present)
-    np.testing.assert_array_equal(fits.solution.status, np.asarray(ragged.solution.status)[present])
+    np.testing.assert_array_equal(fits._solution.status, np.asarray(ragged._solution.status)[present])
     sure = np.asarray(fits.converged)
     np.testing.assert_allclose(fits.params["sigma"][sure], ragged.params["sigma"][present][sure], rtol=1e-9)
     np.testing.assert_allclose(fits.covariance()[sure], ragged.covariance()[present][sure], rtol=1e-6, atol=1e-12)
@@ -68,8 +68,12 @@ def test_composition_never_matters(ragged: mle.Fit) -> None:
     shuffled = mle.fit_batch(
         line, START, {k: v[order] for k, v in PADDED.items()}, lengths=LENGTHS[order], constraints=RULES
     )
-    np.testing.assert_array_equal(np.asarray(shuffled.solution.vector), np.asarray(ragged.solution.vector)[order])
-    np.testing.assert_array_equal(np.asarray(shuffled.solution.errors), np.asarray(ragged.solution.errors)[order])
+    np.testing.assert_array_equal(
+        np.asarray(shuffled._solution.estimates), np.asarray(ragged._solution.estimates)[order]
+    )
+    np.testing.assert_array_equal(
+        np.asarray(shuffled._solution.standard_errors), np.asarray(ragged._solution.standard_errors)[order]
+    )
     np.testing.assert_array_equal(shuffled.steps, np.asarray(ragged.steps)[order])
     sick = {k: v.copy() for k, v in PADDED.items()}
     sick["y"][0], sick["x"][5, :7] = 0.0, np.nan
@@ -77,7 +81,7 @@ def test_composition_never_matters(ragged: mle.Fit) -> None:
     assert str(others[5].status) == "nonfinite_data"
     healthy = ~np.isin(np.arange(40), [0, 5])
     np.testing.assert_array_equal(
-        np.asarray(others.solution.vector)[healthy], np.asarray(ragged.solution.vector)[healthy]
+        np.asarray(others._solution.estimates)[healthy], np.asarray(ragged._solution.estimates)[healthy]
     )
 
 
@@ -87,7 +91,7 @@ def test_init_of_each_set() -> None:
     starts = {"intercept": np.linspace(-1, 1, 6), "slope": np.full(6, 2.0), "sigma": np.linspace(0.5, 2, 6)}
     shared = mle.fit_batch(line, START, sets, constraints=RULES)
     own = mle.fit_batch(line, starts, sets, init_axis=0, constraints=RULES)
-    np.testing.assert_allclose(own.solution.vector, shared.solution.vector, rtol=1e-9)
+    np.testing.assert_allclose(own._solution.estimates, shared._solution.estimates, rtol=1e-9)
     held = mle.fit_batch(line, starts, sets, init_axis=0, constraints=RULES | {"intercept": mle.fixed})
     np.testing.assert_array_equal(held.params["intercept"], starts["intercept"])
     one = mle.fit(
@@ -102,7 +106,7 @@ def test_init_of_each_set() -> None:
         return {"intercept": jnp.mean(data["y"]), "slope": 0.0, "sigma": jnp.std(data["y"])}
 
     called = mle.fit_batch(line, guess, sets, constraints=RULES)
-    np.testing.assert_allclose(called.solution.vector, shared.solution.vector, rtol=1e-9)
+    np.testing.assert_allclose(called._solution.estimates, shared._solution.estimates, rtol=1e-9)
     groups = mle.group_by({"key": np.repeat([0, 1, 2], [5, 20, 40]), **line_data(65)}, "key")
     grouped = mle.fit_batch(line, guess, groups, constraints=RULES)
     for i in range(3):
@@ -145,8 +149,8 @@ def test_weights_repeat_rows() -> None:
             grouped[i],
             mle.fit(line, START, {k: v[i] for k, v in sets.items()}, weights=weights[i], constraints=RULES),
         ):
-            np.testing.assert_allclose(fit.solution.vector, plain.solution.vector, rtol=1e-9)
-            np.testing.assert_allclose(fit.solution.errors, plain.solution.errors, rtol=1e-9)
+            np.testing.assert_allclose(fit._solution.estimates, plain._solution.estimates, rtol=1e-9)
+            np.testing.assert_allclose(fit._solution.standard_errors, plain._solution.standard_errors, rtol=1e-9)
             np.testing.assert_allclose(fit.covariance(), plain.covariance(), rtol=1e-8, atol=1e-14)
             assert float(fit.n_obs) == weights[i].sum()
             np.testing.assert_allclose(fit.bic, plain.bic, rtol=1e-12)
@@ -201,7 +205,7 @@ def test_inside_jit() -> None:
         return fits, fits.covariance(), fits[1:3].params, fits.intervals()
 
     fits, covariance, some, _ = inside(sets, np.full(5, 15))
-    np.testing.assert_allclose(fits.solution.vector, plain.solution.vector, rtol=1e-12)
+    np.testing.assert_allclose(fits._solution.estimates, plain._solution.estimates, rtol=1e-12)
     np.testing.assert_allclose(covariance, plain.covariance(), rtol=1e-9, atol=1e-14)
     np.testing.assert_allclose(some["slope"], plain.params["slope"][1:3], rtol=1e-12)
     assert {leaf.shape[0] for leaf in jax.tree.leaves(plain)} == {5}

@@ -40,7 +40,7 @@ def fit(where: Any, data: Any = ROWS, model: Any = density, **options: Any) -> m
 
 def same(a: mle.Fit, b: mle.Fit) -> bool:
     """Bit for bit, in all that was found."""
-    return jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a.solution, b.solution))
+    return jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a._solution, b._solution))
 
 
 SOLVERS = {
@@ -129,7 +129,7 @@ def slowly(*args):
 checkpoint._write = slowly
 fit = mle.fit(density, START, mle.open_table(ROWS, block_rows=300), constraints=RULES, checkpoint=sys.argv[1],
               solver=mle.BFGS())
-print([x.hex() for x in map(float, fit.solution.vector)])
+print([x.hex() for x in map(float, fit._solution.estimates)])
 """
 
 
@@ -154,7 +154,7 @@ def test_a_process_that_is_killed_goes_on(kills: int, tmp_path: Path) -> None:
     wanted = fit(tmp_path / "whole", mle.open_table(ROWS, block_rows=300), solver=mle.BFGS())
     found = [float.fromhex(x) for x in json.loads(said.splitlines()[-1].replace("'", '"'))]
     # Tests compile in another way than programs do; the digits that both ways share are the same.
-    np.testing.assert_allclose(found, wanted.solution.vector, rtol=1e-13)
+    np.testing.assert_allclose(found, wanted._solution.estimates, rtol=1e-13)
     assert 1 <= said.count("saved") < wanted.steps
 
 

@@ -38,7 +38,7 @@ def test_path_leads_from_start_to_maximum(solver: str) -> None:
     fit, plain = fitted(solver, True), fitted(solver, False)
     assert (fit.status, fit.steps) == (plain.status, plain.steps)
     np.testing.assert_allclose(
-        fit.solution.free, plain.solution.free, rtol=1e-12, err_msg="the search is the same"
+        fit._solution.free, plain._solution.free, rtol=1e-12, err_msg="the search is the same"
     )
     path = fit.history
     assert path is not None

@@ -48,9 +48,9 @@ def test_pieces_join_in_order(monkeypatch: pytest.MonkeyPatch, ragged: mle.Fit) 
     monkeypatch.setattr(collection_, "CHUNK_SETS", 8)
     monkeypatch.setattr(collection_, "CHUNK_ROWS", 128)
     fits = fit_padded()
-    np.testing.assert_array_equal(fits.solution.status, ragged.solution.status)
+    np.testing.assert_array_equal(fits._solution.status, ragged._solution.status)
     sure = np.asarray(ragged.converged)
-    np.testing.assert_allclose(fits.solution.vector[sure], ragged.solution.vector[sure], rtol=1e-9)
+    np.testing.assert_allclose(fits._solution.estimates[sure], ragged._solution.estimates[sure], rtol=1e-9)
     np.testing.assert_allclose(fits.covariance()[sure], ragged.covariance()[sure], rtol=1e-6, atol=1e-12)
 
 
@@ -60,11 +60,10 @@ def test_memory_is_bounded_by_the_piece(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(collection_, "CHUNK_ROWS", 1024)
     lengths = RNG.integers(1, 30, size=1000)
     groups = mle.group_by({"key": np.repeat(np.arange(1000), lengths), **line_data(int(lengths.sum()))}, "key")
-    gathered = from_groups(groups, np.arange(1000), None, None)
-    model = as_model(line)
+    gathered = from_groups(as_model(line), None, groups, np.arange(1000), None)
     shapes = set()
     seen: list[np.ndarray] = []
-    for chosen, sets in gathered.pieces(model, 3, 16):
+    for chosen, sets in gathered.chunks(3, 16):
         shapes.add((jax.tree.leaves(sets.rows)[0].shape, sets.offset.shape, sets.longest, sets.block))
         seen.append(chosen)
         i = len(chosen) // 2
@@ -77,7 +76,7 @@ def test_memory_is_bounded_by_the_piece(monkeypatch: pytest.MonkeyPatch) -> None
     assert (n_sets, longest, block) == (64, 32, 8)
     # Many parameters: fewer sets a piece, so that the Hessians stay bounded too.
     monkeypatch.setattr(collection_, "CHUNK_HESSIANS", 16 * 1000**2)
-    assert {sets.n_sets for _, sets in gathered.pieces(model, 1000, 16)} == {16}
+    assert {sets.n_sets for _, sets in gathered.chunks(1000, 16)} == {16}
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(1000))
 
 
@@ -137,7 +136,7 @@ def test_stragglers_finish_in_few_lanes(solver: Any, monkeypatch: pytest.MonkeyP
     assert steps[[3, 31, 44]].min() > 7
     plain = mle.fit_batch(line, starts, sets, lanes=8, **options)
     np.testing.assert_array_equal(steps, plain.steps)
-    np.testing.assert_allclose(fits.solution.vector, plain.solution.vector, rtol=1e-12)
+    np.testing.assert_allclose(fits._solution.estimates, plain._solution.estimates, rtol=1e-12)
     if solver == mle.Newton():
         # All lanes never run as long as the longest search takes.
         assert account.rows < 30 * 32 * steps.max()
@@ -158,8 +157,8 @@ def test_all_local_devices_work(n_devices: int) -> None:
         again = mle.fit_batch(density, START, sets, lengths=lengths, constraints=RULES, lanes=8)
         assert density.traces == traces <= 6, density.traces
         covariance = np.diagonal(np.asarray(fits.covariance()), axis1=1, axis2=2)
-        assert np.allclose(np.sqrt(covariance), fits.solution.errors, rtol=1e-8)
-        print(len(jax.local_devices()), fits.status.counts(), np.asarray(fits.solution.vector).tobytes().hex())
+        assert np.allclose(np.sqrt(covariance), fits._solution.standard_errors, rtol=1e-8)
+        print(len(jax.local_devices()), fits.status.counts(), np.asarray(fits._solution.estimates).tobytes().hex())
     """
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
@@ -174,7 +173,7 @@ def test_all_local_devices_work(n_devices: int) -> None:
     sets, lengths = line_data(30, 200), np.random.default_rng(0).integers(5, 31, 200)
     here = mle.fit_batch(line, START, sets, lengths=lengths, constraints=RULES, lanes=8)
     there = np.frombuffer(bytes.fromhex(numbers)).reshape(200, 3)
-    np.testing.assert_allclose(there, here.solution.vector, rtol=1e-12)
+    np.testing.assert_allclose(there, here._solution.estimates, rtol=1e-12)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ Compiling is what takes time here, so most tests share one model and the shapes 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -133,8 +134,8 @@ def test_starts_step_back_to_where_a_search_can_begin(many: mle.Fit) -> None:
 
 def test_one_start_is_the_plain_fit() -> None:
     plain, one = mle.fit(cauchy, 30.0, PLACES), mle.fit(cauchy, 30.0, PLACES, starts=1)
-    for field in ("vector", "errors", "log_likelihood", "steps", "status"):
-        np.testing.assert_array_equal(getattr(one.solution, field), getattr(plain.solution, field))
+    for field in ("estimates", "standard_errors", "log_likelihood", "steps", "status"):
+        np.testing.assert_array_equal(getattr(one._solution, field), getattr(plain._solution, field))
     modes = modes_of(one)
     assert (modes.starts, modes.count.tolist(), modes.found.tolist()) == (1, [1], [0])
 
@@ -173,14 +174,14 @@ def test_a_batch_is_as_one_by_one(batch: mle.Fit) -> None:
 def test_neighbours_never_matter(batch: mle.Fit) -> None:
     order = np.array([3, 0, 4, 1, 2])
     mixed = fit_sets(SETS[order])
-    pairs = zip(jax.tree.leaves((mixed.solution, mixed.optima)), jax.tree.leaves((batch.solution, batch.optima)))
+    pairs = zip(jax.tree.leaves((mixed._solution, mixed._modes)), jax.tree.leaves((batch._solution, batch._modes)))
     for a, b in pairs:
         np.testing.assert_array_equal(a, np.asarray(b)[order])
     sick = SETS.copy()
     sick[0], sick[4] = np.nan, 0.0
     others = fit_sets(sick)
     assert others.status.names() == ["nonfinite_data", *["converged"] * 4]
-    np.testing.assert_array_equal(others.solution.vector[1:4], batch.solution.vector[1:4])
+    np.testing.assert_array_equal(others._solution.estimates[1:4], batch._solution.estimates[1:4])
     assert modes_of(others).failed.tolist() == [STARTS, 0, 0, 0, 0]
 
 
@@ -285,27 +286,27 @@ def test_rows_of_a_piece_are_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = np.array([5, 0, 9, 2, 7])
     groups = mle.group_by({"key": np.repeat(np.arange(5), lengths), "x": np.arange(23.0)}, "key")
     model = as_model(cauchy)
-    gathered = from_groups(groups, np.arange(4), None, None).repeated(6)
-    ((chosen, sets),) = gathered.pieces(model, 1, 16)
+    gathered = from_groups(model, None, groups, np.arange(4), None).repeated(6)
+    ((chosen, sets),) = gathered.chunks(1, 16)
     assert (gathered.n_sets, int(sets.count)) == (24, 24)
     assert 23 <= len(sets.rows["x"]) <= 32
     for place, number in enumerate(chosen):
         begin, length = int(sets.offset[place]), int(sets.length[place])  # type: ignore[index]
         np.testing.assert_array_equal(sets.rows["x"][begin : begin + length], groups[int(number) // 6]["x"])
-    whole = gathered.whole(model)
+    whole = gathered.as_chunk()
     np.testing.assert_array_equal(whole.offset, np.repeat([0, 5, 14, 16], 6))
     np.testing.assert_array_equal(whole.length, np.repeat([5, 9, 2, 7], 6))
     # Of a joint model the sets of a piece are of similar length.
-    pieces = list(gathered.pieces(as_model(mle.joint(cauchy)), 1, 16))
+    pieces = list(dataclasses.replace(gathered, model=as_model(mle.joint(cauchy))).chunks(1, 16))
     assert [sorted(set(chosen // 6)) for chosen, _ in pieces] == [[0, 1, 3], [2]]
     assert [len(chosen) for chosen, _ in pieces] == [18, 6]
     # More starts than a piece holds: they are divided, and still no row comes twice in a piece.
     monkeypatch.setattr(collection_, "CHUNK_SETS", 4)
-    pieces = list(from_arrays(PLACES[None], None, None, None).repeated(10).pieces(model, 1, 2))
+    pieces = list(from_arrays(model, None, PLACES[None], None, None).repeated(10).chunks(1, 2))
     assert np.concatenate([chosen for chosen, _ in pieces]).tolist() == list(range(10))
     assert 2 <= max(len(chosen) for chosen, _ in pieces) <= 4
     assert all(len(sets.rows) <= 16 for _, sets in pieces)
-    pieces = list(from_arrays(SETS, None, None, None).repeated(2).pieces(model, 1, 2))
+    pieces = list(from_arrays(model, None, SETS, None, None).repeated(2).chunks(1, 2))
     assert sorted(np.concatenate([chosen for chosen, _ in pieces])) == list(range(10))
     assert all(len(chosen) <= 4 and len(set(chosen // 2)) == len(chosen) / 2 for chosen, _ in pieces)
 

@@ -12,6 +12,7 @@ import pytest
 from scipy import optimize
 
 import mlekit as mle
+from mlekit.inference.record import objective
 from mlekit.likelihood import in_memory as likelihood_
 from tests.helpers.marks import mostly_slow
 from tests.helpers.models import RULES, START, least_squares, line, line_data
@@ -22,7 +23,7 @@ def test_a_large_data_set_in_blocks() -> None:
     data = line_data(150_000)
     fit = mle.fit(line, START, data, constraints=RULES)
     best = least_squares(data)
-    assert fit.objective.likelihood.rows == 150_000
+    assert objective(fit).likelihood.rows == 150_000
     np.testing.assert_allclose([fit.params[k] for k in best], list(best.values()), rtol=1e-9)
     weights = np.ones(150_000)
     weights[::7] = 0

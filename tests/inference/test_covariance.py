@@ -236,8 +236,11 @@ def test_fits_that_did_not_converge_have_none() -> None:
         ({"kind": "hac", "lags": 1.5}, "lags must be a whole number"),
         ({"kind": "hac", "lags": True}, "lags must be a whole number"),
         ({"kind": "opg", "key": jax.random.key(0)}, "key goes with kind='expected'"),
-        ({"kind": "opg", "draws": 500}, "draws go with a key and kind='expected'"),
-        ({"kind": "expected", "key": jax.random.key(0), "draws": 1}, "draws must be a whole number of at least 2"),
+        ({"kind": "opg", "n_simulations": 500}, "n_simulations goes with a key and kind='expected'"),
+        (
+            {"kind": "expected", "key": jax.random.key(0), "n_simulations": 1},
+            "n_simulations must be a whole number of at least 2",
+        ),
         ({"kind": "sandwich", "clusters": "company"}, "clusters: 'company' is no column of the data, .* firm"),
         ({"kind": "sandwich", "clusters": np.arange(5)}, r"clusters must hold one label .* \(60,\); got \(5,\)"),
         ({"kind": "sandwich", "clusters": LABELS}, r"clusters must hold one label .* \(60,\); got \(60, 2\)"),

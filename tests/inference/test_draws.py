@@ -46,7 +46,7 @@ def test_draws_have_the_covariance_of_the_free_vector(model: str) -> None:
     variance = np.diag(wanted)
     error = np.sqrt((np.outer(variance, variance) + wanted**2) / n)
     assert np.all(np.abs(np.cov(free.T) - wanted) < 5 * error)
-    assert np.all(np.abs(free.mean(0) - np.asarray(fit.solution.free)) < 5 * np.sqrt(variance / n))
+    assert np.all(np.abs(free.mean(0) - np.asarray(fit._solution.free)) < 5 * np.sqrt(variance / n))
     if model == "simplex":
         np.testing.assert_allclose(found.sum(1), 1.0)
     else:

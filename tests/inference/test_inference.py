@@ -59,7 +59,7 @@ def test_information_is_the_curvature(fit: mle.Fit) -> None:
     ]  # fmt: skip
     np.testing.assert_allclose(np.linalg.inv(fit.covariance()), -np.array(hessian), rtol=1e-5, atol=1e-3)
     free_information = fit.information()
-    jacobian = fit.parameters.jacobian(fit.solution.free)
+    jacobian = fit.parameters.jacobian(fit._solution.free)
     np.testing.assert_allclose(
         jacobian @ np.linalg.inv(free_information) @ jacobian.T, fit.covariance(), rtol=1e-9, atol=1e-15
     )
@@ -74,7 +74,7 @@ def test_scores_contributions_and_their_products(fit: mle.Fit) -> None:
     np.testing.assert_allclose(scores, expected, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(fit.information("opg"), scores.T @ scores, rtol=1e-10)
     bread = np.linalg.inv(fit.information())
-    jacobian = fit.parameters.jacobian(fit.solution.free)
+    jacobian = fit.parameters.jacobian(fit._solution.free)
     sandwich = jacobian @ bread @ (scores.T @ scores) @ bread @ jacobian.T
     np.testing.assert_allclose(fit.covariance("sandwich"), sandwich, rtol=1e-8, atol=1e-15)
     clusters = np.arange(40) // 4

@@ -87,10 +87,10 @@ def test_counts_that_are_truncated_want_a_key_too() -> None:
     plain = mle.fit(rates, 1.0, {"y": y}, constraints=mle.positive)  # 40 is out of reach
     np.testing.assert_allclose(fit.pit(KEY), plain.pit(KEY), rtol=1e-9)
     mixture = mle.mixture([rates, mle.truncated(rates, upper=40)])
-    assert mixture.jumps is True
+    assert mixture.atoms is True
     both: Any = mle.mixture([rates, mle.regression(lambda p, obs: p, mle.families.exponential)])
-    assert both.jumps({"y": 1.0})
-    assert mle.mixture([rates, lambda params, obs: 0.0]).jumps is None
+    assert both.atoms({"y": 1.0})
+    assert mle.mixture([rates, lambda params, obs: 0.0]).atoms is None
 
 
 def test_both_tails_keep_their_digits() -> None:

@@ -121,10 +121,10 @@ def test_rows_are_read_where_they_are(tmp_path):
 
 def test_large_tables_are_told_apart_by_their_footers(table, monkeypatch):
     monkeypatch.setattr("mlekit.jobs.table_files.MOST_DIGESTED", 1)
-    before = open_table_files(table).identity()
-    assert open_table_files(table).identity() == before
+    before = open_table_files(table).fingerprint()
+    assert open_table_files(table).fingerprint() == before
     os.utime(table, ns=(0, 0))
-    assert open_table_files(table).identity() != before
+    assert open_table_files(table).fingerprint() != before
 
 
 @pytest.mark.parametrize(

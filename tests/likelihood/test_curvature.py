@@ -56,7 +56,7 @@ def density(rate: Any) -> Any:
 def test_all_ways_agree_with_jax(model: Any, start: Any, few: bool, weights: Any) -> None:
     parameters, start = build_parameters(start, {"a": mle.positive}, dtype=jnp.float64)
     assert curvature.are_few_numbers(parameters) == few
-    objective = Objective(InMemoryLikelihood(as_model(model), DATA, weights), parameters)
+    objective = Objective(InMemoryLikelihood(as_model(model), None, DATA, weights), parameters)
     free = parameters.free(start)
 
     def loss(z: Any) -> Any:

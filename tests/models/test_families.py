@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions
 import pytest
 import scipy.special
+import scipy.stats as st
 
 from mlekit.models import families
 from tests.helpers.regressions import CASES, Case
@@ -62,6 +65,26 @@ def nodes(case: Case) -> tuple[np.ndarray, np.ndarray]:
         return y, step * y
     middle = case.points[0][0]  # where the Laplace has its kink
     return np.concatenate([middle - y, middle + y]), step * np.concatenate([y, y])
+
+
+@every_family
+def test_names_in_other_libraries(case: Case) -> None:
+    """The docstring of a family says what SciPy and numpyro call its distribution."""
+    doc = re.sub(r"\s+", " ", type(case.family).__doc__ or "")
+    written = re.search(r"SciPy: `(.+?)`; numpyro: (?:`(.+?)`|none)\.", doc)
+    assert written is not None, doc
+    theirs, of_numpyro = written.groups()
+    known: dict[str, Any] = {"trials": 9, "expit": scipy.special.expit, "exp": np.exp, "__builtins__": {}}
+    for point in case.points:
+        known |= dict(zip(case.family.parameters, point))
+        for y in case.responses[:4]:
+            wanted = float(case.family.log_density(y, *point))
+            found = eval(theirs, {**vars(st), **known})
+            value = found.logpmf(y) if case.whole else found.logpdf(y)
+            np.testing.assert_allclose(value, wanted, rtol=1e-6, atol=1e-8)
+            if of_numpyro is not None:
+                found = eval(of_numpyro, {**vars(numpyro.distributions), **known})
+                np.testing.assert_allclose(found.log_prob(y), wanted, rtol=1e-6, atol=1e-8)
 
 
 @every_family

@@ -146,7 +146,7 @@ def test_missing_columns_are_named():
 def test_families_say_what_they_take():
     with pytest.raises(TypeError, match="normal takes mean and scale, 2 numbers; it got 1"):
         families.normal.log_density(1.0, 2.0)
-    with pytest.raises(TypeError, match=r"family.given\(obs\)"):
+    with pytest.raises(TypeError, match=r"family.bind\(obs\)"):
         families.binomial(trials="n").log_density(1, 0.5)
     assert np.isnan(families.binomial(2.5).log_density(1, 0.5))
     assert len(families.NAMES) == len(CASES)

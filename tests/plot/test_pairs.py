@@ -37,7 +37,7 @@ def test_pairs_count_failures() -> None:
 
 def test_pairs_in_a_triangle() -> None:
     rng = np.random.default_rng(0)
-    vector = np.asarray(line_fit().solution.vector) + 0.1 * rng.normal(size=(50, 4))
+    vector = np.asarray(line_fit()._solution.estimates) + 0.1 * rng.normal(size=(50, 4))
     status = dataclasses.replace(line_fit().status, codes=jnp.zeros(50, int))
     draws = mle.Bootstrap(jnp.asarray(vector), jnp.asarray(vector), status, None, line_fit(), "weights")
     given = plt.figure().subplots(3, 3)

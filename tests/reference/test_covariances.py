@@ -50,7 +50,7 @@ def test_small_samples(fit: mle.Fit) -> None:
     np.testing.assert_allclose(fit.covariance("hac", lags=0), one, rtol=1e-10)
     # All lags there are and more: weights go on falling, products of rows that are not there are zero.
     scores, bread = np.asarray(fit.scores()), np.linalg.inv(fit.information())
-    jacobian = np.asarray(fit.parameters.jacobian(fit.solution.free))
+    jacobian = np.asarray(fit.parameters.jacobian(fit._solution.free))
     distance = np.abs(np.subtract.outer(np.arange(N), np.arange(N)))
     middle = scores.T @ np.maximum(0, 1 - distance / 101) @ scores
     np.testing.assert_allclose(

@@ -36,8 +36,8 @@ def fits():
 
 def changed(fit, **values):
     for name, value in values.items():
-        old = getattr(fit.solution, name)
-        fit = eqx.tree_at(lambda f: getattr(f.solution, name), fit, jnp.full_like(old, value))  # noqa: B023
+        old = getattr(fit._solution, name)
+        fit = eqx.tree_at(lambda f: getattr(f._solution, name), fit, jnp.full_like(old, value))  # noqa: B023
     return fit
 
 
@@ -47,7 +47,7 @@ def test_card_says_what_and_why(fit):
     assert f"log-likelihood {float(fit.log_likelihood):.4f}, 200 observations, 4 free parameters" in text
     assert text.count(" ok") == 4
     assert "not ok" not in text
-    error = float(fit.solution.errors[3])
+    error = float(fit._solution.standard_errors[3])
     assert float(cells(text)["sigma_y"][1]) == pytest.approx(error, rel=1e-3)
 
 
@@ -77,7 +77,7 @@ def test_each_mark_fails_by_itself(separated, name, value, mark):
 
 def test_unknown_certificate(fit):
     blind = changed(fit, decrement=jnp.nan, gradient_norm=jnp.nan, min_eigenvalue=jnp.nan, status=2)
-    blind = changed(blind, condition_number=jnp.nan, errors=jnp.nan)
+    blind = changed(blind, condition_number=jnp.nan, standard_errors=jnp.nan)
     assert repr(blind).count("– unknown") == 4
     assert card.html(blind).count("! unknown") == 4
     assert str(blind.summary())

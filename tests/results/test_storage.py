@@ -148,7 +148,7 @@ def test_files_of_the_first_version_are_read_for_ever() -> None:
     assert np.all(fit.converged)
     assert fit.keys["place"].to_pylist() == ["a", "b", "c"]
     fresh = pair("groups")[0]
-    np.testing.assert_allclose(fit.solution.vector, fresh.solution.vector, rtol=1e-9)
+    np.testing.assert_allclose(fit._solution.estimates, fresh._solution.estimates, rtol=1e-9)
     np.testing.assert_allclose(errors(fit, "sandwich"), errors(fresh, "sandwich"), rtol=1e-9)
 
 
@@ -188,7 +188,7 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
             again = mle.load(other, like=like())
         except ValueError:
             continue
-        np.testing.assert_array_equal(again.solution.vector, pair("groups")[0].solution.vector)
+        np.testing.assert_array_equal(again._solution.estimates, pair("groups")[0]._solution.estimates)
     rewritten(path, other, lambda header: header | {"format": 2})
     refused("of format 2, and this version of mlekit reads formats up to 1")
     headers: list[Any] = [{}, [], {"format": "one"}, {"format": 1}]
@@ -230,7 +230,7 @@ def test_precision_and_traces(tmp_path: Path) -> None:
         rows = {name: jnp.asarray(column, jnp.float32) for name, column in ROWS.items()}
         fit = mle.fit(log_density, START, rows, constraints=RULES)
         fit.save(path)
-        assert mle.load(path, like=fit).solution.vector.dtype == jnp.float32
+        assert mle.load(path, like=fit)._solution.estimates.dtype == jnp.float32
         with pytest.raises(
             ValueError, match=r"estimates are float64, and those in .* float32: fit the same model"
         ):

@@ -40,8 +40,8 @@ def fits():
 def test_summary_numbers_are_the_fits(fit):
     frame = fit.summary(level=0.9).to_pandas()
     assert list(frame.index) == list(fit.parameter_names) == ["coef[0]", "coef[1]", "intercept", "sigma_y"]
-    np.testing.assert_array_equal(frame["estimate"], fit.solution.vector)
-    np.testing.assert_array_equal(frame["standard_error"], fit.solution.errors)
+    np.testing.assert_array_equal(frame["estimate"], fit._solution.estimates)
+    np.testing.assert_array_equal(frame["standard_error"], fit._solution.standard_errors)
     lower, upper = fit.intervals(0.9)["sigma_y"]
     assert frame.loc["sigma_y", ["lower", "upper"]].tolist() == [float(lower), float(upper)]
     z = frame["estimate"] / frame["standard_error"]

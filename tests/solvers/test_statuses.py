@@ -139,7 +139,7 @@ def test_in_a_batch_no_neighbour_notices(name, lanes):
     fits = fit_many(model, sets, lanes=lanes)
     others = np.arange(7) != 3
     assert np.all(np.asarray(well.status) == S.converged), well.status
-    for a, b in zip(jax.tree.leaves(fits.solution), jax.tree.leaves(well.solution)):
+    for a, b in zip(jax.tree.leaves(fits._solution), jax.tree.leaves(well._solution)):
         np.testing.assert_array_equal(np.asarray(a)[others], np.asarray(b)[others])
     sick = fits[3]
     assert sick.status == status, fits.status

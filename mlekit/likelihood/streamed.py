@@ -256,7 +256,7 @@ def _only_if(sound: Array, tree: PyTree) -> PyTree:
 
 def _zero(params: PyTree, likelihood: StreamedLikelihood) -> Array:
     kinds = map(jnp.result_type, jax.tree.leaves(params))
-    return jnp.zeros((), jnp.result_type(likelihood.data.layout.weight_dtype, *kinds))
+    return jnp.zeros((), common_dtype(likelihood.data.layout.weight_dtype, *kinds))
 
 
 def streamed_likelihood(

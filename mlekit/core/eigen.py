@@ -41,7 +41,7 @@ class Spectrum(eqx.Module):
 
     def inverse(self) -> Float[Array, "k k"]:
         """The inverse matrix."""
-        half = self.vectors / jnp.sqrt(self.values) / self.scale[:, None]
+        half = self.vectors / jnp.sqrt(self.values)[None, :] / self.scale[:, None]
         return half @ half.T
 
 

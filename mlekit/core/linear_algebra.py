@@ -85,7 +85,7 @@ class ScalarFactor(AbstractFactor):
         columns, k = self._inverse_columns(), len(self.diagonal)
         zero, one = jnp.zeros_like(self.diagonal[0]), jnp.ones_like(self.diagonal[0])
         rows = [[one if i == j else columns[i].get(j, zero) for j in range(k)] for i in range(k)]
-        return jnp.stack([jnp.stack(row) for row in rows]) / jnp.sqrt(self.pivots)
+        return jnp.stack([jnp.stack(row) for row in rows]) / jnp.sqrt(self.pivots)[None, :]
 
 
 @sequential_vmap
@@ -146,7 +146,7 @@ def factorise(matrix: Float[Array, "k k"]) -> AbstractFactor:
 
 def matvec(matrix: Float[Array, "k k"], vector: Float[Array, " k"]) -> Float[Array, " k"]:
     """A matrix times a vector; a small one as a sum that fuses with what comes before and after it."""
-    return jnp.sum(matrix * vector, axis=-1) if vector.shape[0] <= WRITTEN_OUT else matrix @ vector
+    return jnp.sum(matrix * vector[None, :], axis=-1) if vector.shape[0] <= WRITTEN_OUT else matrix @ vector
 
 
 def curvature_scale(hessian: Float[Array, "k k"], gradient: Float[Array, " k"]) -> Float[Array, " k"]:

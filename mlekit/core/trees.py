@@ -15,6 +15,8 @@ import numpy as np
 from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, PyTree
 
+from .dtypes import common_dtype
+
 
 def leaf_name(path: tuple[Any, ...]) -> str:
     """The name of a leaf from its path in the PyTree: `layer.weight`, `layers[0].bias`; `params` at the root."""
@@ -168,7 +170,7 @@ def is_inexact(leaf: Any) -> bool:
 def default_float(data: PyTree) -> Any:
     """The widest floating-point dtype among the leaves, or JAX's default where there is none."""
     kinds = [jnp.result_type(leaf) for leaf in jax.tree.leaves(data) if is_inexact(leaf)]
-    return jnp.result_type(*kinds) if kinds else jnp.result_type(float)
+    return common_dtype(*kinds) if kinds else jnp.result_type(float)
 
 
 def differential(fn: Callable[[PyTree], Any], operands: PyTree, change: PyTree) -> Any:

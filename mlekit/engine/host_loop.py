@@ -55,7 +55,7 @@ class HostLoop:
     def __call__(self, steps: Steps, state: Any) -> Any:
         """The solver's last state."""
         # Where a solver takes over at a point that was known, its first step is no new one.
-        before = 0 if self._before is None else self._before - (not state.is_newton_step)
+        before = 0 if self._before is None else self._before - int(not state.is_newton_step)
         carry = steps.begin(state)
         if self._checkpointer is not None:
             carry = self._checkpointer.begin(carry)

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ..core.checks import check_level
+from ..core.dtypes import common_dtype
 from ..data.arrays import as_arrays
 from ..models.parameters import Parameters
 from .covariance import covariance
@@ -95,7 +96,7 @@ def _pairs(value: PyTree, errors: PyTree, level: float) -> PyTree:
 
 def _floats(tree: PyTree) -> PyTree:
     """The tree with whole numbers, which have no derivative, as floating-point ones."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf, 0.0)), tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, common_dtype(leaf, 0.0)), tree)
 
 
 def prediction_of(

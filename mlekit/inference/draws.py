@@ -54,14 +54,14 @@ def _root(matrix: Float[Array, "k k"], jacobian: Float[Array, "k n_free"]) -> Fl
     error = errors_of(matrix)
     unit = 1 / jnp.where(error > 0, error, 1.0)
     q, r = jnp.linalg.qr(jacobian * unit[:, None])
-    back = solve_triangular(r, q.T * unit)
+    back = solve_triangular(r, q.T * unit[None, :])
     spread = back @ matrix @ back.T
     size = errors_of(spread)
     known = jnp.all(jnp.isfinite(spread)) & jnp.all(jnp.isfinite(size))
     scale = jnp.where(known & (size > 0), size, 1.0)
-    safe = jnp.where(known, spread / scale[:, None] / scale, jnp.eye(len(size), dtype=spread.dtype))
+    safe = jnp.where(known, spread / scale[:, None] / scale[None, :], jnp.eye(len(size), dtype=spread.dtype))
     values, directions = eigh(safe)
     # A sum over few clusters has no spread in some directions, but one below zero is none.
     known &= jnp.all(values > -singular_below(len(size), spread.dtype))
-    root = (directions * jnp.sqrt(jnp.maximum(values, 0.0))) @ directions.T
-    return jnp.where(known, root * scale, jnp.nan)
+    root = (directions * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]) @ directions.T
+    return jnp.where(known, root * scale[None, :], jnp.nan)

@@ -26,7 +26,7 @@ from ..models.model import Model
 from ..models.parameters import Parameters
 from . import criteria
 
-AnyRecord = TypeVar("AnyRecord", bound="FitRecord")
+Record = TypeVar("Record", bound="FitRecord")
 
 
 class FitRecord(eqx.Module):
@@ -192,7 +192,7 @@ class FitRecord(eqx.Module):
             raise TypeError("a single fit has no length; only a batch of fits does")
         return self.n_sets
 
-    def __getitem__(self: AnyRecord, index: Any) -> AnyRecord:
+    def __getitem__(self: Record, index: Any) -> Record:
         if not self.batched:
             raise TypeError("a single fit cannot be indexed; only a batch of fits can")
         if isinstance(index, int | np.integer) and not -self.n_sets <= index < self.n_sets:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +12,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ..core.dtypes import common_dtype
 from ..core.trees import leaf_name
 from .constraints import Constraint, Fixed, Tied, as_constraint, is_constraint, unconstrained
 from .parameters import Leaf, Parameters, lay_out
@@ -69,7 +69,7 @@ def build_parameters(
     if check:
         _check_start(leaves, arrays, batched)
 
-    free_dtype = functools.reduce(jnp.promote_types, (a.dtype for a in arrays), jnp.dtype("float32"))
+    free_dtype = common_dtype(*(array.dtype for array in arrays), jnp.float32)
     others = tuple(value for (_, value), wanted in zip(paths, is_parameter) if not wanted)
     parameters = Parameters(
         leaves=tuple(leaves),

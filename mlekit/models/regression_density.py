@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ..core.dtypes import common_dtype
 from .families import Family, as_family
 from .families.base import column, listed, with_column
 
@@ -110,5 +111,5 @@ class Regression(eqx.Module):
                 else f"shape {jnp.shape(out)}"
             )
             raise ValueError(f"{wanted}; it returned {got}")
-        dtype = jnp.result_type(*parts, 0.0)
+        dtype = common_dtype(*parts, 0.0)
         return [part.astype(dtype) for part in parts]

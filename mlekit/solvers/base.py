@@ -17,11 +17,11 @@ class Stop(eqx.Module):
 
     Args:
         tolerance: on the decrement, in nats of log-likelihood.
-        max_steps: steps at most, of each data set where there are several.
+        max_steps: steps at most, of one search or of each of many.
     """
 
     tolerance: Float[Array, ""]
-    max_steps: Int[Array, "..."]
+    max_steps: Int[Array, "*sets"]
 
 
 def usual_tolerance(dtype: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..core.checks import check_count
+from ..core.dtypes import promoted
 from ..core.status import RUNNING, Status
 from .base import AbstractSolver, Stop
 from .objective import AbstractObjective
@@ -125,7 +127,7 @@ class Optax(AbstractSolver):
         return OptaxState(
             free=free,
             loss=jnp.asarray(jnp.inf, free.dtype),
-            inner=self.transformation.extended.init(free),
+            inner=promoted(self.transformation.extended.init, free),
             decrement=jnp.asarray(jnp.inf, free.dtype),
             steps=jnp.asarray(0, jnp.int32),
             status=jnp.asarray(RUNNING, jnp.int32),
@@ -139,13 +141,14 @@ class Optax(AbstractSolver):
             free, inner, steps = carry
             part = batches(j)
             here = part.evaluate(free)
-            updates, after = self.transformation.extended.update(
-                here.gradient, inner, free, value=here.loss, grad=here.gradient, value_fn=part
+            known = {"value": here.loss, "grad": here.gradient, "value_fn": part}
+            updates, after = promoted(
+                functools.partial(self.transformation.extended.update, **known), here.gradient, inner, free
             )
             go = steps < stop.max_steps
             free = jnp.where(go, free + updates.astype(free.dtype), free)
             inner = jax.tree.map(lambda new, old: jnp.where(go, new, old), after, inner)
-            return (free, inner, steps + go), here.loss
+            return (free, inner, steps + go.astype(jnp.int32)), here.loss
 
         start = (state.free, state.inner, state.steps)
         (free, inner, steps), losses = jax.lax.scan(one, start, jnp.arange(chunk))

@@ -50,7 +50,7 @@ def quadratic_model(
     # Raised by what rounding may hide, a semi-definite matrix is definite. Both go through the same code.
     pair = jnp.stack([matrix, matrix + jnp.diag(2 * singular / scale_ratio)])
     factors = jax.vmap(factorise)(pair)
-    pivots = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors) * scale_ratio, axis=1)
+    pivots = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors) * scale_ratio[None, :], axis=1)
     minimisers = -jax.vmap(lambda factor: factor.solve(slope))(factors)
     definite = pivots[0] > singular
     minimiser = jnp.where(definite, minimisers[0], 0.0)

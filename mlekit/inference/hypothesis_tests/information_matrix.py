@@ -82,7 +82,7 @@ def _white(objective: Objective, free: Array) -> tuple[Array, Array]:
     middle = jnp.sum(weighted_rows(indicators, counts), axis=0) / n_obs
     scale = jnp.sqrt(jnp.diagonal(of(indicators)))
     scale = jnp.where(scale > 0, scale, 1.0)
-    values, vectors = eigh(of(left) / scale[:, None] / scale)
+    values, vectors = eigh(of(left) / scale[:, None] / scale[None, :])
     there = values > LEFT_OVER
     along = vectors.T @ (middle / scale)
     return n_obs * jnp.sum(jnp.where(there, along**2 / jnp.where(there, values, 1.0), 0.0)), jnp.sum(there)

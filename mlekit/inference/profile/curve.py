@@ -183,7 +183,7 @@ def _grid(
     found = (lower[:, which], upper[:, which])
     edges = [jnp.where(jnp.isfinite(e) & (e > low) & (e < high), e, w) for e, w in zip(found, wide)]
     begin, end = (to_line(e, low, high) for e in edges)
-    line = begin[..., None] + (end - begin)[..., None] * steps
+    line = begin[..., None] + (end - begin)[..., None] * steps[None, None, :]
     grid = from_line(line, low[..., None], high[..., None])
     return tuple(grid[:, i] for i in range(len(places)))
 

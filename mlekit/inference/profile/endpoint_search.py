@@ -102,8 +102,8 @@ def _profile_model(
     scale = curvature_scale(information, jnp.zeros(k, information.dtype))
     unit = target_gradient / scale
     weight = LEVEL_SET_WEIGHT / jnp.sum(unit**2)
-    across = weight * unit[:, None] * unit
-    scaled = jnp.stack([lagrangian, lagrangian, information]) / scale[:, None] / scale
+    across = weight * unit[:, None] * unit[None, :]
+    scaled = jnp.stack([lagrangian, lagrangian, information]) / scale[None, :, None] / scale[None, None, :]
     trials = scaled + jnp.stack([0 * across, across, across])
     factors = jax.vmap(factorise)(trials)
     pivots = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors), axis=1)
@@ -126,7 +126,7 @@ def _profile_model(
         gain=gain,
         slope=jnp.sum(score * direction),
         curvature=1 / size - jnp.where(which > 0, weight, 0.0),
-        matrix=trials[which] * scale[:, None] * scale,
+        matrix=trials[which] * scale[:, None] * scale[None, :],
         definite=jnp.any(definite),
     )
 

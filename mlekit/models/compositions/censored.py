@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ...core.dtypes import promoted
 from ..model import Model
 from .checks import Bound, bound_of, check_bounds, with_tails
 from .distribution import Density, Distribution, Response, distribution
@@ -33,10 +34,11 @@ class Censored(Density):
         """The logarithm of the density, or of the probability of an interval."""
         lower, upper = self._bound(obs, "lower"), self._bound(obs, "upper")
         at = self.distribution.at(params, obs, args)
-        valid = (lower <= upper) & (lower < jnp.inf) & (upper > -jnp.inf)
-        exact = lower == upper
+        valid = promoted(jnp.less_equal, lower, upper)
+        valid &= promoted(jnp.less, lower, jnp.inf) & promoted(jnp.greater, upper, -jnp.inf)
+        exact = promoted(jnp.equal, lower, upper)
         interval = at.interval(lower, upper, valid & ~exact)
-        density = at.log_density(jnp.where(exact, upper, interval.side.low), valid & exact)
+        density = at.log_density(promoted(jnp.where, exact, upper, interval.side.low), valid & exact)
         return jnp.where(valid, jnp.where(exact, density, interval.mass), jnp.nan)
 
     def _bound(self, obs: PyTree, name: str) -> Array:

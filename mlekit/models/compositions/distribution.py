@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ...core.dtypes import promoted
 from ..families import Family
 from ..families.base import column, with_column
 from ..model import Complement, Model
@@ -102,7 +103,7 @@ class Tail(NamedTuple):
         """The one or the other."""
         if isinstance(self.upper, bool):
             return if_upper if self.upper else if_lower
-        return jnp.where(self.upper, if_upper, if_lower)
+        return promoted(jnp.where, self.upper, if_upper, if_lower)
 
 
 class Interval(NamedTuple):
@@ -179,18 +180,18 @@ class ConditionalDistribution:
         low = jnp.asarray(-jnp.inf) if lower is None else lower
         high = jnp.asarray(jnp.inf) if upper is None else upper
         above, below = jnp.isfinite(low), jnp.isfinite(high)
-        known, start = jnp.where(below, high, HALF), jnp.asarray(-jnp.inf)
+        known, start = promoted(jnp.where, below, high, HALF), jnp.asarray(-jnp.inf)
         if lower is not None:
-            start = self.log_cdf(jnp.where(above, low, known), False)
+            start = self.log_cdf(promoted(jnp.where, above, low, known), False)
             above &= start != -jnp.inf
-        known = jnp.where(above, low, known)
-        known_above, empty = jnp.where(below, high, known), jnp.asarray(False)
+        known = promoted(jnp.where, above, low, known)
+        known_above, empty = promoted(jnp.where, below, high, known), jnp.asarray(False)
         if upper is not None and self._may_end_above():
             empty = self.log_survival(known_above, False) == -jnp.inf
             below &= ~empty
         above, below = above & wanted, below & wanted
         # An observed response may have nothing above it: in its place one that lies nearly everywhere.
-        known_above = jnp.where(empty, jnp.where(above, low, HALF), known_above)
+        known_above = promoted(jnp.where, empty, promoted(jnp.where, above, low, HALF), known_above)
         side = Tail(self._from_above(lower, upper, above & (~below | (start > -math.log(2)))), known, known_above)
 
         def end(bound: Array | None, there: Array, otherwise: float) -> Array:
@@ -205,12 +206,12 @@ class ConditionalDistribution:
         """The logarithm of the chance of what lies between that end of the distribution and a response."""
         if isinstance(side.upper, bool):
             ask, known = (self.log_survival, side.high) if side.upper else (self.log_cdf, side.low)
-            return ask(jnp.where(wanted, y, known), wanted)
+            return ask(promoted(jnp.where, wanted, y, known), wanted)
         upper, lower = wanted & side.upper, wanted & ~side.upper
         return jnp.where(
             side.upper,
-            self.log_survival(jnp.where(upper, y, side.high), upper),
-            self.log_cdf(jnp.where(lower, y, side.low), lower),
+            self.log_survival(promoted(jnp.where, upper, y, side.high), upper),
+            self.log_cdf(promoted(jnp.where, lower, y, side.low), lower),
         )
 
     def _from_above(self, lower: Array | None, upper: Array | None, upper_half: Array) -> bool | Array:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ...core.dtypes import common_dtype, promoted
+
 
 def draw(
     key: PRNGKeyArray, log_cdf: Callable[[Array], Float[Array, ""]], lower: Array, upper: Array, dtype: Any
@@ -29,14 +31,14 @@ def draw(
         The draw; NaN where the distribution function is, and the largest integer where there is no NaN.
     """
     whole = jnp.issubdtype(dtype, jnp.integer)
-    kind, unit = jnp.result_type(int) if whole else dtype, jnp.result_type(dtype, 0.0)
+    kind, unit = jnp.result_type(int) if whole else dtype, common_dtype(dtype, 0.0)
     log_u = jnp.log(jax.random.uniform(key, (), unit, minval=jnp.finfo(unit).tiny))
     place, number = (_whole, lambda count, _: count) if whole else (_place, _number)
 
     def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low & high) + ((low ^ high) >> 1)  # their sum would overflow
-        reached = log_cdf(number(middle, kind)) >= log_u
+        reached = promoted(jnp.greater_equal, log_cdf(number(middle, kind)), log_u)
         return jnp.where(reached, low, middle), jnp.where(reached, middle, high)
 
     ends = place(lower, kind), place(upper, kind)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ...core.dtypes import common_dtype
 from ...core.trees import is_array
 from ..model import Model
 from .checks import independent, of_params
@@ -91,7 +92,7 @@ class Mixture(Weighted):
                 f"the weights of a mixture must have one entry a component, shape {logs.shape}; "
                 f"they have shape {weights.shape}"
             )
-        return weights.astype(jnp.result_type(weights, logs))
+        return weights.astype(common_dtype(weights, logs))
 
     def _each(self, params: PyTree, fn: Callable[[Model, PyTree], Array]) -> Float[Array, " k"]:
         """A number of every component, given its parameters."""

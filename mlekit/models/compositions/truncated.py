@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ...core.dtypes import common_dtype, promoted
 from ..model import Model
 from .checks import Bound, bound_of, check_bounds, with_tails
 from .distribution import ConditionalDistribution, Density, Distribution, Interval, Response, distribution
@@ -37,7 +38,7 @@ class Truncated(Density):
         at, y = self.distribution.at(params, obs, args), self.distribution.of(obs)
         window = self._window(at)
         inside = _holds(window, y)
-        density = at.log_density(jnp.where(inside, y, window.side.low), inside)
+        density = at.log_density(promoted(jnp.where, inside, y, window.side.low), inside)
         return _possible(window, jnp.where(inside, density - window.mass, -jnp.inf))
 
     def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
@@ -51,9 +52,10 @@ class Truncated(Density):
         window = self._window(at)
         splits = _splits(window, y)
         # The window may begin near one end of the distribution, and this part of it near the other.
-        rest = at.interval(jnp.where(splits, y, window.side.low), self._bounds(obs)[1], splits)
+        rest = at.interval(promoted(jnp.where, splits, y, window.side.low), self._bounds(obs)[1], splits)
         value = from_either_side(rest.mass - window.mass, _parts(at, window, y)[0])
-        return _possible(window, jnp.where(splits, value, jnp.where(y <= window.lower, 0.0, -jnp.inf)))
+        outside = jnp.where(_below(window, y), 0.0, -jnp.inf)
+        return _possible(window, jnp.where(splits, value, outside))
 
     def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
         """The observation with its response drawn anew: in the dtype it had, unless that cannot hold it."""
@@ -61,7 +63,7 @@ class Truncated(Density):
         window, dtype = self._window(at), self.distribution.of(obs).dtype
         regression = self.distribution.model.regression
         if regression is not None and not regression.family.support.whole:
-            dtype = jnp.result_type(dtype, 0.0)
+            dtype = common_dtype(dtype, 0.0)
         y = draw(key, lambda y: _log_cdf(at, window, y), window.lower, window.upper, dtype)
         return self.distribution.place(obs, y)
 
@@ -74,14 +76,19 @@ class Truncated(Density):
         return lower, None if self.upper is None else bound_of(obs, self.upper, "upper")
 
 
+def _below(window: Interval, y: Array) -> Array:
+    """Whether a response lies below all that could be observed."""
+    return promoted(jnp.less_equal, y, window.lower)
+
+
 def _holds(window: Interval, y: Array) -> Array:
     """Whether a response could be observed; NaN passes, and shows in what is made of it."""
-    return ~((y <= window.lower) | (y > window.upper))
+    return ~(_below(window, y) | promoted(jnp.greater, y, window.upper))
 
 
 def _splits(window: Interval, y: Array) -> Array:
     """Whether something of the window lies on either side of a response."""
-    return _holds(window, y) & ~(y >= window.upper)
+    return _holds(window, y) & ~promoted(jnp.greater_equal, y, window.upper)
 
 
 def _possible(window: Interval, value: Array) -> Array:
@@ -99,7 +106,7 @@ def _parts(at: ConditionalDistribution, window: Interval, y: Array) -> tuple[Arr
 
 def _log_cdf(at: ConditionalDistribution, window: Interval, y: Array) -> Array:
     value = from_either_side(*_parts(at, window, y))
-    return _possible(window, jnp.where(_splits(window, y), value, jnp.where(y <= window.lower, -jnp.inf, 0.0)))
+    return _possible(window, jnp.where(_splits(window, y), value, jnp.where(_below(window, y), -jnp.inf, 0.0)))
 
 
 def truncated(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ...core.dtypes import common_dtype, promoted
 from ..model import Model
 from .checks import independent, of_params, scalar
 from .distribution import HALF, Distribution, Response, distribution, guarded, with_companions
@@ -72,9 +73,9 @@ class ZeroInflated(Weighted):
         else:
             alone = (y == 0) & ~jnp.asarray(is_atom)
             at = self.distribution.at(params, obs, args)
-            rest = jnp.where(alone, -jnp.inf, at.log_density(jnp.where(alone, HALF, y), ~alone))
+            rest = jnp.where(alone, -jnp.inf, at.log_density(promoted(jnp.where, alone, HALF, y), ~alone))
         logs = jnp.stack([jnp.where(certain, 0.0, -jnp.inf), rest])
-        return jnp.stack([chance, 1 - chance]).astype(jnp.result_type(chance, logs)), logs
+        return jnp.stack([chance, 1 - chance]).astype(common_dtype(chance, logs)), logs
 
     def _chance(self, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> Float[Array, ""]:
         return scalar(of_params(self.chance, params, obs, args, NAME), NAME)

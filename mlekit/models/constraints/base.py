@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from ...core.dtypes import common_dtype
+
 
 class Constraint(eqx.Module):
     """A map between a free array and a parameter in natural units; the base of every constraint."""
@@ -72,7 +74,10 @@ def bound_of(caller: str, bound: Any) -> float | Array:
 
 def like(bound: ArrayLike, other: ArrayLike) -> Array:
     """The bound in the other's float dtype: float64 bounds must not promote a float32 parameter."""
-    return jnp.asarray(bound, jnp.result_type(other, float))
+    bound = jnp.asarray(bound, common_dtype(other, float))
+    # It may have fewer axes than the other, whose last ones it belongs to.
+    fewer = jnp.ndim(other) - bound.ndim
+    return jnp.expand_dims(bound, range(fewer)) if bound.ndim and fewer > 0 else bound
 
 
 def trouble(value: np.ndarray, inside: Callable[[np.ndarray], Any], wanted: str, hint: str) -> str | None:
@@ -100,4 +105,4 @@ def last_axis(name: str, shape: tuple[int, ...], square: bool = False) -> int:
 
 def slack_of(value: ArrayLike) -> float:
     """How far sums and symmetry may be off: what rounding, or a start typed with seven digits, leaves."""
-    return max(1e-6, np.shape(value)[-1] * float(jnp.finfo(jnp.result_type(value, float)).eps))
+    return max(1e-6, np.shape(value)[-1] * float(jnp.finfo(common_dtype(value, float)).eps))

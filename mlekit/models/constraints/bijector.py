@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from ...core.dtypes import promoted
 from .base import Constraint, like, show, trouble
 
 
@@ -35,12 +36,12 @@ class Bijector(Constraint):
 
     def forward(self, free: ArrayLike) -> Array:
         free, bijector = like(free, free), self.bijector
-        return jnp.asarray(getattr(bijector, "forward", bijector)(free), free.dtype)
+        return jnp.asarray(promoted(getattr(bijector, "forward", bijector), free), free.dtype)
 
     def inverse(self, value: ArrayLike) -> Array:
         value, bijector = like(value, value), self.bijector
         inverse = bijector.inverse if hasattr(bijector, "inverse") else bijector.inv
-        return jnp.asarray(inverse(value), value.dtype)
+        return jnp.asarray(promoted(inverse, value), value.dtype)
 
     def free_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         try:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from ...core.dtypes import common_dtype
 from .base import Constraint, last_axis, like, slack_of, trouble
 
 
@@ -138,7 +139,7 @@ def _definite(matrix: np.ndarray) -> bool:
         return False
     d, scale = matrix.shape[-1], np.sqrt(diagonal)
     scaled = matrix / scale[..., :, None] / scale[..., None, :]
-    eps = float(jnp.finfo(jnp.result_type(matrix, float)).eps)
+    eps = float(jnp.finfo(common_dtype(matrix, float)).eps)
     return bool(np.all(np.linalg.eigvalsh(scaled) > d * (d + 1) * eps))
 
 

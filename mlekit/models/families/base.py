@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
+from ...core.dtypes import as_float, common_dtype
 from .numerics import log_rest
 
 
@@ -27,6 +28,7 @@ class Range(NamedTuple):
 
     def holds(self, x: Array) -> Bool[Array, "..."]:
         """Whether finite numbers lie in the range."""
+        x = as_float(x)
         inside = (self.low <= x) & (x <= self.high) if self.closed else (self.low < x) & (x < self.high)
         return inside & jnp.isfinite(x) & (jnp.floor(x) == x if self.whole else True)
 
@@ -165,7 +167,7 @@ class Family(eqx.Module):
         """The response, if any, and the parameters in one floating dtype."""
         if len(parameters) != len(self.parameters):
             raise TypeError(f"mle.families.{self.name} takes {listed(self.parameters)}; it got {len(parameters)}")
-        dtype = jnp.result_type(*y, *parameters, 0.0)
+        dtype = common_dtype(*y, *parameters, 0.0)
         return [jnp.asarray(number, dtype) for number in (*y, *parameters)]
 
     def _valid(self, parameters: list[Array]) -> Bool[Array, "..."]:

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import mlekit as mle
+from mlekit.core.archive import LARGEST_HEADER
 from mlekit.core.digest import digest_of
-from mlekit.jobs import output_directory
 from mlekit.jobs.output_directory import LOCK, MANIFEST, claimed
 from mlekit.jobs.table_files import open_table_files
 
@@ -314,7 +314,7 @@ def test_what_killed_runs_left_is_removed(table, out):
         b'{"format": "1"}',
         b'{"format": 1.0}',
         pickle.dumps(Trap(Path("sprung"))),
-        b" " * (output_directory.LARGEST_MANIFEST + 1),
+        b" " * (LARGEST_HEADER + 1),
     ],
     ids=lambda content: repr(content[:12]),
 )
@@ -332,7 +332,7 @@ def test_a_manifest_of_another_version(table, out):
     fit(table, out)
     path = out / MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(ValueError, match="is of format 2, and this version of mlekit goes on with format 1"):
+    with pytest.raises(ValueError, match="is of format 2, and this version of mlekit reads formats up to 1"):
         fit(table, out)
 
 

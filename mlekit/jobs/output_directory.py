@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.archive import ArchiveKind, locked, read_header, usable, write_header
 from ..core.atomic_file import atomic_write
 from ..core.status import Status
 
@@ -34,11 +35,10 @@ if TYPE_CHECKING:
 
 MANIFEST = "_manifest.json"
 LOCK = "_lock"
-FORMAT = 1  #: of the directory; another one is refused
-LARGEST_MANIFEST = 1 << 24  #: bytes; none that was written here is nearly as large
 LOCATIONS = ("model", "table")  #: entries of the manifest that may change: a file that moved is the same file
 STAMP = b"mlekit"  #: where the metadata of a part say what it is
 WANTED = "want a directory that is new, empty or of the same job"
+KIND = ArchiveKind("out", f"is no manifest of mlekit, {WANTED}", format=1)
 
 
 class DamagedError(Exception):
@@ -83,7 +83,7 @@ class Output:
             ValueError: there is a Parquet file that is no part of the job.
         """
         parts, damaged = {}, []
-        with usable(self.shown):
+        with usable("out", self.shown):
             names = {path.name for path in self.directory.iterdir() if path.suffix == ".parquet"}
             for number in range(n_parts):
                 path = self.path(number)
@@ -99,7 +99,7 @@ class Output:
 
     def begin(self, number: int) -> int:
         """Count how often a part was begun since the run began, in whichever process."""
-        with usable(self.shown):
+        with usable("out", self.shown):
             file = os.open(
                 self._begun(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
             )
@@ -123,7 +123,7 @@ class Output:
 
         stamp = {"job": self.job, "part": number, "groups": table.num_rows, "rows": rows}
         content = io.BytesIO()
-        with usable(self.shown):
+        with usable("out", self.shown):
             stamped = table.replace_schema_metadata({STAMP: json.dumps(stamp)})
             pq.write_table(stamped, content, write_page_checksum=True)
             with atomic_write(self.path(number)) as file:
@@ -169,70 +169,33 @@ def claimed(directory: Path, manifest: Mapping[str, Any]) -> Iterator[Output]:
     Raises:
         ValueError: it cannot be used, belongs to another job, or another run writes to it.
     """
-    import filelock
-
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"out: {directory} is a file, {WANTED}")
-    with usable(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        if (others := _others(directory)) and not os.path.lexists(directory / MANIFEST):
-            raise ValueError(f"out: {directory} holds {others[0]} but no {MANIFEST}, {WANTED}")
-        lock = filelock.FileLock(directory / LOCK)
-        try:
-            lock.acquire(blocking=False)  # the system releases it when this process ends, however it does
-        except filelock.Timeout:
-            raise ValueError(
-                f"out: another run is writing to {directory}; wait until it ends, or choose another directory"
-            ) from None
-    try:
-        with usable(directory):
+    with contextlib.ExitStack() as held:
+        with usable("out", directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            if (others := _others(directory)) and not os.path.lexists(directory / MANIFEST):
+                raise ValueError(f"out: {directory} holds {others[0]} but no {MANIFEST}, {WANTED}")
+            in_use = f"out: another run is writing to {directory}; wait until it ends, or choose another directory"
+            held.enter_context(locked(directory / LOCK, in_use))
             for left in directory.glob(".*.partial"):
                 left.unlink()
-            identity = {"format": FORMAT} | dict(manifest)
+            whole = {"format": KIND.format, **manifest}
             if _others(directory):  # looked for again: another run may have ended meanwhile
-                _compare(_read_manifest(directory), identity, directory)
+                _compare(read_header(directory / MANIFEST, KIND), whole, directory)
             else:
-                with atomic_write(directory / MANIFEST) as file:
-                    file.write((json.dumps(identity, indent=2) + "\n").encode())
+                write_header(directory / MANIFEST, KIND, manifest)
             # Said before anything is fitted in vain.
             if not os.access(directory, os.W_OK):
                 raise ValueError(f"out: no permission to write to {directory}")
-        lasting = {name: value for name, value in identity.items() if name not in LOCATIONS}
+        lasting = {name: value for name, value in whole.items() if name not in LOCATIONS}
         yield Output(directory.resolve(), directory, hashlib.sha256(json.dumps(lasting).encode()).hexdigest())
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def usable(directory: Path) -> Iterator[None]:
-    """What the system has against a directory, as an error of the argument `out`."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"out: cannot use {directory}: {error.strerror or error}") from error
 
 
 def _others(directory: Path) -> list[str]:
     """What there is beside manifest, lock and hidden files."""
     names = {path.name for path in directory.iterdir()} - {MANIFEST, LOCK}
     return sorted(name for name in names if not name.startswith("."))
-
-
-def _read_manifest(directory: Path) -> dict[str, Any]:
-    path = directory / MANIFEST
-    there = path.lstat()
-    found = None
-    if stat.S_ISREG(there.st_mode) and there.st_size <= LARGEST_MANIFEST:
-        with contextlib.suppress(ValueError, RecursionError):
-            found = json.loads(path.read_bytes())
-    if not (isinstance(found, dict) and type(found.get("format")) is int):
-        raise ValueError(f"out: {path} is no manifest of mlekit, {WANTED}")
-    if found["format"] != FORMAT:
-        raise ValueError(
-            f"out: {directory} is of format {found['format']}, and this version of mlekit goes on with format "
-            f"{FORMAT}: use the version that began it, or another directory"
-        )
-    return found
 
 
 def _compare(before: dict[str, Any], now: dict[str, Any], directory: Path) -> None:

@@ -18,6 +18,8 @@ WORKLOADS = (
     *("large_logistic", "mixture", "inference", "derivatives", "cold_start"),
 )
 RESULTS = Path(__file__).parent / "results"
+#: The results that the tables of the README and of benchmarks/README.md show.
+SHOWN = RESULTS / "cpu.json"
 
 
 @click.command()
@@ -26,12 +28,19 @@ RESULTS = Path(__file__).parent / "results"
 @click.option("--only", multiple=True, type=click.Choice(WORKLOADS), help="This workload; may be repeated.")
 @click.option("--repeats", type=click.IntRange(1), help="Runs after the first one, which compiles: 5, quick 2.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to keep the results, a .json; .png beside it.")
-def main(quick: bool, device: str, only: tuple[str, ...], repeats: int | None, out: Path | None) -> None:
+@click.option("--tables", is_flag=True, help="Only write the tables of the kept results anew; measures nothing.")
+def main(
+    quick: bool, device: str, only: tuple[str, ...], repeats: int | None, out: Path | None, tables: bool
+) -> None:
     """Time mlekit and its peers on the same data, and judge what they found.
 
     Prints a table for each workload and one for all. Keeps the figures and a picture of them in
     benchmarks/results; a run of some workloads renews theirs and leaves the others, if it is the same machine.
+    The figures of a CPU go into the tables of README.md and benchmarks/README.md.
     """
+    if tables:
+        write_tables()
+        return
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_platforms", "cpu" if device == "cpu" else "cuda")
     try:
@@ -62,8 +71,16 @@ def main(quick: bool, device: str, only: tuple[str, ...], repeats: int | None, o
             if path is not None:
                 report.write(path, header, kept)
                 report.picture(path.with_suffix(".png"), where, kept)
+    if path == SHOWN:
+        write_tables()
     click.echo(report.summary(results))
     click.echo(f"\n{where}; {time.perf_counter() - begin:.0f} s" + ("" if path is None else f"; kept in {path}"))
+
+
+def write_tables() -> None:
+    """Put the kept figures into the files that show them."""
+    header, results = report.stored(SHOWN)
+    report.write_tables(RESULTS.parents[1], header["machine"], results)
 
 
 if __name__ == "__main__":

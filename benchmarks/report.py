@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,8 @@ def summary(results: Sequence[Measured]) -> str:
     return tabulate(rows, headers, disable_numparse=True, colalign=align)
 
 
-def markdown(results: Sequence[Measured]) -> str:
-    """The table of the README: one line a workload, with every peer and what was wanted."""
+def wide_table(results: Sequence[Measured]) -> str:
+    """The table of `benchmarks/README.md`: one line a workload, with every peer and what was wanted."""
     rows = []
     for measured in results:
         own, *others = measured.rows
@@ -120,6 +121,73 @@ def markdown(results: Sequence[Measured]) -> str:
     headers = ["workload", "fits/s", "compile, s", "times as fast as", "failed", "of the limit"]
     align = ("left", "right", "right", "left", "right", "left")
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
+#: The workloads of the README's table: how each is called there, and the peer that most people use for it, by
+#: how its name begins.
+SHORT = {
+    "flights": ("4,037 Student-t, 1 to 544 rows", "SciPy L-BFGS-B"),
+    "ragged logistic": ("20,000 logistic, 20 to 2,000 rows", "statsmodels"),
+    "negative binomial": ("20,000 negative binomial, 200 rows", "statsmodels"),
+    "decays": ("20,000 biexponential decays", "SciPy least_squares"),
+    "gamma": ("100,000 gamma, 100 rows", "SciPy fit"),
+    "spots, float64": ("100,000 images of 5x5 pixels", "optimistix BFGS, vmap"),
+    "mixture": ("one mixture of 1,000,000 events", "iminuit, numba_stats"),
+    "cold start": ("the first fit of a new process", "SciPy fit"),
+}
+
+
+def short_table(results: Sequence[Measured]) -> str:
+    """The table of the README: the workloads in `SHORT`, beside the fastest peer and the usual one."""
+    by_name = {measured.name: measured for measured in results}
+    rows = []
+    for name, (title, usual) in SHORT.items():
+        if name not in by_name:
+            continue
+        own, *others = by_name[name].rows
+        peers = [row for row in others if not row.name.startswith("mlekit")]
+        best = min(peers, key=lambda row: row.ratio)
+        # "optimistix BFGS, vmap" is a way of its own, and begins "optimistix BFGS, vmap in tiles of 128", too.
+        common = min((row for row in peers if row.name.startswith(usual)), key=lambda row: len(row.name))
+        rows.append([title, rate(own.fits_per_second), *(f"{ratio(x.ratio)}, {brief(x)}" for x in (best, common))])
+    headers = ["workload", "fits/s", "times the fastest peer", "times the usual peer"]
+    return tabulate(
+        rows, headers, tablefmt="pipe", disable_numparse=True, colalign=("left", "right", "left", "left")
+    )
+
+
+def brief(row: Row) -> str:
+    """The library of a peer, and whether the likelihood was written by hand for it, as all loops in numba are."""
+    library = row.name.replace(",", "").split()[0]
+    return f"{library} by hand" if library == "numba" or row.name.endswith("by hand") else library
+
+
+def write_tables(root: Path, machine: str, results: Sequence[Measured]) -> None:
+    """Put both tables into their files, between the marks there.
+
+    Args:
+        root: the directory of the repository.
+        machine: what was measured on.
+        results: the figures.
+    """
+    for path, table in ((root / "README.md", short_table), (root / "benchmarks" / "README.md", wide_table)):
+        text = path.read_text()
+        block = MARKED.search(text)
+        if block is None:
+            raise ValueError(f"{path} has no place for the table: {BEGIN} and {END} on lines of their own")
+        # Not `re.sub`: what is put in has no escapes.
+        text = text[: block.start()] + marked(machine, table(results)) + text[block.end() :]
+        path.write_text(text)
+
+
+#: Between these lies what `python -m benchmarks` writes.
+BEGIN, END = "<!-- written by python -m benchmarks -->", "<!-- to here -->"
+MARKED = re.compile(f"{BEGIN}.*?{END}", re.DOTALL)
+
+
+def marked(machine: str, table: str) -> str:
+    """A table with its marks and the machine."""
+    return f"{BEGIN}\n\n{table}\n\nMachine: {machine}.\n\n{END}"
 
 
 def targets(measured: Measured) -> list[tuple[str, float, float]]:
@@ -163,18 +231,21 @@ def read(path: Path, header: dict[str, str]) -> list[Measured]:
     """The results that are kept there, if they were made under the same header: else none."""
     if not path.exists():
         return []
-    kept = json.loads(path.read_text())
-    entries = kept.pop("workloads", [])
-    if kept != header:
-        return []
+    kept, results = stored(path)
+    return results if kept == header else []
+
+
+def stored(path: Path) -> tuple[dict[str, str], list[Measured]]:
+    """The header of the results that are kept there, and these."""
+    header = json.loads(path.read_text())
     out = []
-    for entry in entries:
+    for entry in header.pop("workloads", []):
         limit, rows = entry.pop("limit"), tuple(Row(**row) for row in entry.pop("rows"))
         if limit is not None:
             limit.pop("fraction")
             limit = Limit(**limit)
         out.append(Measured(**entry, rows=rows, limit=limit))
-    return out
+    return header, out
 
 
 def picture(path: Path, machine: str, results: Sequence[Measured]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +19,15 @@ from .core.format.progress import batch_bar, fit_bar
 from .core.trees import default_float, is_array, is_inexact, leaf_name, repeat
 from .data.arrays import as_arrays, as_lengths, as_weights
 from .data.groups import Groups
-from .engine import batch, batch_solve, implicit, modes, multistart, single
-from .engine.batch import Batch
+from .engine import batch_solve, implicit, multistart, single
 from .engine.checkpoint import Checkpoint
 from .engine.history import History
+from .engine.modes import Modes
+from .engine.problem import BatchLikelihood, Problem
 from .engine.solution import Solution
-from .likelihood.dataset import AbstractDataset, as_dataset
-from .likelihood.ragged import RaggedBatch, ragged_batch
+from .likelihood.dataset import AbstractDataset, GroupsDataset, InMemoryDataset
+from .likelihood.ragged import RaggedBatch
+from .likelihood.remote_dataset import as_dataset
 from .models.closure_convert import convert_closure, observation_struct
 from .models.initial_parameters import build_parameters
 from .models.model import as_model
@@ -130,31 +133,28 @@ def fit(
     keys, init = multistart.parse_starts(starts, key, init)
     if checkpoint is not None and keys is not None:
         raise ValueError("checkpoint is for a single start; leave out starts")
-    problem, given, drawn = _problem(
+    problem, dataset, drawn = _problem(
         log_density, init, data, args, constraints, weights, solver, max_steps, tolerance
     )
-    likelihood = problem.likelihood
 
-    def search(problem: single.Problem, others: Any) -> tuple[Solution, modes.Modes | None, History | None]:
+    def search(problem: Problem, others: Any) -> tuple[Solution, Modes | None, History | None]:
         keys, drawn = others
         with fit_bar(progress, problem.solver.name, (problem, others)) as bar:
-            found, path = given.checked(single.solve(problem, bar, history, checkpoint, given))
+            found, path = dataset.checked(single.solve(problem, bar, history, checkpoint, dataset))
         if keys is None:
             return found, None, path
-        return *given.checked(single.best_of(keys, drawn, found, problem, progress)), path
+        return *dataset.checked(single.best_of(keys, drawn, found, problem, progress)), path
 
     found, optima, path = implicit.maximum(problem, (keys, drawn), search, single.linearise_single)
     return make_fit(
         found,
         problem.objective.parameters,
-        likelihood.model,
-        **given.parts(),
-        lengths=None,
-        args=likelihood.args,
-        index=None,
+        problem.model,
+        problem.args,
+        dataset,
         solver=problem.solver.name,
-        optima=optima,
-        path=path,
+        modes=optima,
+        history=path,
     )
 
 
@@ -277,61 +277,64 @@ def fit_batch(
         [converged, converged] [0.5 2. ]
     """
     keys, init = multistart.parse_starts(starts, key, init)
-    model = as_model(log_density)
-    column = None
-    if isinstance(data, Groups):
-        column, weights = _weight_column(data, weights), None
-        if lengths is not None:
-            raise ValueError("lengths: groups know their own lengths; leave it out")
-        if not len(data):
-            raise ValueError("data: there are no groups to fit")
-        axes, data = 1, Static(data)
-    else:
-        axes, data = 2, as_arrays(data, axes=2)
-        shape = jnp.shape(jax.tree.leaves(data)[0])[:2]
-        lengths = as_lengths(lengths, *shape)
-        weights = as_weights(weights, shape, default_float(data))
-    collection = ragged_batch(data, weights, lengths, args, column)
+    dataset, axes = _batch_dataset(data, weights, lengths)
+    likelihood = BatchLikelihood(as_model(log_density), args, dataset)
+    batch = likelihood.ragged
     if lanes is not None:
         check_count(lanes, "lanes")
-    start, drawn = _batch_start(init, init_axis, collection), None
+    start, drawn = _batch_start(init, init_axis, batch), None
     if isinstance(init, multistart.DrawnStarts):
         start, drawn = multistart.split_first(start, axis=1)
-    kind = default_float(collection.rows)
+    kind = default_float(batch.rows)
     parameters, start = build_parameters(start, constraints, dtype=kind, batched=True, check=not callable(init))
-    chosen = choose_solver(solver, parameters.n_free, collection.longest)
+    chosen = choose_solver(solver, parameters.n_free, batch.longest)
     stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
     leaves, others = parameters.split(start), None if drawn is None else parameters.split(drawn)
 
     def example() -> tuple[PyTree, PyTree, PyTree]:
-        rows = collection.rows if axes == 1 else data
-        one = parameters.join([leaf[0] for leaf in leaves])
-        return one, observation_struct(model, rows, axes, collection.longest), args
+        first = parameters.join([leaf[0] for leaf in leaves])
+        return first, observation_struct(batch.model, dataset.template, axes, batch.longest), args
 
-    model = convert_closure(model, example)
-    everything = Batch(model, data, weights, lengths, args, parameters, leaves, chosen, stop, column)
-    fits = collection.n_sets * (1 if keys is None else len(keys))
-    with batch_bar(progress, fits, (collection.rows, collection.lengths, start, args, keys)) as report:
+    model = convert_closure(batch.model, example)
+    problem = Problem(dataclasses.replace(likelihood, model=model), parameters, leaves, chosen, stop)
+    fits = batch.n_sets * (1 if keys is None else len(keys))
+    with batch_bar(progress, fits, (batch.rows, batch.lengths, start, args, keys)) as report:
 
-        def search(everything: Batch, rest: Any) -> tuple[Solution, modes.Modes | None]:
+        def search(problem: Problem, rest: Any) -> tuple[Solution, Modes | None]:
             keys, drawn = rest
-            return everything.search(keys, drawn, lanes, report)
+            return batch_solve.solve_from_starts(problem, keys, drawn, lanes, report)
 
-        found, optima = implicit.maximum(everything, (keys, others), search, batch.linearise_batch)
+        found, optima = implicit.maximum(problem, (keys, others), search, batch_solve.linearise_batch)
+    # Built by NumPy: no compilation for each number of data sets.
+    known = {"index": jnp.asarray(np.arange(batch.n_sets))}
+    if dataset.padded:
+        known["lengths"] = jnp.asarray(batch.lengths)
     return make_fit(
         found,
         parameters.with_values(parameters.fixed_leaves(leaves)),
         model,
-        n_sets=collection.n_sets,
-        data=data,
-        weights=weights,
-        lengths=None if lengths is None else jnp.asarray(lengths),
-        args=args,
-        index=jnp.asarray(np.arange(collection.n_sets)),  # which compiles nothing for every number of them
+        args,
+        dataclasses.replace(dataset, **known),
         solver=chosen.name,
-        weight_column=column,
-        optima=optima,
+        n_sets=batch.n_sets,
+        modes=optima,
     )
+
+
+def _batch_dataset(data: Any, weights: Any, lengths: Any) -> tuple[AbstractDataset, int]:
+    """The data sets, checked as far as can be before tracing; and how many axes they have over an observation."""
+    if isinstance(data, Groups):
+        column = _weight_column(data, weights)
+        if lengths is not None:
+            raise ValueError("lengths: groups know their own lengths; leave it out")
+        if not len(data):
+            raise ValueError("data: there are no groups to fit")
+        return GroupsDataset(None, Static(data), column), 1
+    data = as_arrays(data, axes=2)
+    shape = jnp.shape(jax.tree.leaves(data)[0])[:2]
+    lengths = as_lengths(lengths, *shape)
+    weights = as_weights(weights, shape, default_float(data))
+    return InMemoryDataset(None, data, weights, lengths), 2
 
 
 def _problem(
@@ -344,25 +347,25 @@ def _problem(
     solver: Any,
     max_steps: int | None,
     tolerance: float | None,
-) -> tuple[single.Problem, AbstractDataset, PyTree]:
-    """Everything one fit needs, after all that can be known before tracing was checked.
+) -> tuple[Problem, AbstractDataset, list[Any] | None]:
+    """The problem of one fit and its data, after all that can be known before tracing was checked.
 
-    And the data, and the parameters that `init` drew for all starts but the first, or `None`.
+    And the leaves of the parameters that `init` drew for all starts but the first, or `None`.
     """
-    model, given = as_model(log_density), as_dataset(data, weights)
+    model, dataset = as_model(log_density), as_dataset(data, weights)
     drawn = None
     if isinstance(init, multistart.DrawnStarts):
-        start, drawn = multistart.split_first(init(given.seen_by_init()))
+        start, drawn = multistart.split_first(init(dataset.seen_by_init()))
     else:
-        start = init(given.seen_by_init()) if callable(init) and not isinstance(init, eqx.Module) else init
-    parameters, start = build_parameters(
-        start, constraints, dtype=default_float(given.shapes), check=drawn is None
-    )
-    model = convert_closure(model, lambda: (start, observation_struct(model, given.shapes, 1, given.rows), args))
-    likelihood = given.likelihood(model, args, parameters.n_free)
-    chosen = choose_solver(solver, parameters.n_free, given.rows)
+        start = init(dataset.seen_by_init()) if callable(init) and not isinstance(init, eqx.Module) else init
+    shapes = dataset.shapes
+    parameters, start = build_parameters(start, constraints, dtype=default_float(shapes), check=drawn is None)
+    model = convert_closure(model, lambda: (start, observation_struct(model, shapes, 1, dataset.rows), args))
+    likelihood = dataset.likelihood(model, args, parameters.n_free)
+    chosen = choose_solver(solver, parameters.n_free, dataset.rows)
     stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
-    return single.Problem(likelihood, parameters, start, chosen, stop), given, drawn
+    problem = Problem(likelihood, parameters, parameters.split(start), chosen, stop)
+    return problem, dataset, None if drawn is None else parameters.split(drawn)
 
 
 def _stop(solver: AbstractSolver, max_steps: int | None, tolerance: float | None, dtype: Any) -> Stop:
@@ -377,15 +380,15 @@ def _stop(solver: AbstractSolver, max_steps: int | None, tolerance: float | None
     return Stop(jnp.asarray(tolerance, dtype), jnp.asarray(max_steps, jnp.int32))
 
 
-def _batch_start(init: Any, init_axis: int | None, collection: RaggedBatch) -> PyTree:
+def _batch_start(init: Any, init_axis: int | None, batch: RaggedBatch) -> PyTree:
     """Starting parameters with a leading axis of data sets on every leaf, then one of starts if they are drawn."""
     if init_axis not in (None, 0):
         raise ValueError(f"init_axis must be None, one start for all, or 0, one a data set; got {init_axis!r}")
     if callable(init) and (isinstance(init, multistart.DrawnStarts) or not isinstance(init, eqx.Module)):
         if init_axis is not None:
             raise ValueError("init_axis: a function init sees one data set; leave init_axis out")
-        return batch_solve.initial_starts(init, collection)
-    n_sets = collection.n_sets
+        return batch_solve.initial_starts(init, batch)
+    n_sets = batch.n_sets
     if init_axis == 0:
         for path, leaf in jax.tree_util.tree_flatten_with_path(init)[0]:
             if is_inexact(leaf) and jnp.shape(leaf)[:1] != (n_sets,):
@@ -395,7 +398,7 @@ def _batch_start(init: Any, init_axis: int | None, collection: RaggedBatch) -> P
                 )
         return init
     # The checks and the meaning of every leaf are those of one start.
-    _, one = build_parameters(init, None, dtype=default_float(collection.rows))
+    _, one = build_parameters(init, None, dtype=default_float(batch.rows))
     arrays, rest = eqx.partition(one, is_array)
     return eqx.combine(jax.tree.map(lambda leaf: repeat(leaf, n_sets), arrays), rest)
 
@@ -454,6 +457,6 @@ def log_likelihood(
         >>> print(f"{mle.log_likelihood(coin, 0.7, flips):.4f}")
         -6.1086
     """
-    given = as_dataset(data, weights)
-    likelihood = given.likelihood(as_model(log_density), args, len(jax.tree.leaves(params)))
-    return given.checked(likelihood.log_likelihood(params))
+    dataset = as_dataset(data, weights)
+    likelihood = dataset.likelihood(as_model(log_density), args, len(jax.tree.leaves(params)))
+    return dataset.checked(likelihood.log_likelihood(params))

@@ -33,7 +33,7 @@ ARGUMENT = re.compile(
 
 
 class UserError(click.ClickException):
-    """What the user can mend: one message, no traceback."""
+    """An error that the user can mend: one message, no traceback."""
 
     exit_code = 2
 
@@ -159,7 +159,7 @@ def _as_typed(argument: re.Match[str]) -> str:
 
 
 def closing_lines(outcome: Outcome, out: Path) -> Iterator[str]:
-    """What was done, and one sentence of advice for each status that is not `converged`."""
+    """A count of what was done, and one sentence of advice for each status that is not `converged`."""
     from .core.status import ADVICE, Status
 
     counts = ", ".join(f"{count:,} {name}" for name, count in outcome.statuses.most_common())

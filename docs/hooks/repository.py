@@ -1,7 +1,8 @@
 """Files of the repository as pages: README, change log, benchmarks, notebooks and worked uses.
 
-They keep their paths, so that the links between them hold on the site as they do in the repository; MkDocs checks
-them all, and its strict mode fails the build on one that leads nowhere.
+They keep their paths, and the pages in docs/pages lie beside them on the site. Links are written as they hold in
+the repository; those between docs/pages and the rest are rewritten for the site. MkDocs checks them all, and its
+strict mode fails the build on one that leads nowhere.
 """
 
 from __future__ import annotations
@@ -74,10 +75,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **kwargs: Any) -> str:
-    """Leave the left side empty where there is no section to show."""
+    """Rewrite the links, and leave the left side empty where there is no section to show."""
     if page.parent is None:
         page.meta["hide"] = ["navigation"]
-    return markdown
+    depth = page.file.src_uri.count("/")
+    if page.file.generated_by is None:  # one of docs/pages, two levels deeper in the repository
+        return markdown.replace("](" + "../" * (depth + 2), "](" + "../" * depth)
+    return markdown.replace("](" + "../" * depth + "docs/pages/", "](" + "../" * depth)
 
 
 def on_page_content(html: str, page: Page, **kwargs: Any) -> str:

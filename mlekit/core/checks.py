@@ -10,8 +10,8 @@ from typing import Any
 import equinox
 import numpy as np
 
-#: Where frames are not the user's.
-INSIDE = tuple(str(Path(module).parent) for module in (__file__, equinox.__file__))
+#: The folders of this package and of equinox: frames in them are not the user's.
+INSIDE = (str(Path(__file__).parents[1]), str(Path(equinox.__file__).parent))
 
 
 def check_choice(given: str, names: tuple[str, ...], argument: str = "kind") -> None:

@@ -27,9 +27,9 @@ REMEMBERED = 256
 class Static:
     """Something kept out of JAX's sight: a PyTree without leaves, equal to one that holds the same."""
 
-    def __init__(self, it: Any) -> None:
-        self.it = it
-        leaves, treedef = jax.tree.flatten(it)
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        leaves, treedef = jax.tree.flatten(value)
         self._key = (treedef, tuple(leaves))
 
     def __eq__(self, other: object) -> bool:
@@ -49,7 +49,7 @@ class Compiled:
         functools.update_wrapper(self, fn)
 
         def run(arrays: PyTree, rest: Static) -> tuple[PyTree, Static]:
-            out, others = eqx.partition(fn(*eqx.combine(arrays, rest.it)), is_array)
+            out, others = eqx.partition(fn(*eqx.combine(arrays, rest.value)), is_array)
             return out, Static(others)
 
         self._thorough = jax.jit(run)
@@ -64,9 +64,9 @@ class Compiled:
         """The function's value; under a trace, a part of what is traced, which takes no options of its own."""
         arrays, rest = eqx.partition(args, is_array)
         out, others = (self._thorough if tracing(arrays) else self._quick)(arrays, Static(rest))
-        return eqx.combine(out, others.it)
+        return eqx.combine(out, others.value)
 
-    def ahead(self, *args: Any, thorough: bool = False) -> Program:
+    def lower_and_compile(self, *args: Any, thorough: bool = False) -> Program:
         """The function compiled for arguments like these, to be called with such from any thread.
 
         Args:
@@ -93,7 +93,7 @@ class Compiled:
 
 
 class Program:
-    """What `Compiled.ahead` gives.
+    """What `Compiled.lower_and_compile` gives.
 
     On a CPU, library kernels such as LAPACK's may wait for threads of the pool that they themselves run on. One
     program always leaves a thread free, several at a time may not, and then all wait for ever.
@@ -110,7 +110,7 @@ class Program:
     def __call__(self, *args: Any) -> Any:
         """The function's value."""
         out, known = self._program(eqx.filter(args, is_array), self._rest)
-        return eqx.combine(out, known.it)
+        return eqx.combine(out, known.value)
 
 
 @functools.cache

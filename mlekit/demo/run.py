@@ -69,7 +69,7 @@ def _say(text: str) -> None:
 def _timed(groups: Groups, progress: bool) -> tuple[Fit, float]:
     begin = time.perf_counter()
     fits = fit_batch(log_density, init, groups, constraints=constraints, progress=progress)
-    np.asarray(fits.solution.vector)  # JAX answers before it has the numbers
+    np.asarray(fits._solution.estimates)  # JAX answers before it has the numbers
     return fits, time.perf_counter() - begin
 
 
@@ -92,7 +92,7 @@ def _status_table(fits: Fit) -> str:
 
 
 def runaways(fits: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """Which fits ended because the degrees of freedom run off, and which because the scale vanishes.
+    """The fits that ended because the degrees of freedom run off, and those because the scale vanishes.
 
     Returns:
         Two masks over the fits; only `unbounded` ones are in them.

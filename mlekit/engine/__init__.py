@@ -1,1 +1,1 @@
-"""What drives the step of a solver: one data set, many, many starts; its derivative and its proof."""
+"""Drives the steps of a solver, on one data set or many; proves the maximum and differentiates it."""

@@ -1,7 +1,8 @@
-"""Many data sets from host memory: they stream through the lanes in pieces of one compiled shape."""
+"""The maxima of many data sets: chunk by chunk, from one start or from many."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,79 +10,29 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, PyTree
 
-from ..core import devices
+from ..core import differentiable_loops
 from ..core.compilation import Compiled
 from ..core.status import Status
 from ..core.trees import numbers_as_arrays, traced, tracing
 from ..likelihood.objective import Objective
-from ..likelihood.ragged import Chunk, RaggedBatch, power_of_two
-from ..models.model import Model
-from ..models.parameters import Parameters
-from ..solvers import AbstractSolver, Stop
-from .chunks import _ACCOUNT, run_chunks
-from .lanes import for_each, run_lanes
-from .repeated import RepeatedDataset
-from .search import search
-from .solution import Solution, nothing_to_find, solution
+from ..likelihood.ragged import RaggedBatch, power_of_two
+from . import multistart
+from .backend import backend_for, solve_chunk
+from .chunks import account, run_chunks
+from .implicit import Linearisation, differentiable_weights
+from .modes import Modes
+from .problem import Problem
+from .repeated import RepeatedLikelihood, solve_repeated
+from .solution import Solution
 
-
-@Compiled
-def solve_chunk(
-    sets: Chunk,
-    starts: PyTree,
-    mesh: Any,
-    solver: AbstractSolver,
-    model: Model,
-    args: PyTree,
-    parameters: Parameters,
-    stop: Stop,
-    n_lanes: int,
-    warm_up: bool,
-) -> tuple[Solution, Int[Array, ""]]:
-    """The maxima of all data sets of a piece, every leaf with a leading axis of sets; and the blocks run over."""
-
-    def one(sets: Chunk, starts: PyTree) -> tuple[Solution, Array]:
-        n_sets = sets.n_sets
-        pick = lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree)  # noqa: E731
-        fixed = parameters.fixed_leaves(starts)
-
-        def objective(i: Array) -> Objective:
-            return Objective(sets.likelihood(model, args, i), parameters.with_values(pick(fixed, i)))
-
-        if not parameters.n_free:
-            return for_each(lambda i: nothing_to_find(objective(i)), n_sets, n_lanes), jnp.asarray(n_sets)
-        free = for_each(lambda i: parameters.free(parameters.join(pick(starts, i))), n_sets, n_lanes)
-        n_obs, count = for_each(lambda i: objective(i).n_obs, n_sets, n_lanes), jnp.asarray(sets.count, jnp.int32)
-        blocks = []
-
-        def drive(solver: AbstractSolver, states: Any, stop: Stop) -> Any:
-            states, turned = run_lanes(solver, objective, states, n_obs, stop, n_lanes, count)
-            blocks.append(turned)
-            return states
-
-        states, steps = search(solver, drive, jax.vmap, free, stop, warm_up)
-
-        def settle(i: Array) -> Solution:
-            return solution(objective(i), pick(states, i), steps[i], stop)
-
-        settled = for_each(settle, n_sets, n_lanes)
-        return settled, sum(blocks, jnp.zeros((), jnp.int32))
-
-    return devices.shard_mapped(one, mesh)(sets, starts)
+#: Reports the solutions of each finished chunk.
+Report = Callable[[Solution], None]
 
 
 def solve_batch(
-    collection: RaggedBatch | RepeatedDataset,
-    model: Model,
-    parameters: Parameters,
-    starts: PyTree,
-    solver: AbstractSolver,
-    stop: Stop,
-    n_lanes: int | None = None,
-    report: Callable[[Solution], None] | None = None,
-    near: bool = False,
+    problem: Problem, n_lanes: int | None = None, report: Report | None = None, near: bool = False
 ) -> Solution:
     """The maxima of all data sets, in their order.
 
@@ -89,89 +40,124 @@ def solve_batch(
     proves nothing, the other is tried.
 
     Args:
-        collection: the data sets.
-        model: the model.
-        parameters: how its parameters map to the free vector.
-        starts: the leaves of the starting parameters, in order, each with a leading axis of sets.
-        solver: the solver.
-        stop: when to stop.
+        problem: of many data sets; its likelihood is a `RaggedBatch` or a `RepeatedLikelihood`.
         n_lanes: number of lanes; by default as many as suit the device.
-        report: called with the solutions of each finished piece.
-        near: whether the starts are close to the maxima.
+        report: called with the solutions of each finished chunk.
+        near: True if the starts are close to the maxima.
     """
-    if isinstance(collection, RepeatedDataset):
-        found = collection.solve(model, parameters, starts, solver, stop)
+    batch, starts = problem.likelihood, problem.starts
+    if isinstance(batch, RepeatedLikelihood):
+        found = solve_repeated(problem)
         if report is not None:
             report(found)
         return found
-    width = n_lanes or collection.lanes(model)
-    two_ways = has_two_ways(solver, model)
-    warm_up = two_ways and not near
-    rest = (solver, model, collection.args, parameters, stop, width)
-    if collection.traced or tracing(starts):
-        return solve_chunk(collection.whole(model), starts, None, *rest, warm_up)[0]
-    found = _solve_chunks(collection, starts, rest, warm_up, report)
-    if two_ways and len(failed := np.flatnonzero(unproven(found.status))):
+    width = n_lanes or batch.lanes()
+    warm_up = problem.has_two_ways and not near
+    if batch.traced or tracing(starts):
+        shared = problem.of(batch.bound, [])
+        return solve_chunk(batch.as_chunk(), starts, None, backend_for(problem), shared, width, warm_up)[0]
+    found = _solve_chunks(problem, width, warm_up, report)
+    if problem.has_two_ways and len(failed := np.flatnonzero(unproven(found.status))):
         begun = jax.tree.map(lambda leaf: np.asarray(leaf)[failed], starts)
-        again = _solve_chunks(collection.some(failed), begun, rest, not warm_up, None)
+        again = _solve_chunks(problem.of(batch.subset(failed), begun), width, not warm_up, None)
         better = np.asarray(again.status == Status.converged)
         place = failed[better]
         found = jax.tree.map(lambda old, new: old.at[place].set(new[better]), found, again)
     return found
 
 
-def has_two_ways(solver: AbstractSolver, model: Model) -> bool:
-    """Whether a search may begin on the expected information: not where that is dear."""
-    return solver.exact and model.regression is not None and model.regression.family.cheap_information
-
-
 def unproven(status: Any) -> np.ndarray:
-    """Whether a search found no maximum where another one might."""
+    """True where a search found no maximum and another one might."""
     codes = np.asarray(status)
     return (codes != Status.converged) & (codes < Status.nonfinite_start)
 
 
-def _solve_chunks(
-    collection: RaggedBatch,
-    starts: PyTree,
-    rest: tuple[Any, ...],
-    warm_up: bool,
-    report: Callable[[Solution], None] | None,
-) -> Solution:
-    """`solve` in one way, outside a trace."""
-    _, model, _, parameters, _, width = rest
-    rows = collection.block(model) or collection.longest
-    account = _ACCOUNT.get()
+def _solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, report: Report | None) -> Solution:
+    """`solve_batch` in one way, outside a trace."""
+    batch: RaggedBatch = problem.likelihood
+    rows, kept = batch.block() or batch.longest, account()
 
     def finish(out: tuple[Solution, Any], count: int) -> Solution:
         found, blocks = out
-        if account is not None:
-            account.rows += int(blocks) * rows
+        if kept is not None:
+            kept.add(blocks, rows)
         found = jax.tree.map(lambda leaf: leaf[:count], found)
         if report is not None:
             report(found)
         return found
 
-    rest = (*rest, warm_up)
-    return run_chunks(solve_chunk, collection, model, parameters.n_free, width, starts, rest, finish)
+    shared = (backend_for(problem), problem.of(batch.bound, []), n_lanes, warm_up)
+    return run_chunks(solve_chunk, batch, problem.parameters.n_free, n_lanes, problem.starts, shared, finish)
 
 
-def initial_starts(init: Callable[[PyTree], PyTree], collection: RaggedBatch) -> PyTree:
+def solve_from_starts(
+    problem: Problem,
+    keys: Array | None,
+    drawn: list[Any] | None,
+    n_lanes: int | None = None,
+    report: Report | None = None,
+) -> tuple[Solution, Modes | None]:
+    """The maxima of a batch, and where there are keys the best that many starts find, and their modes.
+
+    Args:
+        problem: of a batch; its likelihood is a `BatchLikelihood`.
+        keys: random keys, one a start.
+        drawn: the leaves of the starts but the first, if they were drawn already.
+        n_lanes: as in `solve_batch`.
+        report: likewise.
+    """
+    here = problem.of(problem.likelihood.ragged, problem.starts)
+    found = solve_batch(here, n_lanes, report)
+    if keys is None:
+        return found, None
+    return multistart.best_of(keys, found, drawn, here, lambda problem: solve_batch(problem, n_lanes, report))
+
+
+def linearise_batch(
+    linearise: Callable[..., Linearisation], problem: Problem, tangents: Any, free: Array, proven: Array
+) -> Linearisation:
+    """The linearisation around the maximum of each data set; `implicit.maximum` says what the arguments are."""
+    batch = problem.likelihood.ragged
+    own, rest = batch.per_set()
+    moving = jax.tree.map(lambda leaf: None, own)
+    rows = tangents.likelihood.dataset.arrays
+    weights = None if rows is None else rows[1]
+    if rows is not None:
+        moving = dataclasses.replace(moving, data=rows[0], weights=weights)
+    of_batch = lambda tree: (tree.likelihood.model, tree.likelihood.args, tree.parameters)  # noqa: E731
+    shared, shared_tangents = of_batch(problem), of_batch(tangents)
+
+    def of_set(values: tuple[Any, ...]) -> Linearisation:
+        mine, my_tangents, free, proven = values
+
+        def objective(operands: PyTree) -> Objective:
+            (own, starts), (model, args, parameters) = operands
+            likelihood = dataclasses.replace(eqx.combine(own, rest), model=model, args=args)
+            fixed = parameters.with_values(parameters.fixed_leaves(starts))
+            return differentiable_weights(Objective(likelihood, fixed), weights, free)
+
+        return linearise(objective, (mine, shared), (my_tangents, shared_tangents), free, proven)
+
+    values = ((own, problem.starts), (moving, tangents.starts), free, proven)
+    return differentiable_loops.checkpointed_map(of_set, values, batch.lanes())
+
+
+def initial_starts(init: Callable[[PyTree], PyTree], batch: RaggedBatch) -> PyTree:
     """`init(data)` of every data set, as arrays with a leading axis of sets.
 
     Sets of unequal length are filled up to the next power of two by repeating their rows in turn, so that few
     shapes are compiled and means and quantiles stay about the same: a start need not be exact.
     """
-    rows, offsets = collection.rows, jnp.asarray(collection.offsets)
-    if collection.lengths is None or traced((rows, collection.lengths)):
-        length = collection.longest if collection.lengths is None else collection.lengths
-        return _initial_starts(init, rows, offsets, jnp.broadcast_to(length, offsets.shape), collection.longest)
-    lengths = np.maximum(np.asarray(collection.lengths), 1)
+    rows, offsets = batch.rows, jnp.asarray(batch.offsets)
+    if batch.lengths is None or traced((rows, batch.lengths)):
+        length = batch.longest if batch.lengths is None else batch.lengths
+        return _initial_starts(init, rows, offsets, jnp.broadcast_to(length, offsets.shape), batch.longest)
+    lengths = np.maximum(np.asarray(batch.lengths), 1)
     widths = np.array([power_of_two(length) for length in lengths])
     parts, numbers = [], []
     for width in np.unique(widths):
         chosen = np.flatnonzero(widths == width)
-        source = collection.offsets[chosen][:, None] + np.arange(width) % lengths[chosen][:, None]
+        source = batch.offsets[chosen][:, None] + np.arange(width) % lengths[chosen][:, None]
         here = jax.tree.map(lambda leaf: jnp.asarray(leaf[source.ravel()]), rows)  # noqa: B023
         count = jnp.full(len(chosen), width)
         parts.append(_initial_starts(init, here, jnp.arange(len(chosen)) * width, count, int(width)))
@@ -188,9 +174,9 @@ def initial_starts(init: Callable[[PyTree], PyTree], collection: RaggedBatch) ->
 def _initial_starts(
     init: Callable[[PyTree], PyTree], rows: PyTree, offsets: Array, lengths: Array, width: int
 ) -> PyTree:
-    def one(offset: Array, length: Array) -> PyTree:
+    def of_set(offset: Array, length: Array) -> PyTree:
         index = offset + jnp.arange(width) % jnp.maximum(length, 1)
         start = init(jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], rows))
         return numbers_as_arrays(start)
 
-    return eqx.filter_vmap(one)(offsets, lengths)
+    return eqx.filter_vmap(of_set)(offsets, lengths)

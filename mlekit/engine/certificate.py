@@ -78,7 +78,7 @@ SETTLED = 1e-5
 
 def certificate_text(proof: Certificate) -> str:
     """The numbers of a certificate; of a batch the median and the worst of each."""
-    pen = TextRenderer()
+    out = TextRenderer()
     numbers = {
         "decrement": (proof.decrement, 2, np.max),
         "gradient norm": (proof.gradient_norm, 2, np.max),
@@ -86,15 +86,15 @@ def certificate_text(proof: Certificate) -> str:
         "condition number": (proof.condition_number, 3, np.max),
     }
     if not np.ndim(proof.decrement):
-        pen.title("Certificate")
-        pen.table([[name, number(value, digits)] for name, (value, digits, _) in numbers.items()])
+        out.title("Certificate")
+        out.table([[name, number(value, digits)] for name, (value, digits, _) in numbers.items()])
         if not (float(proof.condition_number) < WEAK and float(proof.decrement) < SETTLED):
-            pen.paragraph(f"{proof.words}.")
-        return pen.done()
-    pen.title(f"Certificates of {counted(np.size(proof.decrement), 'data set')}")
+            out.paragraph(f"{proof.words}.")
+        return out.render()
+    out.title(f"Certificates of {counted(np.size(proof.decrement), 'data set')}")
     rows = []
     for name, (values, digits, worst) in numbers.items():
         known = np.asarray(values)[~np.isnan(values)]
         rows.append([name, *(number(of(known), digits) if known.size else NOTHING for of in (np.median, worst))])
-    pen.table(rows, ["", "median", "worst"], ("left", "right", "right"))
-    return pen.done()
+    out.table(rows, ["", "median", "worst"], ("left", "right", "right"))
+    return out.render()

@@ -81,7 +81,7 @@ class Checkpointer:
     """
 
     def __init__(self, path: Path, every: int, job: Mapping[str, Any], check: Callable[[], None]) -> None:
-        self._path, self.stride, self._job, self._check = path, every, job, check
+        self._path, self.every, self._job, self._check = path, every, job, check
         self._recorders: list[Recorder] = []
         self._carries: list[PyTree] = []
         self._saved: list[list[Array]] = []
@@ -130,7 +130,7 @@ class Checkpointer:
         self._carries[-1] = eqx.filter(carry, is_array)
         del self._saved[self._begun + 1 :]  # of loops that followed when this one ended elsewhere
         self._unsaved += steps
-        if self._unsaved >= self.stride or (ended and self._unsaved):
+        if self._unsaved >= self.every or (ended and self._unsaved):
             self._unsaved = 0
             with raise_in_all():
                 if jax.process_index() == 0:

@@ -10,10 +10,10 @@ from jaxtyping import Array, Float, Int, PyTree
 
 
 class History(eqx.Module):
-    """Where a search was after each of its steps: `Fit.history` of a fit with `history=True`.
+    """The points of a search after each of its steps: `Fit.history` of a fit with `history=True`.
 
     The first step evaluates the start. A step that brought nothing leaves the search where it was; those of an
-    optax optimiser are recorded in stretches of many. Steps of Newton's method that prove what another solver
+    optax optimiser are recorded many at a time. Steps of Newton's method that prove what another solver
     found belong to the path; those on a sample of a large data set do not.
     The log-likelihood of mini-batches is that of the last one, scaled up.
 
@@ -46,7 +46,7 @@ class History(eqx.Module):
 class Recorder:
     """Keeps what a search shows of its steps: a `watched.Watcher`."""
 
-    stride = 1
+    every = 1
 
     def __init__(self) -> None:
         self._points: list[tuple[Array, ...]] = []

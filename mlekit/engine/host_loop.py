@@ -15,9 +15,9 @@ from .search import Steps
 
 
 class Callback(Protocol):
-    """What sees the steps of a search."""
+    """Sees the steps of a search."""
 
-    stride: int  #: how many steps there may be between two looks
+    every: int  #: steps between two calls, at most
 
     def __call__(
         self,
@@ -38,17 +38,17 @@ class Callback(Protocol):
 
 
 class HostLoop:
-    """A loop around a solver's steps that shows them to watchers; one search may have several loops in a row.
+    """A loop in Python around a solver's steps, which calls back; one search may have several loops in a row.
 
     Args:
-        watchers: who watches.
-        keeper: who keeps what the loops carry, if anyone does.
+        callbacks: called after each stretch of steps.
+        checkpointer: saves what the loops carry, if that is wanted.
     """
 
-    def __init__(self, watchers: Sequence[Callback], keeper: Checkpointer | None = None) -> None:
-        self._watchers, self._keeper = watchers, keeper
-        stretches = [who.stride for who in (*watchers, keeper) if who is not None]
-        self._stretch = jnp.asarray(min(stretches), jnp.int32)
+    def __init__(self, callbacks: Sequence[Callback], checkpointer: Checkpointer | None = None) -> None:
+        self._callbacks, self._checkpointer = callbacks, checkpointer
+        every = [one.every for one in (*callbacks, checkpointer) if one is not None]
+        self._every = jnp.asarray(min(every), jnp.int32)
         self._before: Any = None
 
     def __call__(self, steps: Steps, state: Any) -> Any:
@@ -56,14 +56,14 @@ class HostLoop:
         # Where a solver takes over at a point that was known, its first step is no new one.
         before = 0 if self._before is None else self._before - (not state.is_newton_step)
         carry = steps.begin(state)
-        if self._keeper is not None:
-            carry = self._keeper.begin(carry)
+        if self._checkpointer is not None:
+            carry = self._checkpointer.begin(carry)
         while bool(steps.unfinished(carry)):
-            carry, point = _advance(steps, carry, self._stretch)
-            for watcher in self._watchers:
-                watcher(before + point[0], *point[1:])
-            if self._keeper is not None:
-                self._keeper.keep(carry, int(self._stretch), ended=not bool(steps.unfinished(carry)))
+            carry, point = _advance(steps, carry, self._every)
+            for callback in self._callbacks:
+                callback(before + point[0], *point[1:])
+            if self._checkpointer is not None:
+                self._checkpointer.keep(carry, int(self._every), ended=not bool(steps.unfinished(carry)))
         state = steps.state(carry)
         self._before = before + state.steps
         return state
@@ -71,7 +71,7 @@ class HostLoop:
 
 @Compiled
 def _advance(steps: Steps, carry: Any, length: Int[Array, ""]) -> tuple[Any, tuple[Array, ...]]:
-    """So many steps further, and what watchers are shown there."""
+    """So many steps further, and the arguments of callbacks there."""
 
     def unfinished(both: tuple[Any, Array]) -> Array:
         return steps.unfinished(both[0]) & (both[1] < length)

@@ -33,126 +33,136 @@ from .solution import Solution
 
 
 class Linearisation(eqx.Module):
-    """What is around a maximum, and how it changes there.
+    """The linearisation of a problem around its maximum.
 
     Args:
-        hessian: that of the loss; the unit matrix where no maximum is proven. `None` where parameters are too many
-            for one.
-        turn: change of the gradient of the loss; without a Hessian that of the free vector.
+        hessian: of the loss; the unit matrix where no maximum is proven. `None` where parameters are too many for
+            one.
+        gradient_tangent: of the gradient of the loss, while the free vector stays; without a Hessian that of
+            the free vector.
         jacobian: derivative of the natural parameters with respect to the free vector, where there is a Hessian.
-        drift: change of the natural parameters while the free vector stays; without a Hessian in all.
-        rise: change of the log-likelihood.
-        n_obs: change of the number of observations; `None` if that is whole.
+        params_tangent: of the natural parameters, while the free vector stays; without a Hessian in all.
+        log_likelihood_tangent: of the log-likelihood.
+        n_obs_tangent: of the number of observations; `None` if that is whole.
     """
 
     hessian: Float[Array, "n_free n_free"] | None
-    turn: Float[Array, " n_free"]
+    gradient_tangent: Float[Array, " n_free"]
     jacobian: Float[Array, "k n_free"] | None
-    drift: Float[Array, " k"]
-    rise: Float[Array, ""]
-    n_obs: Float[Array, ""] | None
+    params_tangent: Float[Array, " k"]
+    log_likelihood_tangent: Float[Array, ""]
+    n_obs_tangent: Float[Array, ""] | None
 
 
-#: `over(local, operands, change, free, proven)` is that of one data set, or with a leading axis those of many.
+#: `(linearise, operands, tangents, free, proven)` to the linearisation of one data set, or of many.
 Lineariser = Callable[[Callable[..., Linearisation], PyTree, PyTree, Array, Array], Linearisation]
 
 
-def maximum(operands: PyTree, others: PyTree, search: Callable[..., Any], over: Lineariser) -> Any:
-    """What a search found, with its derivative with respect to everything in `operands`.
+def maximum(operands: PyTree, others: PyTree, search: Callable[..., Any], lineariser: Lineariser) -> Any:
+    """The result of a search, with its derivative with respect to everything in `operands`.
 
     Args:
-        operands: all arrays that the likelihood depends on, in a tree that `over` can read.
+        operands: all arrays that the likelihood depends on, in a tree that `lineariser` can read.
         others: what else the search needs, and has no influence on where the maximum lies.
         search: `search(operands, others)` returns a `Solution`, and whatever it likes after that.
-        over: how `operands` make objectives, and of how many data sets.
+        lineariser: how `operands` make objectives, and of how many data sets.
 
     Returns:
-        The search's value. The estimates and the log-likelihood have derivatives, NaN where no maximum is proven;
+        The search's value. Estimates and log-likelihood have derivatives, NaN where no maximum is proven;
         the certificate and all else that describes the search are constants.
     """
     if not transforming():
         return search(operands, others)
-    return _maximum(operands, others, search=search, over=over)
+    return _maximum(operands, others, search=search, lineariser=lineariser)
 
 
 @eqx.filter_custom_jvp
-def _maximum(operands: PyTree, others: PyTree, *, search: Callable[..., Any], over: Lineariser) -> Any:
+def _maximum(operands: PyTree, others: PyTree, *, search: Callable[..., Any], lineariser: Lineariser) -> Any:
     return search(operands, others)
 
 
 @_maximum.def_jvp
-def _maximum_jvp(primals: Any, tangents: Any, *, search: Callable[..., Any], over: Lineariser) -> tuple[Any, Any]:
-    (operands, others), (change, _) = primals, tangents
-    found = _maximum(operands, others, search=search, over=over)
+def _maximum_jvp(
+    primals: Any, tangents: Any, *, search: Callable[..., Any], lineariser: Lineariser
+) -> tuple[Any, Any]:
+    (operands, others), (operand_tangents, _) = primals, tangents
+    found = _maximum(operands, others, search=search, lineariser=lineariser)
     nothing = jax.tree.map(lambda leaf: None, found)
-    if not jax.tree.leaves(change):
+    if not jax.tree.leaves(operand_tangents):
         return found, nothing
     solution: Solution = found[0]
-    around = _linearise_all(over, operands, change, solution.free, solution.status == Status.converged)
+    around = _linearise_all(
+        lineariser, operands, operand_tangents, solution.free, solution.status == Status.converged
+    )
     moved = solve_tangents(around) if solution.free.ndim == 1 else jax.vmap(solve_tangents)(around)
-    place = lambda tree: (tree[0].free, tree[0].vector, tree[0].log_likelihood, tree[0].n_obs)  # noqa: E731
+    place = lambda tree: (tree[0].free, tree[0].estimates, tree[0].log_likelihood, tree[0].n_obs)  # noqa: E731
     return found, eqx.tree_at(place, nothing, moved, is_leaf=lambda leaf: leaf is None)
 
 
 @Compiled
 def _linearise_all(
-    over: Lineariser, operands: PyTree, change: PyTree, free: Array, proven: Array
+    lineariser: Lineariser, operands: PyTree, tangents: PyTree, free: Array, proven: Array
 ) -> Linearisation:
-    return over(linearise, operands, change, free, proven)
+    return lineariser(linearise, operands, tangents, free, proven)
 
 
 @Compiled
 def solve_tangents(around: Linearisation) -> tuple[Array, Array, Array, Array | None]:
-    """How a maximum moves: free vector, natural parameters, log-likelihood and number of observations."""
+    """The tangents of a maximum: free vector, natural parameters, log-likelihood and number of observations."""
+    rest = around.log_likelihood_tangent, around.n_obs_tangent
     if around.hessian is None or around.jacobian is None:
-        return around.turn, around.drift, around.rise, around.n_obs
-    ahead = -inverse(around.hessian) @ around.turn
-    return ahead, around.drift + around.jacobian @ ahead, around.rise, around.n_obs
+        return around.gradient_tangent, around.params_tangent, *rest
+    free_tangent = -inverse(around.hessian) @ around.gradient_tangent
+    return free_tangent, around.params_tangent + around.jacobian @ free_tangent, *rest
 
 
 def linearise(
     objective: Callable[[PyTree], Objective],
     operands: PyTree,
-    change: PyTree,
+    tangents: PyTree,
     free: Float[Array, " n_free"],
     proven: Bool[Array, ""],
 ) -> Linearisation:
-    """What is around the maximum of one data set.
+    """The linearisation around the maximum of one data set.
 
     Args:
         objective: the objective that `operands` make.
-        operands: what it depends on.
-        change: how that changes; `None` where it does not.
+        operands: all that it depends on.
+        tangents: of the operands; `None` for those that do not change.
         free: the maximum.
-        proven: whether it is one.
+        proven: True if it is one.
     """
     here = objective(operands)
-    more = differential(lambda operands: objective(operands).likelihood.n_obs, operands, change)
-    n_obs = more if jnp.issubdtype(more.dtype, jnp.inexact) else None
+    n_obs_tangent = differential(lambda operands: objective(operands).likelihood.n_obs, operands, tangents)
 
-    def near(operands: PyTree) -> tuple[Array, ...]:
-        """What changes while the free vector stays."""
+    def at_fixed_free(operands: PyTree) -> tuple[Array, ...]:
+        """Gradient, natural parameters and log-likelihood while the free vector stays."""
         here = objective(operands)
         found = here.evaluate(free)
         return found.gradient, here.parameters.natural_vector(free), -found.loss * here.n_obs
 
     like = (free, here.parameters.natural_vector(free), jnp.zeros((), free.dtype))
-    change, spoilt = mask_tangents(proven, change, like)
-    turn, drift, rise = jax.tree.map(jnp.add, differential(near, operands, change), spoilt)
+    tangents, poison = mask_tangents(proven, tangents, like)
+    moved = jax.tree.map(jnp.add, differential(at_fixed_free, operands, tangents), poison)
+    gradient_tangent, params_tangent, log_likelihood_tangent = moved
+    hessian = jacobian = None
     if free.size > DENSE_CERTIFICATE:
-        ahead = -matrix_free.solve(here, free, turn)
-        _, moved = jax.jvp(here.parameters.natural_vector, (free,), (ahead,))
-        return Linearisation(None, ahead, None, drift + moved, rise, n_obs)
-    unit = jnp.eye(free.size, dtype=free.dtype)
-    jacobian = here.parameters.jacobian(free)
-    return Linearisation(
-        hessian=jnp.where(proven, here.evaluate(free, Curvature.exact).curvature, unit) if free.size else unit,
-        turn=turn,
+        gradient_tangent = -matrix_free.solve(here, free, gradient_tangent)
+        params_tangent += jax.jvp(here.parameters.natural_vector, (free,), (gradient_tangent,))[1]
+    else:
+        unit = jnp.eye(free.size, dtype=free.dtype)
+        exact = here.evaluate(free, Curvature.exact).curvature if free.size else unit
+        hessian = jnp.where(proven, exact, unit)
         # Far out it may be infinite, and what nobody asks for must stay zero.
-        jacobian=jnp.where(proven | jnp.isfinite(jacobian), jacobian, 1.0),
-        drift=drift,
-        rise=rise,
-        n_obs=n_obs,
+        jacobian = here.parameters.jacobian(free)
+        jacobian = jnp.where(proven | jnp.isfinite(jacobian), jacobian, 1.0)
+    return Linearisation(
+        hessian=hessian,
+        gradient_tangent=gradient_tangent,
+        jacobian=jacobian,
+        params_tangent=params_tangent,
+        log_likelihood_tangent=log_likelihood_tangent,
+        n_obs_tangent=n_obs_tangent if jnp.issubdtype(n_obs_tangent.dtype, jnp.inexact) else None,
     )
 
 
@@ -163,7 +173,7 @@ def where_proven(fn: Callable[..., Any], proven: Bool[Array, ""], *operands: PyT
 
     Args:
         fn: what is wanted of a maximum.
-        proven: whether it is one.
+        proven: True if it is one.
         operands: what that depends on.
     """
     return _where_proven(proven, operands, fn=fn)
@@ -176,11 +186,11 @@ def _where_proven(proven: Array, operands: tuple[PyTree, ...], *, fn: Callable[.
 
 @_where_proven.def_jvp
 def _where_proven_jvp(primals: Any, tangents: Any, *, fn: Callable[..., Any]) -> tuple[Any, Any]:
-    (proven, operands), (_, change) = primals, tangents
+    (proven, operands), (_, operand_tangents) = primals, tangents
     found = _where_proven(proven, operands, fn=fn)
-    change, spoilt = mask_tangents(proven, change, found)
-    moved = differential(lambda operands: fn(*operands), operands, change)
-    return found, jax.tree.map(jnp.add, moved, spoilt)
+    operand_tangents, poison = mask_tangents(proven, operand_tangents, found)
+    moved = differential(lambda operands: fn(*operands), operands, operand_tangents)
+    return found, jax.tree.map(jnp.add, moved, poison)
 
 
 def with_derivative_of(value: Any, operands: PyTree, fn: Callable[[PyTree], Any]) -> Any:
@@ -195,12 +205,12 @@ def _with_derivative_of(value: Any, operands: PyTree, *, fn: Callable[[PyTree], 
 
 @_with_derivative_of.def_jvp
 def _with_derivative_of_jvp(primals: Any, tangents: Any, *, fn: Callable[[PyTree], Any]) -> tuple[Any, Any]:
-    (value, operands), (_, change) = primals, tangents
-    return _with_derivative_of(value, operands, fn=fn), differential(fn, operands, change)
+    (value, operands), (_, operand_tangents) = primals, tangents
+    return _with_derivative_of(value, operands, fn=fn), differential(fn, operands, operand_tangents)
 
 
 def without_derivative(value: PyTree, operands: PyTree) -> PyTree:
-    """Arrays that describe how something was found: NaN is their derivative where `operands` change."""
+    """Arrays that describe a search: where `operands` change, their derivative is NaN."""
     return _without_derivative(value, operands) if transforming() else value
 
 
@@ -211,41 +221,40 @@ def _without_derivative(value: PyTree, operands: PyTree) -> PyTree:
 
 @_without_derivative.def_jvp
 def _without_derivative_jvp(primals: Any, tangents: Any) -> tuple[PyTree, PyTree]:
-    change, floats = tangents[1], eqx.filter(primals[0], eqx.is_inexact_array)
-    spoilt = mask_tangents(jnp.asarray(False), change, floats)[1] if jax.tree.leaves((change, floats)) else None
-    return primals[0], eqx.combine(spoilt, jax.tree.map(lambda leaf: None, primals[0]))
+    moving, floats = tangents[1], eqx.filter(primals[0], eqx.is_inexact_array)
+    poison = mask_tangents(jnp.asarray(False), moving, floats)[1] if jax.tree.leaves((moving, floats)) else None
+    return primals[0], eqx.combine(poison, jax.tree.map(lambda leaf: None, primals[0]))
 
 
-def differentiable_weights(objective: Objective, change: PyTree, free: Float[Array, " n_free"]) -> Objective:
-    """The objective for derivatives with respect to its weights, unless their change is `None`."""
-    if change is None:
+def differentiable_weights(objective: Objective, tangents: PyTree, free: Float[Array, " n_free"]) -> Objective:
+    """The objective for derivatives with respect to its weights, unless their tangents are `None`."""
+    if tangents is None:
         return objective
     still = jax.lax.stop_gradient(free)
-    likelihood = objective.likelihood.weighing(objective.parameters.natural(still))
+    likelihood = objective.likelihood.differentiable_weights(objective.parameters.natural(still))
     return dataclasses.replace(objective, likelihood=likelihood)
 
 
-def mask_tangents(proven: Array, change: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
-    """A change where a maximum is `proven`, none elsewhere; and what to add to whatever follows from it.
+def mask_tangents(proven: Array, tangents: PyTree, like: PyTree) -> tuple[PyTree, PyTree]:
+    """Tangents where a maximum is `proven`, zero elsewhere; and a tree to add to whatever follows from them.
 
-    That is zero, but NaN where no maximum is proven and there is any change. In reverse mode, too: who makes no
-    use of what is not proven gets zero, and who does gets NaN for everything. So a failed data set spoils the
-    derivatives of those who look at it, and of nobody else.
+    That is zero, but NaN where no maximum is proven and any tangent is not zero. Cotangents likewise: zero if the
+    unproven output is unused, NaN otherwise. So a failed data set poisons derivatives of its own results only.
     """
     # One vector, as JAX cannot differentiate a system again of which only some arrays change.
-    vector, apart = ravel_pytree((change, jax.tree.map(jnp.zeros_like, like)))
+    vector, unravel = ravel_pytree((tangents, jax.tree.map(jnp.zeros_like, like)))
     size = vector.size - sum(leaf.size for leaf in jax.tree.leaves(like))
 
-    def spoil(part: Array, other: Array) -> Array:
+    def poisoned(part: Array, other: Array) -> Array:
         return jnp.where(proven, part, jnp.where(jnp.any(other != 0), jnp.nan, 0.0))
 
     def forward(_: Any, both: Array) -> Array:
         moving, still = both[:size], both[size:]
-        return jnp.concatenate([jnp.where(proven, moving, 0.0), spoil(still, moving)])
+        return jnp.concatenate([jnp.where(proven, moving, 0.0), poisoned(still, moving)])
 
     def backward(_: Any, both: Array) -> Array:
         moving, still = both[:size], both[size:]
-        return jnp.concatenate([spoil(moving, still), jnp.where(proven, still, 0.0)])
+        return jnp.concatenate([poisoned(moving, still), jnp.where(proven, still, 0.0)])
 
-    # A linear system whose matrix is one is the way to say what a linear function and its transpose are.
-    return apart(jax.lax.custom_linear_solve(lambda it: it, vector, forward, backward))
+    # custom_linear_solve with the identity: the only way to give a linear map its own transpose rule.
+    return unravel(jax.lax.custom_linear_solve(lambda it: it, vector, forward, backward))

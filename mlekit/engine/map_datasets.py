@@ -15,67 +15,62 @@ from ..core.compilation import Compiled
 from ..core.trees import is_array, tracing
 from ..likelihood.in_memory import InMemoryLikelihood
 from ..likelihood.objective import Objective
-from ..likelihood.ragged import Chunk, RaggedBatch
-from ..models.model import Model
+from ..likelihood.ragged import BoundModel, Chunk, RaggedBatch
 from ..models.parameters import Parameters
 from .chunks import run_chunks
 from .lanes import for_each
-from .repeated import RepeatedDataset
+from .repeated import RepeatedLikelihood, map_repeated
 
 
 def map_datasets(
     fn: Callable[[Objective, Any], Any],
-    collection: RaggedBatch | RepeatedDataset,
-    model: Model,
+    batch: RaggedBatch | RepeatedLikelihood,
     parameters: Parameters,
     value: PyTree,
     own: PyTree = None,
 ) -> Any:
-    """`fn(objective, value)` for every data set, in their order, with memory bounded by a piece.
+    """`fn(objective, value)` for every data set, in their order, with memory bounded by a chunk.
 
     Args:
-        fn: what is wanted of one data set; compiled once for as long as it is the same function.
-        collection: the data sets.
-        model: the model.
-        parameters: how its parameters map to the free vector; its arrays have a leading axis of sets.
+        fn: a function of one data set; compiled once for as long as it is the same function.
+        batch: the likelihoods.
+        parameters: how the parameters map to the free vector; its arrays have a leading axis of sets.
         value: what `fn` needs, arrays with a leading axis of sets.
         own: `(model, args)` where each set has its own, arrays with a leading axis of sets.
     """
-    if isinstance(collection, RepeatedDataset):
-        return collection.map(fn, model, parameters, value)
-    width = collection.lanes(model)
+    if isinstance(batch, RepeatedLikelihood):
+        return map_repeated(fn, batch, parameters, value)
+    width = batch.lanes()
     arrays, others = eqx.partition((parameters, value, own), is_array)
-    rest = (fn, model, collection.args, others, width)
-    if collection.traced or tracing(arrays):
-        return _map_traced(collection.apart(model), arrays, others, fn, width)
+    if batch.traced or tracing(arrays):
+        return _map_traced(batch.per_set(), arrays, others, fn, width)
 
     def finish(out: Any, count: int) -> Any:
         return jax.tree.map(lambda leaf: leaf[:count], out)
 
-    return run_chunks(_map_chunk, collection, model, parameters.n_free, width, arrays, rest, finish)
+    shared = (fn, batch.bound, others, width)
+    return run_chunks(_map_chunk, batch, parameters.n_free, width, arrays, shared, finish)
 
 
 @Compiled
 def _map_chunk(
-    sets: Chunk,
+    chunk: Chunk,
     arrays: PyTree,
     mesh: Any,
     fn: Callable[..., Any],
-    model: Model,
-    args: PyTree,
+    bound: BoundModel,
     others: PyTree,
     width: int,
 ) -> Any:
-    def piece(sets: Chunk, arrays: PyTree) -> Any:
-        def one(i: Array) -> Any:
+    def on_device(chunk: Chunk, arrays: PyTree) -> Any:
+        def of_set(i: Array) -> Any:
             parameters, value, own = eqx.combine(jax.tree.map(lambda leaf: leaf[i], arrays), others)
-            mine, extra = (model, args) if own is None else own
-            likelihood = sets.likelihood(mine, extra, i)
-            return fn(Objective(likelihood, parameters), value)
+            mine = bound if own is None else BoundModel(*own)
+            return fn(Objective(chunk.likelihood(mine, i), parameters), value)
 
-        return for_each(one, sets.n_sets, width)
+        return for_each(of_set, chunk.n_sets, width)
 
-    return devices.shard_mapped(piece, mesh)(sets, arrays)
+    return devices.shard_mapped(on_device, mesh)(chunk, arrays)
 
 
 @Compiled
@@ -86,14 +81,14 @@ def _map_traced(
     fn: Callable[..., Any],
     width: int,
 ) -> Any:
-    """`map_sets` under a trace, in a form that reverse mode can cross."""
+    """`map_datasets` under a trace, in a form that reverse mode can cross."""
     own, shared = likelihoods
 
-    def one(values: tuple[InMemoryLikelihood, PyTree]) -> Any:
+    def of_set(values: tuple[InMemoryLikelihood, PyTree]) -> Any:
         likelihood = eqx.combine(values[0], shared)
         parameters, value, mine = eqx.combine(values[1], others)
         if mine is not None:
             likelihood = dataclasses.replace(likelihood, model=mine[0], args=mine[1])
         return fn(Objective(likelihood, parameters), value)
 
-    return differentiable_loops.checkpointed_map(one, (own, arrays), width)
+    return differentiable_loops.checkpointed_map(of_set, (own, arrays), width)

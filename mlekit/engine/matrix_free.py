@@ -1,4 +1,4 @@
-"""Many parameters: what a Hessian is wanted for, from its products with vectors alone."""
+"""Many parameters: proof and derivatives from products of the Hessian with vectors, without a matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ..core.linear_algebra import norm, singular_below
 from ..core.status import RUNNING, Status
 from ..core.trees import n_rows
-from ..likelihood.in_memory import BLOCK_NUMBERS
+from ..likelihood.base import BLOCK_NUMBERS
 from ..likelihood.objective import Objective
 from ..likelihood.weights import weighted_rows
 from ..solvers import Stop
@@ -37,7 +37,7 @@ def product(objective: Objective, free: Float[Array, " n_free"]) -> Callable[[Ar
 
 
 def units(objective: Objective, free: Float[Array, " n_free"]) -> Float[Array, " n_free"]:
-    """What one unit of each parameter is worth: the root of the mean squared score, ones for a joint model.
+    """Units of the parameters: the root of the mean squared score, ones for a joint model.
 
     At a maximum the mean squared scores are about the diagonal of the curvature.
     """
@@ -61,12 +61,12 @@ def units(objective: Objective, free: Float[Array, " n_free"]) -> Float[Array, "
 
 
 class Solved(eqx.Module):
-    """What conjugate gradients brought.
+    """The result of conjugate gradients.
 
     Args:
         vector: the solution.
-        definite: whether every curvature that was met is positive.
-        settled: whether the residual is as small as it was to be.
+        definite: True if every curvature that was met is positive.
+        settled: True if the residual is as small as was asked for.
     """
 
     vector: Float[Array, " k"]
@@ -110,12 +110,12 @@ def conjugate_gradients(times: Callable[[Array], Array], right: Float[Array, " k
 
 
 class Claim(eqx.Module):
-    """Where a solver came to, for what it believes to be proven.
+    """The claim of a solver that it converged, which is still to be proven.
 
     Args:
         free: the free vector.
         loss: there, as the solver knows it.
-        status: what it believes.
+        status: its claim.
     """
 
     free: Float[Array, " n_free"]
@@ -124,7 +124,7 @@ class Claim(eqx.Module):
 
 
 class Proof(eqx.Module):
-    """What proves or refutes a maximum; the fields are those of a `Solution`, `weak` on the free scale."""
+    """The proof of a maximum, or its refutation: fields of a `Solution`, `weak` being on the free scale."""
 
     free: Float[Array, " n_free"]
     loss: Float[Array, ""]
@@ -138,7 +138,7 @@ class Proof(eqx.Module):
 
 
 def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
-    """Newton steps from a point where a solver believes to have arrived, and the extreme eigenvalues there.
+    """Newton steps from a point where a solver claims convergence, and the extreme eigenvalues there.
 
     A maximum is proven as `solvers.convergence` says, by two points in a row within tolerance, the second reached
     by a full Newton step that does not repeat the one before; and by eigenvalues that are all positive.
@@ -148,11 +148,11 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
         state: where the solver came to.
         stop: when to stop.
     """
-    believed = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
+    claimed = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
     n_obs, dtype = objective.n_obs, state.free.dtype
     eps, k = jnp.finfo(dtype).eps, state.free.size
     scale, here = jax.lax.cond(
-        believed,
+        claimed,
         lambda: (units(objective, state.free), objective.evaluate(state.free)),
         lambda: (jnp.ones_like(state.free), Evaluation(state.loss, jnp.zeros_like(state.free))),
     )
@@ -181,7 +181,7 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
 
     none, unknown = jnp.asarray(0, jnp.int32), jnp.asarray(jnp.nan, dtype)
     spent = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
-    status = jnp.where(believed, RUNNING, spent).astype(jnp.int32)
+    status = jnp.where(claimed, RUNNING, spent).astype(jnp.int32)
     carry = (state.free, here, jnp.zeros_like(state.free), none, unknown, status, none)
     carry = jax.lax.while_loop(lambda carry: (carry[-2] == RUNNING) & (carry[-1] < STEPS), step, carry)
     free, here, _, _, delta, status, steps = carry
@@ -198,7 +198,7 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
         status=verdict,
         steps=steps,
         decrement=delta,
-        gradient_norm=jnp.where(believed, norm(here.gradient / scale), jnp.nan),
+        gradient_norm=jnp.where(claimed, norm(here.gradient / scale), jnp.nan),
         min_eigenvalue=least,
         condition_number=largest / least,
         weak=weak / scale,
@@ -206,7 +206,7 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
 
 
 def _extremes(times: Callable[[Array], Array], k: int, dtype: Any) -> tuple[Array, ...]:
-    """What the eigenvalues say: a status; the least, with its eigenvector, by inverse iteration; the largest."""
+    """A status; the least eigenvalue with its eigenvector, by inverse iteration; and the largest."""
     # Numbers at random have a part along every eigenvector.
     begin = jax.random.normal(jax.random.key(0), (k,), dtype) / k**0.5
 

@@ -103,7 +103,7 @@ def select_modes(
     tolerance: Float[Array, ""],
     names: tuple[str, ...],
 ) -> tuple[Int[Array, ""], Modes]:
-    """Which of one data set's starts came out best, and the modes among them.
+    """The best of the starts of one data set, and the modes among them.
 
     A proven maximum comes before any other end of a search, however high: a likelihood without bound, as that of
     a mixture has none where a component shrinks onto one observation, would win every time and mean nothing. Among
@@ -180,18 +180,18 @@ def modes_html(modes: Modes) -> str:
     return _draw_modes(HtmlRenderer(), modes)
 
 
-def _draw_modes(pen: Renderer, modes: Modes) -> str:
+def _draw_modes(out: Renderer, modes: Modes) -> str:
     if modes.count.ndim > 1:
-        pen.title(f"Modes: {counted(modes.count[..., 0].size, 'data set')}")
+        out.title(f"Modes: {counted(modes.count[..., 0].size, 'data set')}")
     else:
-        pen.title(f"Modes: {int(modes.n_modes)}")
-    pen.paragraph(starts_line(modes))
+        out.title(f"Modes: {int(modes.n_modes)}")
+    out.paragraph(starts_line(modes))
     if modes.count.ndim == 1 and modes.n_modes:
-        _table_of_modes(pen, modes)
-    return pen.done()
+        _table_of_modes(out, modes)
+    return out.render()
 
 
-def _table_of_modes(pen: Renderer, modes: Modes) -> None:
+def _table_of_modes(out: Renderer, modes: Modes) -> None:
     whole, level = int(modes.n_modes), np.asarray(modes.log_likelihood)
     vector, errors = np.asarray(modes.vector), np.asarray(modes.errors)
     below = level[0] - level
@@ -210,18 +210,18 @@ def _table_of_modes(pen: Renderer, modes: Modes) -> None:
         for i in range(min(whole, MODES))
     ]
     headers = ["", "starts", "log-likelihood", "below", *(modes.names[j] for j in shown)]
-    pen.table(rows, headers, ["right", "right", "right", *["decimal"] * (1 + len(shown))])
+    out.table(rows, headers, ["right", "right", "right", *["decimal"] * (1 + len(shown))])
     hidden = [
         f"{left:,} more {thing}{'s' * (left > 1)}"
         for left, thing in ((whole - len(rows), "mode"), (len(moving) - len(shown), "parameter"))
         if left
     ]
     if hidden:
-        pen.paragraph(f"... and {', '.join(hidden)}")
+        out.paragraph(f"... and {', '.join(hidden)}")
 
 
 def starts_line(modes: Modes) -> str:
-    """How many starts found what, in one sentence."""
+    """A sentence: how many starts found which mode."""
     if modes.count.ndim > 1:
         return _starts_of_batch(modes)
     starts, counts = modes.starts, [int(one) for one in np.asarray(modes.count) if one]

@@ -18,14 +18,11 @@ from ..core.random_keys import is_key
 from ..core.status import Status
 from ..core.trees import is_array, numbers_as_arrays, repeat
 from ..likelihood.objective import Objective
-from ..likelihood.ragged import RaggedBatch
-from ..models.model import Model
-from ..models.parameters import Parameters
 from ..solvers.choice import DENSE_CERTIFICATE
 from ..solvers.objective import Curvature
 from . import lanes, map_datasets
 from .modes import Modes, select_modes
-from .repeated import RepeatedDataset
+from .problem import Problem
 from .solution import Solution
 
 #: Where a solver could not begin, a start moves towards the centre so many times, to this share of its distance.
@@ -63,7 +60,7 @@ def parse_starts(starts: Any, key: Any, init: Any) -> tuple[Array | None, Any]:
 
 
 def takes_key(init: Any) -> bool:
-    """Whether `init` is a function of the data and a key: one of two positional parameters without defaults."""
+    """True if `init` is a function of the data and a key: of two positional parameters without defaults."""
     if not callable(init) or isinstance(init, eqx.Module):
         return False
     try:
@@ -83,10 +80,10 @@ class DrawnStarts(eqx.Module):
     def __call__(self, data: PyTree) -> PyTree:
         """The starts of one data set."""
 
-        def one(key: Array) -> PyTree:
+        def start(key: Array) -> PyTree:
             return numbers_as_arrays(self.init(data, key))
 
-        return eqx.filter_vmap(one)(self.keys)
+        return eqx.filter_vmap(start)(self.keys)
 
 
 def split_first(starts: PyTree, axis: int = 0) -> tuple[PyTree, PyTree]:
@@ -123,12 +120,12 @@ def _around(objective: Objective, value: tuple[Any, ...]) -> tuple[Array, ...]:
         fine = jnp.all(jnp.array([jnp.all(jnp.isfinite(part)) for part in jax.tree.leaves(found)]))
         return jnp.where(fine, move, RETREAT * move), tries + 1, fine
 
-    def one(direction: Array) -> tuple[Array, ...]:
+    def along(direction: Array) -> tuple[Array, ...]:
         first = (unit * direction, jnp.asarray(0), jnp.asarray(False))
         move, *_ = jax.lax.while_loop(lambda state: ~state[2] & (state[1] <= RETREATS), retreat, first)
         return leaves_at(centre + move)
 
-    return jax.lax.map(one, directions)
+    return jax.lax.map(along, directions)
 
 
 def directions(keys: Array, n_free: int, dtype: Any) -> Float[Array, "starts n_free"]:
@@ -137,14 +134,7 @@ def directions(keys: Array, n_free: int, dtype: Any) -> Float[Array, "starts n_f
     return normal[:, :-1] / jnp.abs(normal[:, -1:])
 
 
-def draw(
-    keys: Array,
-    first: Solution,
-    leaves: list[Array],
-    collection: RaggedBatch | RepeatedDataset,
-    model: Model,
-    parameters: Parameters,
-) -> list[Array]:
+def draw(keys: Array, first: Solution, problem: Problem) -> list[Array]:
     r"""Starts around the maximum that the first start found, or around that start where it found none.
 
     $$z_j = \hat z_j + \frac{e_j}{|e_0|}\, h_j^{-1/2}, \qquad e \sim N(0, 1)$$
@@ -158,21 +148,15 @@ def draw(
     Args:
         keys: one key a start.
         first: what the first start found in each data set.
-        leaves: the leaves of its parameters, with a leading axis of sets.
-        collection: the data sets.
-        model: the model.
-        parameters: how its parameters map to the free vector.
+        problem: of many data sets, with the first start of each.
 
     Returns:
         The leaves of the starts' parameters, with leading axes of sets and of starts.
     """
-    n_sets = collection.n_sets
-    arrays, rest = eqx.partition(parameters.with_values((None,) * len(parameters.leaves)), is_array)
-    each = eqx.combine(jax.tree.map(lambda leaf: repeat(leaf, n_sets), arrays), rest)
-    each = each.with_values(parameters.fixed_leaves(leaves))
+    n_sets, parameters = problem.likelihood.n_sets, problem.parameters
     steps = directions(keys, parameters.n_free, parameters.dtype)
-    value = (first.free, first.status == Status.converged, list(leaves), repeat(steps, n_sets))
-    return list(map_datasets.map_datasets(_around, collection, model, each, value))
+    value = (first.free, first.status == Status.converged, list(problem.starts), repeat(steps, n_sets))
+    return list(map_datasets.map_datasets(_around, problem.likelihood, problem.parameters_per_set(n_sets), value))
 
 
 # What they found.
@@ -181,34 +165,27 @@ def draw(
 def best_of(
     keys: Array,
     first: Solution,
-    leaves: list[Array],
     drawn: list[Array] | None,
-    collection: RaggedBatch | RepeatedDataset,
-    model: Model,
-    parameters: Parameters,
-    tolerance: Float[Array, ""],
-    solve: Callable[[RaggedBatch | RepeatedDataset, list[Array]], Solution],
+    problem: Problem,
+    solve: Callable[[Problem], Solution],
 ) -> tuple[Solution, Modes]:
     """The best of many starts for each data set, and the modes they found.
 
     Args:
         keys: one key a start.
         first: what the first start found in each data set.
-        leaves: the leaves of its parameters, with a leading axis of sets.
-        drawn: those of the other starts, with leading axes of sets and starts; `None` has them drawn.
-        collection: the data sets.
-        model: the model.
-        parameters: how its parameters map to the free vector.
-        tolerance: on the decrement, in nats.
-        solve: finds the maxima of a collection of data sets from given starts.
+        drawn: the leaves of the other starts, with leading axes of sets and starts; `None` has them drawn.
+        problem: of many data sets, with the first start of each.
+        solve: finds the maxima of a problem of many data sets.
     """
-    n_sets, others = collection.n_sets, keys.shape[0] - 1
+    parameters, leaves = problem.parameters, problem.starts
+    n_sets, others = problem.likelihood.n_sets, keys.shape[0] - 1
     every = jax.tree.map(lambda leaf: leaf[:, None], first)
     if others and not parameters.n_free:
         every = jax.tree.map(lambda leaf: jnp.repeat(leaf, 1 + others, axis=1), every)
     elif others:
         if drawn is None:
-            drawn = draw(keys[1:], first, leaves, collection, model, parameters)
+            drawn = draw(keys[1:], first, problem)
         # A fixed parameter is the same for all starts.
         shared = lambda leaf: jnp.broadcast_to(leaf[:, None], (n_sets, others, *leaf.shape[1:]))  # noqa: E731
         chosen = [
@@ -216,21 +193,22 @@ def best_of(
             for leaf, mine, new in zip(parameters.leaves, leaves, drawn)
         ]
         flat = [leaf.reshape(n_sets * others, *leaf.shape[2:]) for leaf in chosen]
-        found = solve(collection.repeated(others), flat)
+        found = solve(problem.of(problem.likelihood.repeated(others), flat))
         every = jax.tree.map(
             lambda one, more: jnp.concatenate([one, more.reshape(n_sets, others, *more.shape[1:])], axis=1),
             every,
             found,
         )
-    return _select_all(every, tolerance, parameters.names)
+    return _select_all(every, problem.stop.tolerance, parameters.names)
 
 
 @Compiled
 def _select_all(found: Solution, tolerance: Float[Array, ""], names: tuple[str, ...]) -> tuple[Solution, Modes]:
-    status, reached, vector, errors = found.status, found.log_likelihood, found.vector, found.errors
+    status, reached = found.status, found.log_likelihood
+    vector, errors = found.estimates, found.standard_errors
 
-    def one(i: Array) -> tuple[Array, Modes]:
+    def of_set(i: Array) -> tuple[Array, Modes]:
         return select_modes(status[i], reached[i], vector[i], errors[i], tolerance, names)
 
-    best, modes = lanes.for_each(one, status.shape[0], 256)
+    best, modes = lanes.for_each(of_set, status.shape[0], 256)
     return jax.tree.map(lambda leaf: jax.vmap(lambda mine, i: mine[i])(leaf, best), found), modes

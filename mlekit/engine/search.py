@@ -17,14 +17,15 @@ from ..solvers.base import AbstractPointSolver
 from ..solvers.choice import DENSE_CERTIFICATE
 from ..solvers.newton import WARM_UP
 from . import matrix_free, subsample
+from .problem import Problem
 from .solution import Solution, nothing_to_find, solution
 
-#: Newton steps that may follow another solver which believes to have arrived.
+#: Newton steps that may follow another solver which claims convergence.
 PROOF_STEPS = 12
 
 
 def running(state: Any, stop: Stop) -> Array:
-    """Whether there is anything left to do."""
+    """True if there is anything left to do."""
     return (state.status == RUNNING) & (state.steps < stop.max_steps)
 
 
@@ -42,15 +43,15 @@ class Steps(eqx.Module):
     stop: Stop
 
     def begin(self, state: Any) -> Any:
-        """What the loop carries, given the state that the solver begins in."""
+        """The first carry of the loop, from the state that the solver begins with."""
         return state
 
     def unfinished(self, carry: Any) -> Array:
-        """Whether there is anything left to do."""
+        """True if there is anything left to do."""
         return running(carry, self.stop)
 
     def step(self, carry: Any) -> Any:
-        """What the loop carries on."""
+        """The next carry of the loop."""
         return self.solver.step(self.objective, carry, self.stop)
 
     def state(self, carry: Any) -> Any:
@@ -58,7 +59,7 @@ class Steps(eqx.Module):
         return carry
 
     def of_all_rows(self, carry: Any) -> Array:
-        """Whether that state knows the log-likelihood of the whole data set."""
+        """True if that state knows the log-likelihood of the whole data set."""
         return jnp.asarray(True)
 
 
@@ -79,8 +80,8 @@ def search(
 ) -> tuple[Any, Int[Array, "..."]]:
     """Run a solver, then have Newton's method prove or refute what it found.
 
-    A solver that never sees a Hessian can only believe to have arrived. Newton's steps from there end with
-    the certificate, and polish the last digits; where the solver does not even believe, the point it reached
+    A solver that never sees a Hessian can only claim convergence. Newton's steps from there end with
+    the certificate, and polish the last digits; where the solver does not even claim it, the point it reached
     is judged as it stands. Newton's method itself may begin with steps that are cheaper.
 
     Args:
@@ -89,12 +90,12 @@ def search(
         mapped: makes a function of one data set's state one of all.
         free: the starts.
         stop: when to stop.
-        warm_up: whether Newton's method begins with the expected information.
+        warm_up: True if Newton's method begins with the expected information.
         opening: runs the solver itself, if not as its proof is run.
 
     Returns:
         The last state, and the steps taken in all. The state is one of Newton's unless parameters are too
-        many for a dense Hessian; then it says what the solver believes, which is still to be proven.
+        many for a dense Hessian; then it says what the solver claims, which is still to be proven.
     """
     exact, opening = solver.exact, drive if opening is None else opening
     newton: Any = solver if exact else Newton()
@@ -106,13 +107,13 @@ def search(
     state = opening(first, mapped(first.init)(free), Stop(stop.tolerance, limit))
     if not exact and free.shape[-1] > DENSE_CERTIFICATE:
         return matrix_free.Claim(state.free, state.loss, state.status), state.steps
-    believes = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
-    left = jnp.maximum(stop.max_steps - state.steps, 1) if exact else jnp.where(believes, PROOF_STEPS, 1)
+    claims = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
+    left = jnp.maximum(stop.max_steps - state.steps, 1) if exact else jnp.where(claims, PROOF_STEPS, 1)
     begun = mapped(newton.warm_start)(state)
     proof = drive(newton, begun, Stop(stop.tolerance, left.astype(jnp.int32)))
     # Where Newton's method began at a point that was known, its first step is no new one.
     steps = state.steps + proof.steps - ~begun.is_newton_step
-    undecided = jnp.where(believes & (not exact), Status.stalled, Status.max_steps)
+    undecided = jnp.where(claims & (not exact), Status.stalled, Status.max_steps)
     status = jnp.where(proof.status == RUNNING, undecided, proof.status)
     # A start that was not finite says more than that Newton could not begin there either.
     status = jnp.where(state.status == Status.nonfinite_start, state.status, status)
@@ -120,15 +121,18 @@ def search(
 
 
 def last_state(
-    solver: AbstractSolver,
-    objective: Objective,
-    free: Float[Array, " n_free"],
-    stop: Stop,
-    warm_up: bool,
-    run: Callable[[Any, Any], Any],
+    problem: Problem, warm_up: bool, run: Callable[[Any, Any], Any], by_sample: bool = True
 ) -> tuple[Any, Int[Array, ""]]:
-    """What `search` returns for one data set, with its `Steps` run by `run`."""
-    by_sample = isinstance(solver, AbstractPointSolver) and not warm_up and subsample.is_large(objective)
+    """`search` on one data set, with its `Steps` run by `run`.
+
+    Args:
+        problem: the problem.
+        warm_up: True if Newton's method begins with the expected information.
+        run: runs the steps of a solver from a state.
+        by_sample: True if a large data set may be searched on a sample of its rows first.
+    """
+    objective = problem.objective
+    by_sample &= isinstance(problem.solver, AbstractPointSolver) and not warm_up and subsample.is_large(objective)
 
     def drive(solver: AbstractSolver, state: Any, stop: Stop) -> Any:
         return run(Steps(solver, objective, stop), state)
@@ -136,13 +140,12 @@ def last_state(
     def opening(solver: Any, state: Any, stop: Stop) -> Any:
         return run(subsample.subsampled_steps(solver, objective, stop, state.free), state)
 
-    return search(solver, drive, lambda fn: fn, free, stop, warm_up, opening if by_sample else drive)
+    first = opening if by_sample else drive
+    return search(problem.solver, drive, lambda fn: fn, problem.free, problem.stop, warm_up, first)
 
 
-def maximise(
-    solver: AbstractSolver, objective: Objective, free: Float[Array, " n_free"], stop: Stop, warm_up: bool = False
-) -> Solution:
-    """The maximum of one data set's likelihood."""
-    if not free.size:
-        return nothing_to_find(objective)
-    return solution(objective, *last_state(solver, objective, free, stop, warm_up, run), stop)
+def maximise(problem: Problem, warm_up: bool = False, by_sample: bool = True) -> Solution:
+    """The maximum of one data set's likelihood; arguments as in `last_state`."""
+    if not problem.parameters.n_free:
+        return nothing_to_find(problem.objective)
+    return solution(problem.objective, *last_state(problem, warm_up, run, by_sample), problem.stop)

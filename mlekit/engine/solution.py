@@ -18,13 +18,13 @@ from . import matrix_free
 
 
 class Solution(eqx.Module):
-    """What the search for one maximum brought: the arrays of a `Fit`.
+    """The result of the search for one maximum: the arrays of a `Fit`.
 
     Args:
         free: the free vector, shape `(n_free,)`.
-        vector: all scalar parameters in natural units, shape `(k,)`.
-        errors: their standard errors from the observed information; NaN unless converged, and where parameters
-            are too many for a dense one.
+        estimates: all scalar parameters in natural units, shape `(k,)`.
+        standard_errors: theirs from the observed information; NaN unless converged, and where parameters are too
+            many for a dense one.
         log_likelihood: the sum, in nats.
         n_obs: number of observations, the sum of the weights.
         steps: steps taken.
@@ -33,13 +33,13 @@ class Solution(eqx.Module):
         gradient_norm: norm of the gradient of the mean log-likelihood in scaled units.
         min_eigenvalue: least eigenvalue of the scaled information.
         condition_number: its largest eigenvalue over its least.
-        weak: the least certain direction, or that in which an unbounded fit runs away, in units of each
+        weak_direction: the least certain direction, or that in which an unbounded fit runs away, in units of each
             parameter's own conditional error, norm one.
     """
 
     free: Float[Array, " n_free"]
-    vector: Float[Array, " k"]
-    errors: Float[Array, " k"]
+    estimates: Float[Array, " k"]
+    standard_errors: Float[Array, " k"]
     log_likelihood: Float[Array, ""]
     n_obs: Array
     steps: Int[Array, ""]
@@ -48,11 +48,11 @@ class Solution(eqx.Module):
     gradient_norm: Float[Array, ""]
     min_eigenvalue: Float[Array, ""]
     condition_number: Float[Array, ""]
-    weak: Float[Array, " k"]
+    weak_direction: Float[Array, " k"]
 
 
 def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop) -> Solution:
-    """What a solver's last state says of one data set.
+    """The solution of one data set, from the last state of a solver.
 
     Args:
         objective: the objective.
@@ -68,7 +68,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         steps = steps + state.steps
     n_obs = objective.n_obs
     status = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
-    status = jnp.where(likelihood.spoilt_data(status == Status.nonfinite_start), Status.nonfinite_data, status)
+    status = jnp.where(likelihood.nonfinite_data(status == Status.nonfinite_start), Status.nonfinite_data, status)
     few = likelihood.n_rows < parameters.n_free
     unproven = (status != Status.converged) & (status < Status.nonfinite_start)
     none = (likelihood.n_rows == 0) & (status != Status.nonfinite_data)
@@ -111,8 +111,8 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         weak = weak / jnp.linalg.norm(weak)
     return Solution(
         free=state.free,
-        vector=vector,
-        errors=errors,
+        estimates=vector,
+        standard_errors=errors,
         log_likelihood=jnp.where(jnp.isfinite(state.loss), -state.loss * n_obs, jnp.nan),
         n_obs=likelihood.n_obs,
         steps=steps,
@@ -121,7 +121,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         gradient_norm=gradient_norm,
         min_eigenvalue=low,
         condition_number=condition,
-        weak=weak,
+        weak_direction=weak,
     )
 
 
@@ -132,12 +132,12 @@ def nothing_to_find(objective: Objective) -> Solution:
     vector = parameters.natural_vector(free)
     loss = objective(free)
     zero, one = jnp.zeros((), parameters.dtype), jnp.ones((), parameters.dtype)
-    spoilt = likelihood.spoilt_data(~jnp.isfinite(loss))
+    spoilt = likelihood.nonfinite_data(~jnp.isfinite(loss))
     trouble = jnp.where(spoilt, Status.nonfinite_data, Status.nonfinite_start)
     return Solution(
         free=free,
-        vector=vector,
-        errors=jnp.zeros_like(vector),
+        estimates=vector,
+        standard_errors=jnp.zeros_like(vector),
         log_likelihood=-loss * objective.n_obs,
         n_obs=likelihood.n_obs,
         steps=jnp.asarray(0, jnp.int32),
@@ -146,5 +146,5 @@ def nothing_to_find(objective: Objective) -> Solution:
         gradient_norm=zero,
         min_eigenvalue=one,
         condition_number=one,
-        weak=jnp.zeros_like(vector),
+        weak_direction=jnp.zeros_like(vector),
     )

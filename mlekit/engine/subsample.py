@@ -1,4 +1,4 @@
-"""One large data set: a sample of its rows says where to begin, and how the likelihood bends."""
+"""One large data set: a sample of its rows gives the start and the first curvature."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAMPLE, CHORD, WHOLE = 0, 1, 2
 
 
 def is_large(objective: Objective) -> bool:
-    """Whether the data set is worth a sample."""
+    """True if the data set is worth a sample."""
     return objective.likelihood.has_sample
 
 
@@ -61,7 +61,7 @@ class SubsampledSteps(eqx.Module):
         return state, first, jnp.zeros_like(state.steps)
 
     def unfinished(self, carry: tuple[Any, Array, Array]) -> Array:
-        """Whether there is anything left to do."""
+        """True if there is anything left to do."""
         return (carry[1] != WHOLE) | self._runs(*carry)
 
     def step(self, carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
@@ -91,7 +91,7 @@ class SubsampledSteps(eqx.Module):
         return eqx.tree_at(lambda s: s.steps, carry[0], carry[2])
 
     def of_all_rows(self, carry: tuple[Any, Array, Array]) -> Array:
-        """Whether that state knows the log-likelihood of the whole data set."""
+        """True if that state knows the log-likelihood of the whole data set."""
         return (carry[1] != SAMPLE) & jnp.isfinite(carry[0].loss)
 
     def _runs(self, state: Any, phase: Array, steps: Array) -> Array:
@@ -116,7 +116,7 @@ def _of_sample(objective: Objective, yes: Any) -> Objective:
 def _evaluate(
     solver: AbstractPointSolver, objective: Objective, n_obs: Array, state: Any, phase: Array
 ) -> Evaluation:
-    """What the solver looks at; where its curvature will do as it is, that comes from the state."""
+    """The evaluation at the trial point; a curvature that will do as it is comes from the state."""
     point, curvature = solver.trial_point(state), solver.curvature(objective)
     if not solver.second_order:
         return objective.evaluate(point, curvature, n_obs)
@@ -131,7 +131,7 @@ def _evaluate(
 
 
 def _hand_over(solver: Any, before: Any, state: Any, phase: Array, start: Array) -> tuple[Array, Array, Any]:
-    """Whether the phase has done its work, which one follows, and with which state."""
+    """True if the phase is over; the next one; and the state it begins with."""
     found = (state.status == Status.converged) | (state.status == RUNNING)
     fresh = solver.init(jnp.where(found, state.free, start))
     whole = jnp.full_like(phase, WHOLE)

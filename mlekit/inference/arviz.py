@@ -60,7 +60,7 @@ def draws_tree(fit: FitRecord, drawn: Any, log_likelihood: bool | None, about: s
     parameters = fit.parameters
     likelihood = objective(fit).likelihood
     data, weights = likelihood.aligned()
-    count = likelihood.rows if likelihood.length is None else int(likelihood.length)
+    count = int(likelihood.n_unpadded)
     rows, whole = _repeated(count, weights)
     observed = {name: np.asarray(column)[rows] for name, column in _named(data)}
     axis = ROWS

@@ -143,7 +143,7 @@ def compare(fits: Mapping[str, FitRecord], *, criterion: str = "aic") -> Compari
         log_likelihood=stack(fit.log_likelihood for fit in each),
         **table,
         weight=share / jnp.where(jnp.isfinite(lowest), jnp.sum(share, axis=-1, keepdims=True), 1.0),
-        status=StatusArray(stack(fit.solution.status for fit in each)),
+        status=StatusArray(stack(fit._solution.status for fit in each)),
         criterion=criterion,
     )
 
@@ -158,16 +158,16 @@ def comparison_html(table: Comparison) -> str:
     return _draw_comparison(HtmlRenderer(), table)
 
 
-def _draw_comparison(pen: Renderer, table: Comparison) -> str:
+def _draw_comparison(out: Renderer, table: Comparison) -> str:
     criterion = {"aic": "AIC", "aicc": "AICc", "bic": "BIC"}[table.criterion]
     if table.aic.ndim > 1:
         best = list(table.best)
-        pen.title(f"Comparison of {counted(len(table.names), 'fit')} over {counted(len(best), 'data set')}")
+        out.title(f"Comparison of {counted(len(table.names), 'fit')} over {counted(len(best), 'data set')}")
         rows = [[name, count(best.count(name)), share(best.count(name), len(best))] for name in table.names]
         missing = best.count(None)
         rows += [["none converged", count(missing), share(missing, len(best))]] if missing else []
-        pen.table(rows, ["", f"lowest {criterion}", ""], ["left", "right", "right"])
-        return pen.done()
+        out.table(rows, ["", f"lowest {criterion}", ""], ["left", "right", "right"])
+        return out.render()
     values = np.asarray(getattr(table, table.criterion))
     order = np.argsort(np.where(np.isnan(values), np.inf, values), kind="stable")
     states: Any = table.status.names()
@@ -181,7 +181,7 @@ def _draw_comparison(pen: Renderer, table: Comparison) -> str:
         ]
         for i in order
     ]
-    pen.title(f"Comparison by {criterion}")
+    out.title(f"Comparison by {criterion}")
     headers = ["", "log-likelihood", "parameters", "AIC", "AICc", "BIC", "weight"]
-    pen.table(rows, headers, ["left", *["right"] * 6])
-    return pen.done()
+    out.table(rows, headers, ["left", *["right"] * 6])
+    return out.render()

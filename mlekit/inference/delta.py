@@ -132,7 +132,7 @@ def prediction_of(
 
     axes = (0, 0, eqx.if_array(0), data_axis, eqx.if_array(0))
     of_all = eqx.filter_vmap(one, in_axes=axes) if fit.batched else one
-    return of_all(fit.solution.vector, matrix, fit.parameters, data, fit.args)
+    return of_all(fit._solution.estimates, matrix, fit.parameters, data, fit.args)
 
 
 def predict(
@@ -167,7 +167,7 @@ def estimate_of(fit: FitRecord, fn: Callable[[PyTree], Any], kind: str, **option
         return estimate(fn, vector, spread, parameters)
 
     of_all = eqx.filter_vmap(one) if fit.batched else one
-    return of_all(fit.solution.vector, matrix, fit.parameters)
+    return of_all(fit._solution.estimates, matrix, fit.parameters)
 
 
 def estimate(

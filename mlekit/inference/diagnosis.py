@@ -13,9 +13,8 @@ from ..core.format.numbers import counted, number, share
 from ..core.linear_algebra import root_of_inverse
 from ..engine.certificate import WEAK, Certificate
 from ..likelihood.objective import Objective
-from .covariance import in_natural_units
 from .evaluate import evaluate, has_contributions
-from .information import information
+from .information import in_natural_units, information
 from .record import FitRecord
 
 #: Two informations disagree strongly where they differ in some direction by this factor, and by so many times the
@@ -64,9 +63,9 @@ def diagnose(fit: FitRecord) -> Diagnosis:
     """`Fit.diagnose`."""
     nothing = jnp.full_like(fit.log_likelihood, jnp.nan)
     least = largest = nothing
-    factor = jnp.full_like(fit.solution.vector, jnp.nan)
+    factor = jnp.full_like(fit._solution.estimates, jnp.nan)
     if fit.n_free and has_contributions(fit):
-        least, largest, factor = evaluate(fit, _agreement, fit.solution.free)
+        least, largest, factor = evaluate(fit, _agreement, fit._solution.free)
     hide = lambda value: jnp.where(fit.converged, value, jnp.nan)  # noqa: E731
     least, largest = hide(least), hide(largest)
     limit = FACTOR + NOISE / jnp.sqrt(fit.n_obs)

@@ -30,7 +30,7 @@ def vectors(
     if kind == "expected" and fit.model.regression is None:
         key, options["key"] = jax.random.split(key)
     matrix = covariance(fit, kind, **options)
-    return _drawn(seeds(key, index(fit)), fit.solution.free, matrix, fit.parameters, int(n_draws), fit.batched)
+    return _drawn(seeds(key, index(fit)), fit._solution.free, matrix, fit.parameters, int(n_draws), fit.batched)
 
 
 @Compiled

@@ -15,11 +15,11 @@ from jaxtyping import Array, Float, PyTree
 from ..core.compilation import Compiled
 from ..core.trees import batch_of_one, is_array, only_one, shared
 from ..engine import implicit, map_datasets
-from ..engine.repeated import RepeatedDataset
+from ..engine.repeated import RepeatedLikelihood
+from ..likelihood.in_memory import InMemoryLikelihood
 from ..likelihood.objective import Objective
-from ..likelihood.ragged import RaggedBatch, ragged_batch
-from ..models.model import Model
-from .record import FitRecord, _objective, check_one_axis, dataset_of, objective
+from ..likelihood.ragged import RaggedBatch
+from .record import FitRecord, check_one_axis, objective
 
 
 def has_contributions(fit: FitRecord) -> bool:
@@ -37,18 +37,17 @@ def evaluate(fit: FitRecord, fn: Callable[..., Any], value: Any, rows: PyTree = 
         fit: the fit, or batch of fits.
         fn: compiled once for as long as it is the same function.
         value: what it needs; of a batch arrays with a leading axis of data sets.
-        rows: what else belongs to each row, as `beside_rows` makes it; then it is `fn(objective, value, rows)`.
+        rows: what else belongs to each row, as `encode_row_labels` makes it; then it is
+            `fn(objective, value, rows)`.
     """
     if not fit.batched:
-        here = dataset_of(fit)
-        return here.checked(_apply(fn, _objective(here, fit), value, *(() if rows is None else (rows,))))
-    everything, model, own = batch_of(fit)
+        return fit._dataset.checked(_apply(fn, objective(fit), value, *(() if rows is None else (rows,))))
+    batch, own = batch_of(fit)
     if rows is not None:
-        assert isinstance(everything, RaggedBatch)  # of batches alone, and the data of these are in memory
-        flat = rows if fit.groups is not None else jax.tree.map(lambda leaf: leaf.reshape(-1), rows)
-        everything = dataclasses.replace(everything, rows=(everything.rows, flat))
+        assert isinstance(batch, RaggedBatch)  # labels are for rows in memory
+        batch = dataclasses.replace(batch, rows=(batch.rows, fit._dataset.flat_labels(rows)))
         fn = _with_rows(fn)
-    return map_datasets.map_datasets(fn, everything, model, fit.parameters, value, own)
+    return map_datasets.map_datasets(fn, batch, fit.parameters, value, own)
 
 
 def evaluate_proven(fit: FitRecord, fn: Callable[..., Any], value: Any, rows: PyTree = None) -> Any:
@@ -79,11 +78,11 @@ def evaluate_repeated(fit: FitRecord, times: int, fn: Callable[..., Any], value:
     """
     if not fit.batched:
         return only_one(evaluate_repeated(batch_of_one(fit), times, fn, batch_of_one(value)))
-    everything, model, own = batch_of(fit)
+    batch, own = batch_of(fit)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), value)
     arrays = lambda leaf: repeat_each(leaf, times) if is_array(leaf) else leaf  # noqa: E731
     parameters, own = jax.tree.map(arrays, (fit.parameters, own))
-    out = map_datasets.map_datasets(fn, everything.repeated(times), model, parameters, flat, own)
+    out = map_datasets.map_datasets(fn, batch.repeated(times), parameters, flat, own)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, times, *leaf.shape[1:]), out)
 
 
@@ -93,22 +92,18 @@ def repeat_each(leaf: Any, times: int) -> Any:
     return xp.repeat(leaf, times, axis=0)
 
 
-def batch_of(fit: FitRecord) -> tuple[RaggedBatch | RepeatedDataset, Model, Any]:
-    """The data sets of a batch, their model, and `(model, args)` with a leading axis where each has its own."""
+def batch_of(fit: FitRecord) -> tuple[RaggedBatch | RepeatedLikelihood, Any]:
+    """The likelihoods of a batch, and `(model, args)` with a leading axis where each data set has its own."""
     check_one_axis(fit)
     if not fit.n_sets:
         raise ValueError("this batch holds no data sets, so there is nothing to compute from them")
-    own = (fit.model, fit.args)
+    own, dataset = (fit.model, fit.args), fit._dataset
     model, args = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, own)
-    if fit.table is not None or fit.shards is not None:
-        here = dataset_of(fit)
-        return (
-            RepeatedDataset(here.likelihood(model, args, fit.n_free), args, here.checked, fit.n_sets),
-            model,
-            None,
-        )
-    found = ragged_batch(fit.data, fit.weights, fit.lengths, args, fit.weight_column, fit.index)
-    return found, model, None if shared(own) else own
+    batch = dataset.ragged(model, args)
+    if batch is None:
+        likelihood = dataset.likelihood(model, args, fit.n_free)
+        return RepeatedLikelihood(likelihood, dataset.checked, fit.n_sets), None
+    return batch, None if shared(own) else own
 
 
 def encode_row_labels(fit: FitRecord, columns: Any, name: str) -> tuple[Any, ...]:
@@ -126,35 +121,24 @@ def encode_row_labels(fit: FitRecord, columns: Any, name: str) -> tuple[Any, ...
         columns = [columns]
     if not len(columns):
         raise ValueError(f"{name}: there are no columns in it; pass labels, or the name of a column")
-    flat = fit.groups is not None and fit.batched  # all groups one behind the other
-    if fit.table is not None:
-        data = fit.table.labels(columns)
-        shape: tuple[int, ...] = (fit.table.n_rows,)
-    else:
-        if fit.groups is None:
-            data = fit.data
-        else:
-            data = fit.groups.columns if flat else fit.groups[int(fit.index)]  # type: ignore[arg-type]
-        shape = jnp.shape(jax.tree.leaves(data)[0])[: 2 if fit.batched and not flat else 1]
-    return tuple(_labels(column, data, shape, flat, name) for column in columns)
+    data, shape = fit._dataset.labelled(columns, fit.batched, name)
+    return tuple(_labels(column, data, shape, name) for column in columns)
 
 
-def _labels(column: Any, data: PyTree, shape: tuple[int, ...], flat: bool, name: str) -> Any:
+def _labels(column: Any, data: PyTree, shape: tuple[int, ...], name: str) -> Any:
     if isinstance(column, str):
         known = list(map(str, data)) if isinstance(data, dict) else []
         if column not in known:
             has = f"which has {', '.join(known)}" if known else "whose columns have no names"
             raise ValueError(f"{name}: {column!r} is no column of the data, {has}; labels go into an array")
         column = data[column]
-    elif flat:
-        raise ValueError(f"{name} of groups are names of columns, such as {name}='firm'; put them into the table")
     if not isinstance(column, jax.core.Tracer):
         column = np.asarray(column)
         if column.shape == shape:
             column = _numbered(column)
     if jnp.shape(column) != shape:
         raise ValueError(f"{name} must hold one label an observation, shape {shape}; got {jnp.shape(column)}")
-    return column if flat else jnp.asarray(column)
+    return column
 
 
 def _numbered(labels: np.ndarray) -> np.ndarray:
@@ -168,22 +152,17 @@ def _numbered(labels: np.ndarray) -> np.ndarray:
 
 def longest(fit: FitRecord) -> int:
     """Rows of the longest data set."""
-    if fit.groups is not None:
-        return int(np.max(fit.groups.lengths[np.asarray(fit.index)]))
-    apart = fit.table or fit.shards
-    if apart is not None:
-        return apart.n_rows
-    return jnp.shape(jax.tree.leaves(fit.data)[0])[1 if fit.batched else 0]
+    return fit._dataset.longest(fit.batched)
 
 
 def contributions_of(fit: FitRecord) -> Float[Array, "... n_obs"]:
     """`Fit.contributions`."""
-    return evaluate(fit, contributions(longest(fit)), fit.solution.free)
+    return evaluate(fit, contributions(longest(fit)), fit._solution.free)
 
 
 def scores_of(fit: FitRecord) -> Float[Array, "... n_obs n_free"]:
     """`Fit.scores`."""
-    return evaluate(fit, scores(longest(fit)), fit.solution.free)
+    return evaluate(fit, scores(longest(fit)), fit._solution.free)
 
 
 @functools.cache
@@ -222,6 +201,7 @@ def _with_rows(fn: Callable[..., Any]) -> Callable[[Objective, Any], Any]:
     """`fn(objective, value, rows)` where the rows of the collection are pairs of data and the rest."""
 
     def at(whole: Objective, value: Any) -> Any:
+        assert isinstance(whole.likelihood, InMemoryLikelihood)
         data, rest = whole.likelihood.data
         mine = dataclasses.replace(whole.likelihood, data=rest).aligned()[0]
         likelihood = dataclasses.replace(whole.likelihood, data=data)

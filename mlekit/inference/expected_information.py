@@ -92,7 +92,7 @@ def by_simulation(fit: FitRecord, key: Any, n_simulations: int = N_SIMULATIONS) 
     check_simulator(fit.model, "the expected information")
     check_count(n_simulations, "n_simulations", least=2)
     check_key(key, "the expected information of a model that simulates")
-    found = evaluate(fit, _simulated(int(n_simulations)), (fit.solution.free, seeds(key, index(fit))))
+    found = evaluate(fit, _simulated(int(n_simulations)), (fit._solution.free, seeds(key, index(fit))))
     found = jax.tree.map(lambda leaf: jnp.where(fit.converged[..., None, None], leaf, jnp.nan), found)
     return ExpectedInformation(found[0], found[1], found[2], found[3], int(n_simulations))
 

@@ -18,7 +18,8 @@ from ..core.format.numbers import count, number
 from ..core.linear_algebra import curvature_scale
 from ..core.trees import default_float, n_rows
 from ..data.arrays import as_arrays, as_weights
-from ..likelihood.in_memory import InMemoryLikelihood, block_rows
+from ..likelihood.base import block_rows
+from ..likelihood.in_memory import InMemoryLikelihood
 from ..likelihood.objective import Objective
 from ..models.initial_parameters import build_parameters
 from ..models.model import as_model
@@ -105,7 +106,7 @@ def identifiability(
     start = init(data) if callable(init) and not isinstance(init, eqx.Module) else init
     parameters, start = build_parameters(start, constraints, dtype=default_float(data))
     block = block_rows(data, parameters.n_free, n_rows(data))
-    objective = Objective(InMemoryLikelihood(model, data, weights, args, block=block), parameters.fixed_at(start))
+    objective = Objective(InMemoryLikelihood(model, args, data, weights, block=block), parameters.fixed_at(start))
     if not parameters.n_free:
         return Identifiability(True, 0, 0, 1.0, (), parameters.names)
     free = objective.parameters.free(start)

@@ -15,7 +15,7 @@ from .record import FitRecord
 
 def influence_of(fit: FitRecord) -> Float[Array, "... n_obs k"]:
     """`Fit.influence`."""
-    return evaluate_proven(fit, influence(longest(fit)), fit.solution.free)
+    return evaluate_proven(fit, influence(longest(fit)), fit._solution.free)
 
 
 @functools.cache

@@ -46,7 +46,7 @@ def information_of(fit: FitRecord, kind: str) -> Float[Array, "... n_free n_free
             "kind='expected' is exact for a mle.regression; for a model with simulate there is "
             "mle.expected_information(fit, key)"
         )
-    return evaluate(fit, of_kind(kind), fit.solution.free)
+    return evaluate(fit, of_kind(kind), fit._solution.free)
 
 
 @functools.cache
@@ -84,6 +84,12 @@ def inverse(objective: Objective, free: Float[Array, " n_free"], kind: str) -> F
 def inverse_of_kind(kind: str) -> Callable[[Objective, Array], Array]:
     """`inverse` of one kind."""
     return lambda objective, free: inverse(objective, free, kind)
+
+
+def in_natural_units(objective: Objective, free: Array, matrix: Float[Array, "n n"]) -> Float[Array, "k k"]:
+    """The covariance of the natural parameters from that of the free vector, by the exact delta method."""
+    jacobian = objective.parameters.jacobian(free)
+    return jacobian @ matrix @ jacobian.T
 
 
 def _squares(objective: Objective, free: Array, kind: str, basis: Float[Array, "n_free m"]) -> Float[Array, "m m"]:

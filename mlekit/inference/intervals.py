@@ -50,7 +50,7 @@ def bounds(
         return bootstrap(fit, key, replicates, how, **options).ends(level, "percentile")
     if key is not None:
         options["key"] = key
-    vector, standard_errors = fit.solution.vector, errors(fit, kind, **options)
+    vector, standard_errors = fit._solution.estimates, errors(fit, kind, **options)
     if method == "wald":
         return wald(vector, standard_errors, level)
     ranges = eqx.filter_vmap(Parameters.ranges) if fit.batched else Parameters.ranges

@@ -15,15 +15,12 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ..core.compilation import Static
 from ..core.status import ADVICE, Status, StatusArray
 from ..core.trees import map_arrays, transforming
-from ..data.groups import Groups
-from ..data.shards import Shards
-from ..data.table import Table
 from ..engine.certificate import Certificate
 from ..engine.history import History
 from ..engine.implicit import without_derivative
 from ..engine.modes import Modes
 from ..engine.solution import Solution
-from ..likelihood.dataset import AbstractDataset, InMemoryDataset, as_dataset
+from ..likelihood.dataset import AbstractDataset
 from ..likelihood.objective import Objective
 from ..models.model import Model
 from ..models.parameters import Parameters
@@ -33,63 +30,52 @@ from . import criteria
 class FitRecord(eqx.Module):
     """The arrays of a fit, or of a batch of fits, and what they are called; `Fit` adds what follows from them."""
 
-    solution: Solution
-    arrays: PyTree  # those of the parameters and of the model,
-    structure: Static  # and all else that makes them up
-    data: PyTree  # arrays, or groups out of JAX's sight
-    weights: Array | None
-    lengths: Array | None
+    _solution: Solution
+    _arrays: PyTree  # array leaves of (parameters, model)
+    _structure: Static  # their static part
+    _dataset: AbstractDataset
     args: PyTree
-    index: Array | None  # which data set of the batch
     solver: str = eqx.field(static=True)
-    weight_column: str | None = eqx.field(static=True, default=None)
-    optima: Modes | None = None  # without `params`, whose tree may hold what is no array
-    path: History | None = None  # likewise
+    _modes: Modes | None = None  # without `params`, whose tree may hold what is no array
+    _history: History | None = None  # likewise
 
     @property
     def parameters(self) -> Parameters:
         """How the parameters map to the free vector."""
-        return eqx.combine(self.arrays, self.structure.it)[0]
-
-    @property
-    def groups(self) -> Groups | None:
-        """The groups, where these are the data."""
-        return self._held(Groups)
-
-    @property
-    def table(self) -> Table | None:
-        """The table on disk, where that holds the data."""
-        return self._held(Table)
-
-    @property
-    def shards(self) -> Shards | None:
-        """The rows on many devices, where these are the data."""
-        return self._held(Shards)
-
-    def _held(self, kind: type) -> Any:
-        return self.data.it if isinstance(self.data, Static) and isinstance(self.data.it, kind) else None
+        return eqx.combine(self._arrays, self._structure.value)[0]
 
     @property
     def model(self) -> Model:
         """The log-density with its companions."""
-        return eqx.combine(self.arrays, self.structure.it)[1]
+        return eqx.combine(self._arrays, self._structure.value)[1]
+
+    @property
+    def data(self) -> Any:
+        """The data: arrays, or the groups, the table or the shards that were fitted."""
+        return self._dataset.source
+
+    @property
+    def weights(self) -> Array | None:
+        """The frequency weights, where these are an array."""
+        arrays = self._dataset.arrays
+        return None if arrays is None else arrays[1]
 
     # What was found.
 
     @property
     def params(self) -> PyTree:
         """The estimates in natural units, a PyTree like `init`."""
-        return self.parameters.tree(self.solution.vector)
+        return self.parameters.tree(self._solution.estimates)
 
     @property
     def log_likelihood(self) -> Float[Array, "..."]:
         """The log-likelihood at the estimates: the sum, in nats."""
-        return self.solution.log_likelihood
+        return self._solution.log_likelihood
 
     @property
     def n_obs(self) -> Array:
         """Number of observations: the sum of the weights."""
-        return self.solution.n_obs
+        return self._solution.n_obs
 
     @property
     def n_free(self) -> int:
@@ -99,17 +85,17 @@ class FitRecord(eqx.Module):
     @property
     def steps(self) -> Array:
         """Steps that were taken."""
-        return self.solution.steps
+        return self._solution.steps
 
     @property
     def status(self) -> StatusArray:
         """Why the fit ended: compares with `mle.Status` and prints as a name."""
-        return StatusArray(self.solution.status)
+        return StatusArray(self._solution.status)
 
     @property
     def converged(self) -> Bool[Array, "..."]:
         """Whether the maximum is proven."""
-        return self.solution.status == Status.converged
+        return self._solution.status == Status.converged
 
     @property
     def message(self) -> Any:
@@ -117,8 +103,8 @@ class FitRecord(eqx.Module):
         if self.batched:
             check_one_axis(self)
             sentences = {int(status): f"{status.name}: {ADVICE[status]}" for status in Status}
-            return np.array([sentences[int(code)] for code in np.asarray(self.solution.status)], dtype=object)
-        status = Status(int(self.solution.status))
+            return np.array([sentences[int(code)] for code in np.asarray(self._solution.status)], dtype=object)
+        status = Status(int(self._solution.status))
         text = f"{status.name}: {ADVICE[status]}"
         if status in (Status.unbounded, Status.not_identified):
             strong = self.certificate.weak_parameters
@@ -129,13 +115,13 @@ class FitRecord(eqx.Module):
     @property
     def certificate(self) -> Certificate:
         """The second-order proof. It describes the search, and its derivatives are NaN."""
-        found = without_derivative(self.solution, self)
+        found = without_derivative(self._solution, self)
         return Certificate(
             found.decrement,
             found.gradient_norm,
             found.min_eigenvalue,
             found.condition_number,
-            found.weak,
+            found.weak_direction,
             self.parameter_names,
         )
 
@@ -145,17 +131,17 @@ class FitRecord(eqx.Module):
 
         Their derivatives are NaN.
         """
-        if self.optima is None:
+        if self._modes is None:
             return None
-        found = without_derivative(self.optima, self)
+        found = without_derivative(self._modes, self)
         return dataclasses.replace(found, params=self.parameters.tree(found.vector))
 
     @property
     def history(self) -> History | None:
         """The path of the search, of many starts that of the first; `None` without `history=True`."""
-        if self.path is None:
+        if self._history is None:
             return None
-        return dataclasses.replace(self.path, params=self.parameters.tree(self.path.vector))
+        return dataclasses.replace(self._history, params=self.parameters.tree(self._history.vector))
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -187,21 +173,17 @@ class FitRecord(eqx.Module):
     @property
     def batched(self) -> bool:
         """Whether this is a batch of fits."""
-        return jnp.ndim(self.solution.status) > 0
+        return jnp.ndim(self._solution.status) > 0
 
     @property
     def n_sets(self) -> int:
         """Number of data sets."""
-        return self.solution.status.shape[0] if self.batched else 1
+        return self._solution.status.shape[0] if self.batched else 1
 
     @property
     def keys(self) -> Any:
         """The keys of the data sets, a pyarrow Table of one row each; `None` without `mle.group_by`."""
-        if self.groups is None:
-            return None
-        import pyarrow
-
-        return self.groups.keys.take(pyarrow.array(np.atleast_1d(np.asarray(self.index))))
+        return self._dataset.keys
 
     def __len__(self) -> int:
         if not self.batched:
@@ -220,35 +202,16 @@ class FitRecord(eqx.Module):
             index = np.arange(self.n_sets)[index]
         return map_arrays(operator.getitem, self, index)
 
-    @property
-    def objective(self) -> Objective:
-        """The objective of a single fit: its likelihood on the free scale."""
-        return objective(self)
-
 
 def objective(fit: FitRecord) -> Objective:
     """The objective of a single fit: its likelihood on the free scale."""
-    return _objective(dataset_of(fit), fit)
-
-
-def _objective(here: AbstractDataset, fit: FitRecord) -> Objective:
-    return Objective(here.likelihood(fit.model, fit.args, fit.n_free, transforming()), fit.parameters)
-
-
-def dataset_of(fit: FitRecord) -> AbstractDataset:
-    """The data of a single fit."""
-    apart = fit.table or fit.shards
-    if apart is not None:
-        return as_dataset(apart, fit.weight_column)
-    if fit.groups is not None:
-        data = jax.tree.map(jnp.asarray, fit.groups[int(fit.index)])  # type: ignore[arg-type]
-        return InMemoryDataset(data, None if fit.weight_column is None else data[fit.weight_column])
-    return InMemoryDataset(fit.data, fit.weights, fit.lengths)
+    likelihood = fit._dataset.likelihood(fit.model, fit.args, fit.n_free, transforming())
+    return Objective(likelihood, fit.parameters)
 
 
 def index(fit: FitRecord) -> Array | None:
     """The number of the data set in its batch, or of each; `None` where there never was a batch."""
-    return jnp.arange(fit.n_sets) if fit.index is None and fit.batched else fit.index
+    return jnp.arange(fit.n_sets) if fit._dataset.index is None and fit.batched else fit._dataset.index
 
 
 def check_one_axis(fit: FitRecord) -> None:

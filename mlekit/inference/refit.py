@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -14,16 +13,15 @@ from jaxtyping import Array, Float
 
 from ..core.status import Status
 from ..core.trees import holds_keys, is_array, traced, tracing
-from ..engine import batch_solve
+from ..engine.batch_solve import solve_batch
 from ..engine.implicit import without_derivative
-from ..engine.repeated import RepeatedDataset
+from ..engine.problem import Problem
+from ..engine.repeated import RepeatedLikelihood
 from ..engine.solution import Solution
 from ..likelihood.ragged import RaggedBatch
-from ..models.model import Model
 from ..models.parameters import Parameters
-from ..solvers import Stop
+from ..solvers import Stop, choose_solver
 from ..solvers.base import usual_tolerance
-from ..solvers.choice import choose_solver
 from .evaluate import batch_of
 from .record import FitRecord
 
@@ -34,22 +32,22 @@ def shared_parameters(fit: FitRecord) -> Parameters:
     return jax.tree.map(functools.partial(_first, "constraints"), parameters)
 
 
-def shared_collection(fit: FitRecord) -> tuple[RaggedBatch | RepeatedDataset, Model]:
-    """The data sets of a batch, and the model that they share."""
-    everything, _, _ = batch_of(fit)
+def shared_batch(fit: FitRecord) -> RaggedBatch | RepeatedLikelihood:
+    """The likelihoods of a batch whose data sets share model and args."""
+    batch, _ = batch_of(fit)
     model, args = jax.tree.map(functools.partial(_first, "models or args"), (fit.model, fit.args))
-    return dataclasses.replace(everything, args=args), model
+    return batch.with_arrays((model, args, *batch.arrays[2:]))
 
 
-def shared_rows(fit: FitRecord) -> tuple[RaggedBatch, Model]:
-    """As `shared_collection`; a `ValueError` where the rows are not at hand."""
-    found, model = shared_collection(fit)
-    if isinstance(found, RepeatedDataset):
+def shared_rows(fit: FitRecord) -> RaggedBatch:
+    """As `shared_batch`; a `ValueError` where the rows are not at hand."""
+    batch = shared_batch(fit)
+    if isinstance(batch, RepeatedLikelihood):
         raise ValueError(
             "this draws data sets anew, and needs the rows in the memory of one device for that: fit arrays, of a "
             "sample of the rows where there are too many"
         )
-    return found, model
+    return batch
 
 
 def _first(what: str, leaf: Any) -> Any:
@@ -80,45 +78,35 @@ def leaves_at(parameters: Parameters, free: Float[Array, "n n_free"], values: tu
 
 
 def refit(
-    everything: RaggedBatch | RepeatedDataset,
-    model: Model,
-    parameters: Parameters,
-    leaves: list[Any],
-    report: Any = None,
+    batch: RaggedBatch | RepeatedLikelihood, parameters: Parameters, starts: list[Any], report: Any = None
 ) -> Solution:
-    """The maxima of all data sets of a collection from starts nearby, by the solver that suits them.
+    """The maxima of all data sets of a batch from starts nearby, by the solver that suits them.
 
     They have no derivatives: NaN.
 
     Args:
-        everything: the data sets.
-        model: the model.
-        parameters: how its parameters map to the free vector.
-        leaves: of the starting parameters, each with a leading axis of data sets.
-        report: as in `pieces.solve`.
+        batch: the likelihoods.
+        parameters: how the parameters map to the free vector.
+        starts: leaves of the starting parameters, each with a leading axis of data sets.
+        report: as in `solve_batch`.
     """
-    solver = choose_solver(None, parameters.n_free, everything.longest)
-    stop = Stop(
-        jnp.asarray(usual_tolerance(parameters.dtype), parameters.dtype),
-        jnp.asarray(solver.default_max_steps, jnp.int32),
-    )
-    operands = (everything.rows, everything.weights, everything.args, model, parameters, leaves)
+    solver = choose_solver(None, parameters.n_free, batch.longest)
+    tolerance = jnp.asarray(usual_tolerance(parameters.dtype), parameters.dtype)
+    stop = Stop(tolerance, jnp.asarray(solver.default_max_steps, jnp.int32))
+    operands = (batch.arrays, parameters, starts)
     still = lambda leaf: jax.lax.stop_gradient(leaf) if traced(leaf) else leaf  # noqa: E731
-    rows, weights, args, model, parameters, leaves = jax.tree.map(still, operands)
-    everything = dataclasses.replace(everything, rows=rows, weights=weights, args=args)
-    found = batch_solve.solve_batch(everything, model, parameters, leaves, solver, stop, report=report, near=True)
-    return without_derivative(found, operands)
+    arrays, parameters, starts = jax.tree.map(still, operands)
+    problem = Problem(batch.with_arrays(arrays), parameters, starts, solver, stop)
+    return without_derivative(solve_batch(problem, report=report, near=True), operands)
 
 
 def from_better(fit: FitRecord, free: Float[Array, "n_sets n_free"], those: Any) -> FitRecord:
     """The batch with those data sets refitted from other points, where these led to higher maxima."""
-    everything, model = shared_collection(fit)
     parameters = shared_parameters(fit)
-    values = fit.parameters.values
-    found = refit(everything, model, parameters, leaves_at(parameters, free, values))
+    found = refit(shared_batch(fit), parameters, leaves_at(parameters, free, fit.parameters.values))
     higher = (found.status == Status.converged) & (found.log_likelihood > fit.log_likelihood) & jnp.asarray(those)
 
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(higher.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
-    return eqx.tree_at(lambda fit: fit.solution, fit, jax.tree.map(choose, found, fit.solution))
+    return eqx.tree_at(lambda fit: fit._solution, fit, jax.tree.map(choose, found, fit._solution))

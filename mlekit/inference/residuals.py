@@ -12,14 +12,14 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
 
 from ..core.random_keys import check_key, from_seed, seeds
-from ..likelihood.in_memory import InMemoryLikelihood
+from ..likelihood.base import AbstractLikelihood
 from ..likelihood.objective import Objective
 from .evaluate import evaluate_proven, longest
 from .record import FitRecord, index
 
 
 def log_tails(
-    likelihood: InMemoryLikelihood, params: Any, share: Array | float | None = None
+    likelihood: AbstractLikelihood, params: Any, share: Array | float | None = None
 ) -> tuple[Float[Array, " rows"], Float[Array, " rows"]]:
     """Logarithms of the distribution function and of the survival function at all rows, in their order.
 
@@ -38,8 +38,8 @@ def log_tails(
     if share is None:
         return below, above
     log_jump = jnp.minimum(likelihood.contributions(params), below)
-    if callable(jumps := likelihood.model.jumps):
-        log_jump = jnp.where(jax.vmap(jumps)(data), log_jump, -jnp.inf)
+    if callable(atoms := likelihood.model.atoms):
+        log_jump = jnp.where(jax.vmap(atoms)(data), log_jump, -jnp.inf)
     part = share * jnp.where(log_jump == -jnp.inf, 0.0, jnp.exp(log_jump - below))
     return below + jnp.log1p(-part), jnp.logaddexp(above, log_jump + jnp.log(share))
 
@@ -65,18 +65,18 @@ def residuals(fit: FitRecord, key: Any) -> Float[Array, "... n_obs"]:
 
 def _of_rows(fit: FitRecord, key: Any, who: str, normal: bool) -> Array:
     check_log_cdf(fit, who)
-    jumps = fit.model.jumps
-    if jumps and key is None:
-        where = "at zero" if callable(jumps) else "at whole numbers"
+    atoms = fit.model.atoms
+    if atoms and key is None:
+        where = "at zero" if callable(atoms) else "at whole numbers"
         raise ValueError(
             f"{who}: the distribution function of these responses jumps {where}: pass key=jax.random.key(0) to "
             "draw between the two sides of each jump"
         )
-    key = None if jumps is False else key
+    key = None if atoms is False else key
     if key is not None:
         check_key(key, who)
     words = None if key is None else seeds(key, index(fit))
-    return evaluate_proven(fit, _rows(longest(fit), normal), (fit.solution.free, words))
+    return evaluate_proven(fit, _rows(longest(fit), normal), (fit._solution.free, words))
 
 
 @functools.cache
@@ -99,7 +99,7 @@ def _rows(width: int, normal: bool) -> Callable[[Objective, Any], Array]:
         found = jnp.exp(below)
         if normal:  # each half of the distribution is measured from its own end, where numbers are finer
             found = jnp.where(below > above, -ndtri(jnp.exp(above)), ndtri(found))
-        length = likelihood.rows if likelihood.length is None else likelihood.length
+        length = likelihood.n_unpadded
         found = jnp.where(jnp.arange(likelihood.rows) < length, found, jnp.nan)
         return jnp.pad(found[:width], (0, max(0, width - likelihood.rows)), constant_values=jnp.nan)
 

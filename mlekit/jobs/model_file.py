@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import linecache
 import sys
 import types
 from collections.abc import Sequence
@@ -48,6 +49,9 @@ class ModelFile:
             )
             said = error.msg if isinstance(error, SyntaxError) else error
             raise ValueError(f"{self.path}{at} {type(error).__name__}: {said}") from error
+        # Tracebacks show the lines that ran, not those of a file of this name that lies elsewhere or has changed.
+        lines = self.source.decode(errors="replace").splitlines(keepends=True)
+        linecache.cache[str(self.path)] = len(self.source), None, lines, str(self.path)
         module = types.ModuleType("mlekit_model")
         module.__file__ = str(self.path)
         sys.modules[module.__name__] = module  # dataclasses look a class's module up

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 from ..core.linear_algebra import WRITTEN_OUT
 from ..models.parameters import Parameters
 from ..solvers.objective import Curvature, Evaluation
-from .in_memory import InMemoryLikelihood
+from .base import AbstractLikelihood
 from .weights import scaled_rows
 
 FORWARD = 12  #: up to so many parameters the Jacobian of predictions costs least in forward mode
@@ -27,7 +27,7 @@ BlockTerms = Callable[[PyTree, Array | None], Evaluation]
 
 
 def block_loss(
-    likelihood: InMemoryLikelihood,
+    likelihood: AbstractLikelihood,
     parameters: Parameters,
     free: Array | tuple[Array, ...],
     data: PyTree,
@@ -38,8 +38,8 @@ def block_loss(
     return -value.astype(parameters.dtype)
 
 
-def gradient(likelihood: InMemoryLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
-    """What a block of rows adds to loss and gradient."""
+def gradient(likelihood: AbstractLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
+    """Terms of a block of rows: loss and gradient."""
 
     def terms(data: PyTree, weights: Array | None) -> Evaluation:
         loss = lambda z: block_loss(likelihood, parameters, z, data, weights)  # noqa: E731
@@ -48,8 +48,8 @@ def gradient(likelihood: InMemoryLikelihood, parameters: Parameters, free: Array
     return terms
 
 
-def exact(likelihood: InMemoryLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
-    """What a block of rows adds to loss, gradient and Hessian, in the way that costs least."""
+def exact(likelihood: AbstractLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
+    """Terms of a block of rows: loss, gradient and Hessian, in the way that costs least."""
     if not are_few_numbers(parameters) and likelihood.model.regression is not None:
         return lambda data, weights: information(likelihood, parameters, free, data, weights, exact=True)
     second = hessian_of_numbers if are_few_numbers(parameters) else hessian
@@ -60,8 +60,8 @@ def exact(likelihood: InMemoryLikelihood, parameters: Parameters, free: Array) -
     return terms
 
 
-def outer_product(likelihood: InMemoryLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
-    """What a block of rows adds to loss, gradient and the outer product of the scores."""
+def outer_product(likelihood: AbstractLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
+    """Terms of a block of rows: loss, gradient and the outer product of the scores."""
 
     def terms(data: PyTree, weights: Array | None) -> Evaluation:
         values, scores = likelihood.block_scores(free, parameters.natural, data)
@@ -71,13 +71,13 @@ def outer_product(likelihood: InMemoryLikelihood, parameters: Parameters, free: 
     return terms
 
 
-def expected(likelihood: InMemoryLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
-    """What a block of rows of a regression adds to loss, gradient and expected information."""
+def expected(likelihood: AbstractLikelihood, parameters: Parameters, free: Array) -> BlockTerms:
+    """Terms of a block of rows of a regression: loss, gradient and expected information."""
     return lambda data, weights: information(likelihood, parameters, free, data, weights, exact=False)
 
 
-#: What a block of rows adds to an evaluation, for each curvature that may be asked for.
-BLOCK_TERMS: dict[Curvature, Callable[[InMemoryLikelihood, Parameters, Array], BlockTerms]] = {
+#: The terms of a block of rows for each curvature that may be asked for.
+BLOCK_TERMS: dict[Curvature, Callable[[AbstractLikelihood, Parameters, Array], BlockTerms]] = {
     Curvature.none: gradient,
     Curvature.exact: exact,
     Curvature.outer_product: outer_product,
@@ -86,7 +86,7 @@ BLOCK_TERMS: dict[Curvature, Callable[[InMemoryLikelihood, Parameters, Array], B
 
 
 def are_few_numbers(parameters: Parameters) -> bool:
-    """Whether directions are taken one by one."""
+    """True if directions are differentiated one by one."""
     return parameters.all_numbers and parameters.n_free <= WRITTEN_OUT
 
 
@@ -114,7 +114,7 @@ def hessian_of_numbers(loss: Callable[[Any], Array], free: Float[Array, " k"]) -
 
 
 def information(
-    likelihood: InMemoryLikelihood,
+    likelihood: AbstractLikelihood,
     parameters: Parameters,
     free: Float[Array, " k"],
     data: PyTree,

@@ -1,216 +1,358 @@
-"""What the data are: arrays in memory, or a table on disk; and the likelihood of each."""
+"""The data of a fit or of a batch of fits: what may differ with where the rows lie, in one place."""
 
 from __future__ import annotations
 
 import abc
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..core import devices
 from ..core.compilation import Static
-from ..core.processes import raise_in_all
-from ..core.trees import default_float, is_array, n_rows, traced
-from ..data.arrays import as_arrays, as_weights
+from ..core.trees import n_rows
 from ..data.groups import Groups
-from ..data.shards import Shards, lies_on_many_devices, shard
-from ..data.table import Table
 from ..models.model import Model
-from .in_memory import InMemoryLikelihood, block_rows
-from .sharded import sharded_likelihood
-from .streamed import streamed_likelihood
+from .base import AbstractLikelihood, block_rows
+from .in_memory import InMemoryLikelihood
+from .ragged import RaggedBatch, from_arrays, from_groups
 
 
-class AbstractDataset(abc.ABC):
-    """The data of one fit, with their weights.
+class AbstractDataset(eqx.Module):
+    """One data set with its weights, or those of a batch: a PyTree, so that a `Fit` that holds it can be indexed.
 
-    Args:
-        rows: number of rows.
-        shapes: arrays with a leading axis of rows, or their shapes and dtypes.
+    Methods that speak of one data set are for a dataset that was not batched, or that was indexed out of a batch.
     """
 
-    rows: int
-    shapes: PyTree
+    index: eqx.AbstractVar[Array | None]  # number of the data set in its batch, or of each
+
+    # As the user gave it.
+
+    @property
+    @abc.abstractmethod
+    def source(self) -> Any:
+        """The data as the user passed them: arrays, groups, a table on disk or shards."""
+
+    @property
+    @abc.abstractmethod
+    def arrays(self) -> tuple[PyTree, Array | None] | None:
+        """Rows and weights as JAX sees them; `None` where the rows are out of its sight."""
+
+    @property
+    @abc.abstractmethod
+    def weight_column(self) -> str | None:
+        """The column of the source that holds the weights."""
+
+    @property
+    def weighted(self) -> bool:
+        """True if the rows have weights."""
+        return self.weight_column is not None or (self.arrays is not None and self.arrays[1] is not None)
+
+    @property
+    @abc.abstractmethod
+    def padded(self) -> bool:
+        """True if rows of padding stand behind those of a data set."""
+
+    @property
+    @abc.abstractmethod
+    def at_hand(self) -> bool:
+        """True if the rows are in the memory of this process."""
+
+    @property
+    @abc.abstractmethod
+    def template(self) -> PyTree:
+        """A tree with the structure that the rows have in memory."""
+
+    @property
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """A digest that tells the rows from others, without their weights."""
+
+    @property
+    @abc.abstractmethod
+    def keys(self) -> Any:
+        """The keys of the groups, a pyarrow Table of one row each; `None` where there are none."""
+
+    # One data set.
+
+    @property
+    @abc.abstractmethod
+    def rows(self) -> int:
+        """Number of rows, padding included."""
+
+    @property
+    @abc.abstractmethod
+    def shapes(self) -> PyTree:
+        """Arrays with a leading axis of rows, or their shapes and dtypes."""
 
     @abc.abstractmethod
     def seen_by_init(self) -> PyTree:
         """The data that a function `init` computes a start from."""
 
     @abc.abstractmethod
-    def likelihood(self, model: Model, args: PyTree, n_free: int, reversible: bool = False) -> InMemoryLikelihood:
-        """Their likelihood; the arguments are those of `Likelihood`, and how many parameters are free."""
+    def likelihood(self, model: Model, args: PyTree, n_free: int, reversible: bool = False) -> AbstractLikelihood:
+        """The likelihood.
 
-    def checked(self, found: Any) -> Any:
-        """What was computed of them; a `ValueError` where they could not be read."""
-        return found
-
-    def check(self) -> None:  # noqa: B027 - what is in memory was read
-        """A `ValueError` where they could not be read."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of data and weights."""
-        parts = self.parts()
-        weights = parts.get("weight_column")
-        if parts["weights"] is not None:
-            weights = fingerprint(parts["weights"])
-        return f"{fingerprint(parts['data'])} {weights}"
+        Args:
+            model: the log-density with its companions.
+            args: its third argument, or `None`.
+            n_free: number of free parameters.
+            reversible: True if reverse mode must be able to cross its sums.
+        """
 
     @abc.abstractmethod
-    def parts(self) -> dict[str, Any]:
-        """The fields of a `Fit` that hold them."""
+    def checked(self, found: Any) -> Any:
+        """`found`, computed from the rows; a `ValueError` where they could not be read."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """A `ValueError` where rows could not be read."""
+
+    @property
+    def weighted_fingerprint(self) -> str:
+        """A digest of rows and weights."""
+        weights = None if self.arrays is None else self.arrays[1]
+        return f"{self.fingerprint} {self.weight_column if weights is None else digest_of_arrays(weights)}"
+
+    # One data set, or a batch.
+
+    @abc.abstractmethod
+    def longest(self, batched: bool) -> int:
+        """Rows of the longest data set."""
+
+    @abc.abstractmethod
+    def labelled(self, columns: Sequence[Any], batched: bool, argument: str) -> tuple[PyTree, tuple[int, ...]]:
+        """The columns that labels of rows may be named by, and the shape of an array of labels.
+
+        Args:
+            columns: names of columns, and arrays of labels.
+            batched: True of a batch.
+            argument: what messages call them.
+        """
+
+    # A batch.
+
+    @abc.abstractmethod
+    def ragged(self, model: Model, args: PyTree) -> RaggedBatch | None:
+        """The likelihoods of a batch; `None` where the rows are not at hand, and all its data sets are one."""
+
+    @abc.abstractmethod
+    def flat_labels(self, labels: PyTree) -> PyTree:
+        """Labels of all rows of a batch as its `RaggedBatch` has the rows, one behind the other."""
 
 
 class InMemoryDataset(AbstractDataset):
     """Arrays.
 
     Args:
-        data: PyTree of arrays with a leading axis of rows.
+        index: number of the data set in its batch, or of each.
+        data: PyTree of arrays with a leading axis of rows, in a batch behind one of data sets.
         weights: one for each row, or `None`.
-        length: number of rows; all if `None`.
+        lengths: rows of each data set without those of padding; `None` where there is no padding.
     """
 
-    def __init__(self, data: PyTree, weights: Array | None, length: Array | None = None) -> None:
-        self.data, self.weights, self.length = data, weights, length
-        self.rows, self.shapes = n_rows(data), data
+    index: Array | None
+    data: PyTree
+    weights: Array | None = None
+    lengths: Any = None
+
+    @property
+    def source(self) -> PyTree:
+        """The arrays."""
+        return self.data
+
+    @property
+    def arrays(self) -> tuple[PyTree, Array | None]:
+        """Rows and weights."""
+        return self.data, self.weights
+
+    @property
+    def weight_column(self) -> None:
+        """None: weights are an array of their own."""
+        return None
+
+    @property
+    def keys(self) -> None:
+        """None: there are no groups."""
+        return None
+
+    @property
+    def padded(self) -> bool:
+        """As `AbstractDataset.padded`."""
+        return self.lengths is not None
+
+    @property
+    def at_hand(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def template(self) -> PyTree:
+        """The arrays."""
+        return self.data
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of names, shapes and numbers."""
+        return digest_of_arrays(self.data)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return n_rows(self.data)
+
+    @property
+    def shapes(self) -> PyTree:
+        """The arrays."""
+        return self.data
 
     def seen_by_init(self) -> PyTree:
-        """As `Observed.seen_by_init`."""
+        """The arrays."""
         return self.data
 
     def likelihood(self, model: Model, args: PyTree, n_free: int, reversible: bool = False) -> InMemoryLikelihood:
-        """As `Observed.likelihood`."""
+        """As `AbstractDataset.likelihood`."""
         block = block_rows(self.data, n_free, self.rows)
         return InMemoryLikelihood(
-            model, self.data, self.weights, args, length=self.length, block=block, reversible=reversible
+            model, args, self.data, self.weights, length=self.lengths, block=block, reversible=reversible
         )
 
-    def parts(self) -> dict[str, Any]:
-        """As `Observed.parts`."""
-        return {"data": self.data, "weights": self.weights}
+    def checked(self, found: Any) -> Any:
+        """As it is: the rows are at hand."""
+        return found
+
+    def check(self) -> None:
+        """Nothing to check: the rows are at hand."""
+
+    def longest(self, batched: bool) -> int:
+        """As `AbstractDataset.longest`."""
+        return jnp.shape(jax.tree.leaves(self.data)[0])[1 if batched else 0]
+
+    def labelled(self, columns: Sequence[Any], batched: bool, argument: str) -> tuple[PyTree, tuple[int, ...]]:
+        """As `AbstractDataset.labelled`."""
+        return self.data, jnp.shape(jax.tree.leaves(self.data)[0])[: 2 if batched else 1]
+
+    def ragged(self, model: Model, args: PyTree) -> RaggedBatch:
+        """As `AbstractDataset.ragged`."""
+        return from_arrays(model, args, self.data, self.weights, self.lengths)
+
+    def flat_labels(self, labels: PyTree) -> PyTree:
+        """As `AbstractDataset.flat_labels`."""
+        return jax.tree.map(lambda leaf: leaf.reshape(-1), labels)
 
 
-class AbstractRemoteDataset(AbstractDataset):
-    """Rows that are not at hand; a `Fit` holds what knows where they are, out of JAX's sight.
+class GroupsDataset(AbstractDataset):
+    """Groups of a table, out of JAX's sight.
 
     Args:
-        it: that, a table or shards.
-        weights: their column of weights, or `None`.
-        shapes: as in `Observed`.
+        index: number of the group, or of each; `None` for all of them.
+        groups: the groups.
+        weight_column: the column that holds the weights, or `None`.
     """
 
-    def __init__(self, it: Table | Shards, weights: str | None, shapes: PyTree) -> None:
-        self.it, self.weights = it, weights
-        self.rows, self.shapes = it.n_rows, shapes
+    index: Array | None
+    groups: Static
+    weight_column: str | None = eqx.field(static=True, default=None)
+
+    @property
+    def source(self) -> Groups:
+        """The groups."""
+        return self.groups.value
+
+    @property
+    def arrays(self) -> None:
+        """None: JAX does not see them."""
+        return None
+
+    @property
+    def padded(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def at_hand(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def template(self) -> PyTree:
+        """The columns of all groups."""
+        return self.source.columns
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of names, shapes and numbers."""
+        return digest_of_arrays(self.source.columns | {"offsets": self.source.offsets})
+
+    @property
+    def keys(self) -> Any:
+        """As `AbstractDataset.keys`."""
+        import pyarrow
+
+        return self.source.keys.take(pyarrow.array(np.atleast_1d(self._index)))
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of one group."""
+        return int(self.source.lengths[int(self._index)])
+
+    @property
+    def shapes(self) -> PyTree:
+        """The arrays of one group."""
+        return self.source[int(self._index)]
 
     def seen_by_init(self) -> PyTree:
-        """As `Observed.seen_by_init`: rows from all over, the same in all processes."""
-        return jax.tree.map(devices.placed, self.it.sample())
-
-    def check(self) -> None:
-        """As `Observed.check`."""
-        self.it.check()
-
-    def parts(self) -> dict[str, Any]:
-        """As `Observed.parts`."""
-        return {"data": Static(self.it), "weights": None, "weight_column": self.weights}
-
-
-class DiskDataset(AbstractRemoteDataset):
-    """A table on disk.
-
-    Args:
-        it: the table.
-        weights: its column of weights, or `None`.
-    """
-
-    it: Table
-
-    def __init__(self, it: Table, weights: str | None) -> None:
-        super().__init__(it, weights, it.layout(weights).block)
+        """The arrays of one group."""
+        return self.shapes
 
     def likelihood(self, model: Model, args: PyTree, n_free: int, reversible: bool = False) -> InMemoryLikelihood:
-        """As `Observed.likelihood`."""
-        return streamed_likelihood(self.it, model, args, self.weights, n_free, reversible)
+        """As `AbstractDataset.likelihood`, of one group."""
+        data = jax.tree.map(jnp.asarray, self.shapes)
+        weights = None if self.weight_column is None else data[self.weight_column]
+        return InMemoryDataset(None, data, weights).likelihood(model, args, n_free, reversible)
 
     def checked(self, found: Any) -> Any:
-        """As `Observed.checked`."""
-        if not traced(found):
-            jax.block_until_ready(found)
-            self.check()
-        return found
-
-
-class ShardedDataset(AbstractRemoteDataset):
-    """Rows on many devices.
-
-    Args:
-        it: the rows.
-        weights: their column of weights, or `None`.
-    """
-
-    it: Shards
-
-    def __init__(self, it: Shards, weights: str | None) -> None:
-        super().__init__(it, weights, it.shapes(weights))
-
-    def likelihood(self, model: Model, args: PyTree, n_free: int, reversible: bool = False) -> InMemoryLikelihood:
-        """As `Observed.likelihood`."""
-        return sharded_likelihood(self.it, model, args, self.weights, n_free, reversible)
-
-    def checked(self, found: Any) -> Any:
-        """As `Observed.checked`; every process has the same, each on a device of its own."""
-        if traced(found):
-            return found
-        found = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)) if is_array(leaf) else leaf, found)
-        self.check()
+        """As it is: the rows are at hand."""
         return found
 
     def check(self) -> None:
-        """As `Observed.check`: what goes wrong in one process is an error in all."""
-        with raise_in_all():
-            super().check()
+        """Nothing to check: the rows are at hand."""
 
+    def longest(self, batched: bool) -> int:
+        """As `AbstractDataset.longest`."""
+        return int(np.max(self.source.lengths[self._index]))
 
-def as_dataset(data: Any, weights: Any) -> AbstractDataset:
-    """What a user passed as data and weights.
-
-    Raises:
-        ValueError: as `as_arrays` and `as_weights`; weights of a table that are no column of it.
-        TypeError: the same, and groups.
-    """
-    if isinstance(data, Groups):
-        raise TypeError(
-            "data are groups, many data sets: use mle.fit_batch, or one of them: mle.fit(..., data[0])"
-        )
-    if lies_on_many_devices(data):
-        data = shard(data)
-    if isinstance(data, Table | Shards):
-        if weights is not None and not isinstance(weights, str):
-            what = "a table on disk" if isinstance(data, Table) else "shards"
-            raise TypeError(f"weights of {what} are the name of a column, got {type(weights).__name__}")
-        if data.n_rows > jnp.iinfo(jnp.zeros((), int).dtype).max:
+    def labelled(self, columns: Sequence[Any], batched: bool, argument: str) -> tuple[PyTree, tuple[int, ...]]:
+        """As `AbstractDataset.labelled`: of a batch the columns of all groups, one behind the other."""
+        if batched and not all(isinstance(column, str) for column in columns):
             raise ValueError(
-                f"data has {data.n_rows:,} rows, more than int32 can count: call "
-                "jax.config.update('jax_enable_x64', True)"
+                f"{argument} of groups are names of columns, such as {argument}='firm'; put them into the table"
             )
-        return DiskDataset(data, weights) if isinstance(data, Table) else ShardedDataset(data, weights)
-    data = jax.tree.map(devices.placed, as_arrays(data))
-    return InMemoryDataset(data, as_weights(weights, (n_rows(data),), default_float(data)))
+        data = self.source.columns if batched else self.shapes
+        return data, jax.tree.leaves(data)[0].shape[:1]
+
+    def ragged(self, model: Model, args: PyTree) -> RaggedBatch:
+        """As `AbstractDataset.ragged`."""
+        return from_groups(model, args, self.source, self._index, self.weight_column)
+
+    def flat_labels(self, labels: PyTree) -> PyTree:
+        """As they are."""
+        return labels
+
+    @property
+    def _index(self) -> np.ndarray:
+        return np.arange(len(self.source)) if self.index is None else np.asarray(self.index)
 
 
-def fingerprint(data: PyTree) -> str:
-    """What tells data from others: a digest of their names, shapes and numbers."""
-    if isinstance(data, Static) and not isinstance(data.it, Groups):
-        return data.it.fingerprint
+def digest_of_arrays(tree: PyTree) -> str:
+    """A digest of the names, shapes and numbers of a tree of arrays."""
     digest = hashlib.sha256()
-    columns = data.it.columns | {"offsets": data.it.offsets} if isinstance(data, Static) else data
-    for name, leaf in jtu.tree_flatten_with_path(columns)[0]:
+    for name, leaf in jtu.tree_flatten_with_path(tree)[0]:
         array = np.asarray(leaf)
         digest.update(f"{jtu.keystr(name)} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data if array.dtype.kind != "V" else array.tobytes())

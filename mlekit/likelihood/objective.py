@@ -1,4 +1,4 @@
-"""What a solver minimises: minus the mean log-likelihood, summed with its derivatives block by block."""
+"""The objective of a fit: minus the mean log-likelihood, summed with its derivatives block by block."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..models.parameters import Parameters
 from ..solvers.objective import AbstractObjective, Curvature, Evaluation
+from .base import AbstractLikelihood
 from .curvature import BLOCK_TERMS, block_loss
 from .in_memory import InMemoryLikelihood
 
 
 class Objective(AbstractObjective):
-    r"""What a solver minimises: minus the mean log-likelihood, as a function of the free vector.
+    r"""Minus the mean log-likelihood as a function of the free vector, which solvers minimise.
 
     $$f(z) = -\frac{1}{n} \ell(\theta(z)), \qquad n = \sum_i w_i$$
 
@@ -26,7 +27,7 @@ class Objective(AbstractObjective):
     wanted, and calls the user's function at one place.
     """
 
-    likelihood: InMemoryLikelihood
+    likelihood: AbstractLikelihood
     parameters: Parameters
 
     @property
@@ -55,11 +56,12 @@ class Objective(AbstractObjective):
         return self.mean(sums, self.n_obs if n_obs is None else n_obs)
 
     def part(self, free: Float[Array, " n_free"], curvature: Curvature, b: Any) -> Evaluation:
-        """What block `b` adds to the sums behind `evaluate`."""
+        """The part of block `b` of rows in memory in the sums behind `evaluate`."""
+        assert isinstance(self.likelihood, InMemoryLikelihood)
         return self.likelihood.part(self._block(free, curvature), b)
 
     def zero(self, curvature: Curvature) -> Evaluation:
-        """What those sums start from."""
+        """Zeros with the shapes and dtypes of those sums."""
         k, dtype = self.parameters.n_free, self.parameters.dtype
         matrix = None if curvature is Curvature.none else jnp.zeros((k, k), dtype)
         return Evaluation(jnp.zeros((), dtype), jnp.zeros(k, dtype), matrix)
@@ -76,7 +78,7 @@ class Objective(AbstractObjective):
         return number, lambda j: dataclasses.replace(self, likelihood=batch(j))
 
     def _block(self, free: Array, curvature: Curvature) -> Callable[..., Evaluation]:
-        """What one block of rows adds to the loss and its derivatives."""
+        """The terms of one block of rows in loss and derivatives."""
         return BLOCK_TERMS[curvature](self.likelihood, self.parameters, free)
 
 

@@ -8,16 +8,18 @@ from typing import Any, NoReturn
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ..core.compilation import Compiled
 from ..core.processes import raise_in_all
 from ..core.trees import is_array, n_rows
 from ..data.shards import AXIS, ArrayShards, Shards, TableShards
 from ..models.model import Model
-from .in_memory import ApartLikelihood, InMemoryLikelihood, block_rows
+from .base import AbstractLikelihood, block_rows
+from .in_memory import InMemoryLikelihood
 from .streamed import StreamedLikelihood, stream
 
 
@@ -30,7 +32,7 @@ BLANK = Model(_nothing)
 
 
 class Counted(eqx.Module):
-    """What the weights of all devices add up to.
+    """The totals of the weights of all devices.
 
     Args:
         n_rows: rows with a positive weight.
@@ -41,23 +43,36 @@ class Counted(eqx.Module):
     n_obs: Array
 
 
-class ShardedLikelihood(ApartLikelihood):
+class ShardedLikelihood(AbstractLikelihood):
     """A model together with rows on many devices.
 
-    Its `data` are the likelihoods of the devices, without the model: arrays with a leading axis, split over them.
-
     Args:
-        counted: what the weights add up to, once that is known.
+        model: the log-density with its companions.
+        args: third argument of the model.
+        data: the likelihoods of the devices, without the model: arrays with a leading axis, split over them.
+        sampled: True to sum over a sample of the rows of each device alone; `None` means no.
+        counted: what the weights add up to, once they are known.
         total_rows: number of rows of all devices together.
+        reversible: True if reverse mode must be able to cross the sums over blocks.
         mesh: the devices.
     """
 
+    model: Model
+    args: PyTree
+    data: InMemoryLikelihood | StreamedLikelihood
+    sampled: Bool[Array, ""] | None = None
     counted: Counted | None = None
+    reversible: bool = eqx.field(static=True, default=False)
     total_rows: int = eqx.field(static=True, default=0)
     mesh: Mesh = eqx.field(static=True, default=None)
 
     @property
     def rows(self) -> int:
+        """Rows of all devices together."""
+        return self.total_rows
+
+    @property
+    def n_unpadded(self) -> int:
         """Rows of all devices together."""
         return self.total_rows
 
@@ -78,20 +93,28 @@ class ShardedLikelihood(ApartLikelihood):
 
     @property
     def has_sample(self) -> bool:
-        """Whether one device has so many rows that a sample of them is worth a look."""
+        """True where one device has so many rows that a sample of them is worth a look."""
         return self.data.has_sample
 
+    def of_sample(self, yes: Any) -> ShardedLikelihood:
+        """As `AbstractLikelihood.of_sample`."""
+        return dataclasses.replace(self, sampled=jnp.asarray(yes))
+
+    def reversibly(self) -> ShardedLikelihood:
+        """As `AbstractLikelihood.reversibly`."""
+        return dataclasses.replace(self, reversible=True)
+
+    def differentiable_weights(self, params: PyTree) -> ShardedLikelihood:
+        """The same: weights that are shared out have no derivatives."""
+        return self
+
     def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
-        """As `Likelihood.log_likelihood`."""
+        """As `AbstractLikelihood.log_likelihood`."""
         return self._added(lambda own: own.log_likelihood(params))
 
     def total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
-        """As `Likelihood.total`."""
+        """As `AbstractLikelihood.total`."""
         return self._added(lambda own: own.total(fn, zero))
-
-    def weighing(self, params: PyTree) -> InMemoryLikelihood:
-        """The same: weights that are shared out have no derivatives."""
-        return self
 
     def aligned(self) -> NoReturn:
         """A `ValueError`: no device has all rows."""
@@ -112,7 +135,7 @@ class ShardedLikelihood(ApartLikelihood):
         """As `aligned`."""
         self.aligned()
 
-    def minibatches(self, key: Array, steps: Int[Array, ""], size: int) -> NoReturn:
+    def minibatches(self, key: PRNGKeyArray, steps: Int[Array, ""], size: int) -> NoReturn:
         """As `aligned`."""
         self.aligned()
 
@@ -121,7 +144,7 @@ class ShardedLikelihood(ApartLikelihood):
             return self.counted
         return self._added(lambda own: Counted(own.n_rows, own.n_obs))
 
-    def _added(self, fn: Callable[[InMemoryLikelihood], Any]) -> Any:
+    def _added(self, fn: Callable[[AbstractLikelihood], Any]) -> Any:
         """`fn` of the likelihood of every device, added up."""
         arrays, rest = eqx.partition(self.data, is_array)
 
@@ -144,7 +167,7 @@ def sharded_likelihood(
         raise ValueError(
             "data are shared out among devices, and a joint model sees all rows at once: leave out mle.shard"
         )
-    own: InMemoryLikelihood
+    own: InMemoryLikelihood | StreamedLikelihood
     if isinstance(shards, ArrayShards):
         one = shards.shapes(weights)
         longest = n_rows(one)
@@ -153,6 +176,7 @@ def sharded_likelihood(
         # The rows of one device are one slice of these.
         own = InMemoryLikelihood(
             BLANK,
+            None,
             data,
             column,
             length=shards.lengths,
@@ -171,10 +195,8 @@ def sharded_likelihood(
             return jax.make_array_from_callback((shards.devices, *np.shape(leaves[0])), place, at)
 
         block = block_rows(layout.block, n_free, layout.size)
-        own = StreamedLikelihood(BLANK, jax.tree.map(put, *parts.values()), block=block)
-    found = ShardedLikelihood(
-        model, own, args=args, reversible=reversible, total_rows=shards.n_rows, mesh=shards.mesh
-    )
+        own = StreamedLikelihood(BLANK, None, jax.tree.map(put, *parts.values()), block=block)
+    found = ShardedLikelihood(model, args, own, reversible=reversible, total_rows=shards.n_rows, mesh=shards.mesh)
     if weights not in shards.counted:
         shards.counted[weights] = _count(dataclasses.replace(found, model=BLANK, args=None))
     return dataclasses.replace(found, counted=shards.counted[weights])

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ..core import compensated_sum, differentiable_loops
 from ..core.trees import differential, is_inexact
@@ -19,7 +19,8 @@ from ..data import block_reader
 from ..data.block_reader import BlockLayout
 from ..data.table import Table
 from ..models.model import Model
-from .in_memory import ApartLikelihood, InMemoryLikelihood, block_rows, count_rows
+from .base import AbstractLikelihood, block_rows, count_rows
+from .in_memory import InMemoryLikelihood
 
 
 class Stream(eqx.Module):
@@ -34,13 +35,13 @@ class Stream(eqx.Module):
     """
 
     handle: Int[Array | np.ndarray, ""]
-    n_rows: Int[Array | np.ndarray, ""]
-    n_obs: Array | np.ndarray
+    n_rows: Any
+    n_obs: Any
     sample: PyTree
     layout: BlockLayout = eqx.field(static=True)
 
     def block(self, b: Any, following: Any, silent: bool = False) -> tuple[PyTree, Any, Bool[Array, ""]]:
-        """The value of `BlockReader.block` for block `b`."""
+        """Block `b`, as `BlockReader.block` returns it."""
         here = jnp.asarray(b, jnp.int32), jnp.asarray(following, jnp.int32), jnp.asarray(silent)
         # Equal numbers give equal blocks, as the files do not change.
         return jax.pure_callback(_read, self.layout.result, self.handle, *here, vmap_method="sequential")
@@ -64,13 +65,34 @@ def stream(source: Table, layout: BlockLayout) -> Stream:
     return Stream(handle, np.asarray(n_rows, whole), np.asarray(n_obs, kind), sample, layout)
 
 
-class StreamedLikelihood(ApartLikelihood):
-    """A model together with a table on disk; `data` is its `Stream`."""
+class StreamedLikelihood(AbstractLikelihood):
+    """A model together with a table on disk.
+
+    Args:
+        model: the log-density with its companions.
+        args: third argument of the model.
+        data: the table as compiled programs see it.
+        sampled: True to sum over a sample of the rows alone; `None` means no.
+        block: rows evaluated at once, of those that are read at once; 0 means all.
+        reversible: True if reverse mode must be able to cross the sums over blocks.
+    """
+
+    model: Model
+    args: PyTree
+    data: Stream
+    sampled: Bool[Array, ""] | None = None
+    block: int = eqx.field(static=True, default=0)
+    reversible: bool = eqx.field(static=True, default=False)
 
     @property
     def rows(self) -> int:
         """Rows of the table."""
         return self.data.layout.n_rows
+
+    @property
+    def n_unpadded(self) -> int:
+        """Rows of the table."""
+        return self.rows
 
     @property
     def n_rows(self) -> Int[Array, ""]:
@@ -94,16 +116,28 @@ class StreamedLikelihood(ApartLikelihood):
 
     @property
     def has_sample(self) -> bool:
-        """Whether there are so many rows that a sample of them is kept in memory."""
+        """True where there are so many rows that a sample of them is kept in memory."""
         return self.data.sample is not None
 
+    def of_sample(self, yes: Any) -> StreamedLikelihood:
+        """As `AbstractLikelihood.of_sample`."""
+        return dataclasses.replace(self, sampled=jnp.asarray(yes))
+
+    def reversibly(self) -> StreamedLikelihood:
+        """As `AbstractLikelihood.reversibly`: blocks are read again on the way back."""
+        return dataclasses.replace(self, reversible=True)
+
+    def differentiable_weights(self, params: PyTree) -> StreamedLikelihood:
+        """The same: weights on disk have no derivatives."""
+        return self
+
     def total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
-        """As `Likelihood.total`; in a form that reverse mode can cross, blocks are read again on the way back."""
+        """As `AbstractLikelihood.total`."""
         if self.sampled is None or not self.has_sample:
             return self._total(fn, zero)
         data, layout = self.data.sample, self.data.layout
         weights = None if layout.weights is None else data[layout.weights].astype(layout.weight_dtype)
-        some = InMemoryLikelihood(self.model, data, weights, self.args, block=self.block)
+        some = InMemoryLikelihood(self.model, self.args, data, weights, block=self.block)
         return jax.lax.cond(self.sampled, lambda: some.total(fn, zero), lambda: self._total(fn, zero))
 
     def _total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
@@ -126,13 +160,13 @@ class StreamedLikelihood(ApartLikelihood):
         return _log_likelihood(params, self)
 
     def contributions(self, params: PyTree) -> Float[Array, " rows"]:
-        """As `Likelihood.contributions`: one number for each row of the table."""
+        """As `AbstractLikelihood.contributions`: one number for each row of the table."""
         return self._rows(lambda here: here.contributions(params))
 
     def scores(
         self, free: Float[Array, " n_free"], natural: Callable[[Array], PyTree]
     ) -> Float[Array, "rows n_free"]:
-        """As `Likelihood.scores`: a vector for each row of the table."""
+        """As `AbstractLikelihood.scores`: a vector for each row of the table."""
         return self._rows(lambda here: here.scores(free, natural))
 
     def aligned(self) -> tuple[PyTree, Array | None]:
@@ -143,14 +177,10 @@ class StreamedLikelihood(ApartLikelihood):
         """All rows in memory, with their weights."""
         return self.aligned()
 
-    def weighing(self, params: PyTree) -> InMemoryLikelihood:
-        """The same: weights on disk have no derivatives."""
-        return self
-
     def minibatches(
-        self, key: Array, steps: Int[Array, ""], size: int
+        self, key: PRNGKeyArray, steps: Int[Array, ""], size: int
     ) -> tuple[int, Callable[[Array], InMemoryLikelihood]]:
-        """As `Likelihood.minibatches`: blocks come in random order, and so do the rows of each."""
+        """As `AbstractLikelihood.minibatches`: blocks come in random order, and so do the rows of each."""
         layout = self.data.layout
         if size > layout.size and self.n_blocks > 1:
             raise ValueError(
@@ -172,9 +202,9 @@ class StreamedLikelihood(ApartLikelihood):
         weighted = self.data.layout.weights is not None
         here = InMemoryLikelihood(
             self.model,
+            self.args,
             data,
             extra if weighted else None,
-            self.args,
             length=None if weighted else extra,
             block=self.block,
             keeps=weighted,
@@ -186,11 +216,11 @@ class StreamedLikelihood(ApartLikelihood):
         layout = self.data.layout
         n, count, size = layout.n_rows, layout.n_blocks, layout.size
 
-        def one(b: Array) -> Any:
+        def of_block(b: Array) -> Any:
             here, sound = self._block(b, (b + 1) % count, silent=True)
             return _only_if(sound, fn(here))
 
-        found = jax.lax.map(one, jnp.arange(count))
+        found = jax.lax.map(of_block, jnp.arange(count))
         return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:n], found)
 
 
@@ -212,9 +242,8 @@ def _log_likelihood_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     value, gradient = likelihood.total(both, (zero, jax.tree.map(jnp.zeros_like, moving)))
     moved = sum((jnp.sum(g * c) for g, c in zip(*map(jax.tree.leaves, (gradient, change)))), zero)
     if jax.tree.leaves(others):  # what the model closes over, or its args
-        here = lambda it: dataclasses.replace(it, reversible=True)  # noqa: E731
         moved += differential(
-            lambda it: here(it).total(functools.partial(it.block_sum, params), zero), likelihood, others
+            lambda it: it.reversibly().total(functools.partial(it.block_sum, params), zero), likelihood, others
         )
     return value, moved
 
@@ -240,7 +269,7 @@ def streamed_likelihood(
         args: its third argument, or `None`.
         weights: column of frequency weights, if there is one.
         n_free: how many parameters are free.
-        reversible: as in `Likelihood`.
+        reversible: as in `StreamedLikelihood`.
 
     Raises:
         ValueError: a joint model, or weights that are none.
@@ -251,4 +280,4 @@ def streamed_likelihood(
         )
     layout = source.layout(weights)
     block = block_rows(layout.block, n_free, layout.size)
-    return StreamedLikelihood(model, stream(source, layout), None, args, block=block, reversible=reversible)
+    return StreamedLikelihood(model, args, stream(source, layout), block=block, reversible=reversible)

@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 
 from ..core.trees import leaf_name
 from .constraints import Constraint, Fixed, Tied, as_constraint, is_constraint, unconstrained
-from .parameters import Leaf, Parameters, place
+from .parameters import Leaf, Parameters, lay_out
 
 
 def build_parameters(
@@ -65,7 +65,7 @@ def build_parameters(
             shape = shape[1:]
         leaves.append(_leaf(name, shape, array.dtype, constraint_of[jtu.keystr(path)]))
         arrays.append(array)
-    leaves, n_free = place(_tie(leaves))
+    leaves, n_free = lay_out(_tie(leaves))
     if check:
         _check_start(leaves, arrays, batched)
 

@@ -129,12 +129,13 @@ class Model(eqx.Module):
         return self.log_density if isinstance(self.log_density, Regression) else None
 
     @property
-    def jumps(self) -> bool | Callable[[Any], Any] | None:
-        """Whether the distribution function jumps at a response: always, as for whole numbers, or never.
+    def atoms(self) -> bool | Callable[[Any], Any] | None:
+        """Which responses are atoms of the distribution: have a probability, and no density.
 
-        Or where a function `jumps(obs)` of an observation says so; `None` where the model does not tell.
+        `True` if all are, as whole numbers; `False` if none is; a function `atoms(obs)` of an observation if some
+        are, as the zeros of `mle.zero_inflated`; `None` if the model does not tell.
         """
-        return getattr(self.log_density, "jumps", None)
+        return getattr(self.log_density, "atoms", None)
 
     def __call__(self, params: Any, obs: Any, *args: Any) -> Any:
         """The log-density of one observation."""

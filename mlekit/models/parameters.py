@@ -28,7 +28,7 @@ class Leaf(eqx.Module):
     free_shape: tuple[int, ...] = eqx.field(static=True)
     start: int = eqx.field(static=True)  # first entry in the free vector; a tied leaf has its twin's
     tied_to: str | None = eqx.field(static=True)
-    held: tuple[int, ...] = eqx.field(static=True, default=())  # elements that keep the value they started with
+    frozen: tuple[int, ...] = eqx.field(static=True, default=())  # elements that keep the value they started with
 
     @property
     def is_fixed(self) -> bool:
@@ -44,7 +44,7 @@ class Leaf(eqx.Module):
     @property
     def moving(self) -> np.ndarray:
         """Which entries of its free array are part of the free vector."""
-        return np.delete(np.arange(math.prod(self.free_shape)), self.held)
+        return np.delete(np.arange(math.prod(self.free_shape)), self.frozen)
 
     @property
     def size(self) -> int:
@@ -62,8 +62,8 @@ class Leaf(eqx.Module):
 class Parameters(eqx.Module):
     """How a PyTree of parameters in natural units maps to the free vector and back.
 
-    Built by `start.parameters_like`. `natural` and `free` are inverse to each other; both may be jitted, mapped
-    and differentiated.
+    Made by `build_parameters`. `natural` and `free` are inverse to each other; both may be jitted, mapped and
+    differentiated.
     """
 
     leaves: tuple[Leaf, ...]
@@ -89,7 +89,9 @@ class Parameters(eqx.Module):
     @property
     def all_numbers(self) -> bool:
         """Whether every free leaf is a single number."""
-        return all(leaf.is_fixed or leaf.free_shape == () for leaf in self.leaves)  # none of which is held in part
+        return all(
+            leaf.is_fixed or leaf.free_shape == () for leaf in self.leaves
+        )  # none of which is frozen in part
 
     def natural_vector(self, free: Float[Array, " n_free"]) -> Float[Array, " k"]:
         """All scalar parameters in natural units, in the order of `names`."""
@@ -111,14 +113,14 @@ class Parameters(eqx.Module):
         return jnp.concatenate(parts) if parts else jnp.zeros(0, self.dtype)
 
     def fixed_at(self, params: PyTree) -> Parameters:
-        """The same parameters with the fixed leaves held at their values in `params`."""
+        """The same parameters with the fixed leaves at their values in `params`."""
         return self.with_values(self.fixed_leaves(self.split(params)))
 
     def fixed_leaves(self, values: list[Any]) -> tuple[Array | None, ...]:
         """Of the leaves `values` those that are fixed, in whole or in part, `None` for the others."""
         by_name = dict(zip((leaf.name for leaf in self.leaves), values))
         return tuple(
-            jnp.asarray(by_name[leaf.tied_to or leaf.name], leaf.dtype) if leaf.is_fixed or leaf.held else None
+            jnp.asarray(by_name[leaf.tied_to or leaf.name], leaf.dtype) if leaf.is_fixed or leaf.frozen else None
             for leaf in self.leaves
         )
 
@@ -126,18 +128,18 @@ class Parameters(eqx.Module):
         """The same parameters with other values of the fixed leaves."""
         return dataclasses.replace(self, values=values)
 
-    def holding(self, names: Sequence[str]) -> Parameters:
-        """The same parameters with these held at the value they start with.
+    def with_fixed(self, names: Sequence[str]) -> Parameters:
+        """The same parameters with further ones fixed at the value they start with.
 
         Args:
             names: some of `names`; of an array whose elements share a constraint, as those of a simplex do,
-                none can be held alone.
+                none can be fixed alone.
 
         Raises:
-            ValueError: no such parameter, one that does not move, or one that cannot be held alone.
+            ValueError: no such parameter, one that is fixed already, or one that cannot be fixed alone.
         """
         owner = {name: (leaf, i) for leaf in self.leaves for i, name in enumerate(leaf.names())}
-        held: dict[str, set[int]] = {}
+        frozen: dict[str, set[int]] = {}
         for name in names:
             if name not in owner:
                 raise ValueError(f"there is no parameter {name!r}; there are {', '.join(self.names)}")
@@ -149,19 +151,19 @@ class Parameters(eqx.Module):
                     f"{name} shares a constraint with the rest of {leaf.name} and cannot be held by itself; "
                     "its profile intervals are there: fit.intervals(method='profile')"
                 )
-            elements = held.setdefault(leaf.tied_to or leaf.name, set())
+            elements = frozen.setdefault(leaf.tied_to or leaf.name, set())
             if i in elements:
                 raise ValueError(f"{' and '.join(names)} are tied: they cannot be held at values of their own")
             elements.add(i)
         leaves = []
         for leaf in self.leaves:
-            mine = tuple(sorted(held.get(leaf.tied_to or leaf.name, set()) | set(leaf.held)))
+            mine = tuple(sorted(frozen.get(leaf.tied_to or leaf.name, set()) | set(leaf.frozen)))
             if mine and len(mine) == leaf.size:
-                leaf = dataclasses.replace(leaf, constraint=Fixed(), free_shape=(0,), held=())
+                leaf = dataclasses.replace(leaf, constraint=Fixed(), free_shape=(0,), frozen=())
             elif mine:
-                leaf = dataclasses.replace(leaf, held=mine)
+                leaf = dataclasses.replace(leaf, frozen=mine)
             leaves.append(leaf)
-        placed, n_free = place(leaves)
+        placed, n_free = lay_out(leaves)
         return dataclasses.replace(self, leaves=tuple(placed), values=(None,) * len(leaves), n_free=n_free)
 
     def ranges(self, vector: Float[Array, " k"]) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
@@ -205,15 +207,15 @@ class Parameters(eqx.Module):
         if isinstance(free, tuple):
             return leaf.rule.forward(free[leaf.start]).astype(leaf.dtype)
         part = free[leaf.start : leaf.start + len(leaf.moving)]
-        if leaf.held:
+        if leaf.frozen:
             assert value is not None
             kept = leaf.rule.inverse(value).astype(self.dtype).ravel()
             part = kept.at[leaf.moving].set(part)
         return leaf.rule.forward(part.reshape(leaf.free_shape)).astype(leaf.dtype)
 
 
-def place(leaves: list[Leaf]) -> tuple[list[Leaf], int]:
-    """Give every free leaf its stretch of the free vector, and tied leaves that of their twin; and its length."""
+def lay_out(leaves: list[Leaf]) -> tuple[list[Leaf], int]:
+    """The leaves with their places in the free vector, tied ones with that of their twin; and its length."""
     starts: dict[str, int] = {}
     total = 0
     for leaf in leaves:

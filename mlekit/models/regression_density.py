@@ -41,8 +41,8 @@ class Regression(eqx.Module):
             )
 
     @property
-    def jumps(self) -> bool:
-        """Whether the distribution function jumps at a response, as that of whole numbers does."""
+    def atoms(self) -> bool:
+        """True if responses are whole numbers: see `Model.atoms`."""
         return self.family.support.whole
 
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
@@ -60,11 +60,11 @@ class Regression(eqx.Module):
 
     def from_predictions(self, predictions: Iterable[Array], obs: PyTree) -> Float[Array, ""]:
         """The log-density of one observation, given what `predictions` returned for it."""
-        return self.family.given(obs).log_density(self.response_of(obs), *predictions)
+        return self.family.bind(obs).log_density(self.response_of(obs), *predictions)
 
     def information(self, predictions: Float[Array, " m"], obs: PyTree) -> Float[Array, "m m"]:
         """The expected information of one observation about the parameters of its family."""
-        return self.family.given(obs).information(*predictions)
+        return self.family.bind(obs).information(*predictions)
 
     def response_of(self, obs: PyTree) -> Array:
         """The response of one observation, in the dtype it has in the data."""
@@ -77,7 +77,7 @@ class Regression(eqx.Module):
 
     def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
         """The observation with its response drawn anew: in the dtype it had, unless that cannot hold it."""
-        y, family = self.response_of(obs), self.family.given(obs)
+        y, family = self.response_of(obs), self.family.bind(obs)
         draw = family.sample(key, *self._parts(params, obs, *args))
         if jnp.issubdtype(y.dtype, jnp.inexact) or family.support.whole:
             # No integer is NaN: let it be one outside every support.
@@ -87,11 +87,11 @@ class Regression(eqx.Module):
 
     def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the distribution function at the response."""
-        return self.family.given(obs).log_cdf(self.response_of(obs), *self._parts(params, obs, *args))
+        return self.family.bind(obs).log_cdf(self.response_of(obs), *self._parts(params, obs, *args))
 
     def log_survival(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the survival function at the response."""
-        return self.family.given(obs).log_survival(self.response_of(obs), *self._parts(params, obs, *args))
+        return self.family.bind(obs).log_survival(self.response_of(obs), *self._parts(params, obs, *args))
 
     def _parts(self, params: PyTree, obs: PyTree, *args: Any) -> list[Array]:
         out = self.predict(params, obs, *args)

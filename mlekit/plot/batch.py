@@ -67,8 +67,8 @@ def batch(fits: Fit, name: str, *, level: float = 0.95, kind: str = "observed", 
     unproven = ", ".join(f"{n:,} {status}" for status, n in counts.items() if status != Status.converged.name)
     if not proven.size:
         raise ValueError(f"no data set converged, so there are no estimates to draw: {unproven}")
-    ends = wald(fits.solution.vector, errors(fits, kind), level)
-    value, lower, upper = (np.asarray(part, float)[proven, place] for part in (fits.solution.vector, *ends))
+    ends = wald(fits._solution.estimates, errors(fits, kind), level)
+    value, lower, upper = (np.asarray(part, float)[proven, place] for part in (fits._solution.estimates, *ends))
     order = np.argsort(value, kind="stable")
     proven, value, lower, upper = (part[order] for part in (proven, value, lower, upper))
     few, extent = len(value) <= NAMED, np.concatenate([value, lower, upper])
@@ -119,12 +119,12 @@ def _median(values: np.ndarray) -> float:
 
 
 def _names(fits: Fit, chosen: np.ndarray) -> list[str]:
-    """What data sets are called: by their keys, or by their number in the batch."""
+    """Names of data sets: their keys, or their number in the batch."""
     keys = fits.keys
     if keys is not None:
         rows = keys.take(chosen).to_pylist()
         return [", ".join(map(str, row.values())) for row in rows]
-    numbers = np.arange(fits.n_sets) if fits.index is None else np.asarray(fits.index)
+    numbers = np.arange(fits.n_sets) if fits._dataset.index is None else np.asarray(fits._dataset.index)
     return [str(number) for number in numbers[chosen]]
 
 

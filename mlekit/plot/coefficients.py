@@ -105,7 +105,7 @@ def _rows(fits: list[Fit], names: str | Sequence[str] | None) -> list[str]:
 
 def _estimates(fit: Fit, rows: list[str], level: float, method: str, kind: str) -> tuple[np.ndarray, ...]:
     """Of each row the estimate, both ends of its interval and whether it is fixed; NaN where there is none."""
-    value = np.asarray(fit.solution.vector, float)
+    value = np.asarray(fit._solution.estimates, float)
     lower = upper = np.full(len(value), np.nan)
     if bool(fit.converged):
         pairs = fit.intervals(level, method, kind=kind)
@@ -119,6 +119,6 @@ def _estimates(fit: Fit, rows: list[str], level: float, method: str, kind: str) 
 
 
 def _called(method: str, kind: str) -> str:
-    """What an interval is called: `Wald`, `profile`, `Wald (sandwich)`."""
+    """The name of an interval: `Wald`, `profile`, `Wald (sandwich)`."""
     name = method.replace("wald", "Wald")
     return name if kind == "observed" else f"{name} ({kind})"

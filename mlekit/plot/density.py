@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..core.compilation import Compiled
+from ..inference.record import objective
+from ..likelihood.base import AbstractLikelihood
 from ..likelihood.in_memory import InMemoryLikelihood
 from ..models.compositions.censored import Censored
 from ..models.families.base import with_column
@@ -98,7 +99,7 @@ def density(
         raise ValueError("density: every observation has a probability of its own, so there is no density to draw")
     share, zeros = weights[atoms].sum() / known, np.unique(x[atoms])
     x, weights = x[fine].astype(float), weights[fine]
-    whole = integer or fit.model.jumps is True
+    whole = integer or fit.model.atoms is True
     few = whole and bins is None and x.max() - x.min() < WIDE
     edges = _edges(x, weights, whole, few) if bins is None else np.histogram_bin_edges(x, bins)
     if values is None:
@@ -108,7 +109,7 @@ def density(
         raise ValueError(f"values must be where to evaluate the density, shape (points,); got {points.shape}")
     if integer and np.any(points != np.round(points)):
         raise ValueError(f"values must be whole numbers, as {name} is; got {points}")
-    model = _mean_density(fit.objective.likelihood, fit.params, points.astype(dtype), place)
+    model = _mean_density(objective(fit).likelihood, fit.params, points.astype(dtype), place)
     ax = axes_for(ax)
     heights = np.histogram(x, edges, weights=weights)[0] / known / np.diff(edges)
     if few:
@@ -122,7 +123,7 @@ def density(
     beyond = int(np.sum((x < edges[0]) | (x > edges[-1])))
     remark = ""
     if share:
-        chance = _mean_density(fit.objective.likelihood, fit.params, zeros, place, atoms=True).sum()
+        chance = _mean_density(objective(fit).likelihood, fit.params, zeros, place, atoms=True).sum()
         remark = f"{share:.1%} are {', '.join(f'{zero:g}' for zero in zeros)}, by the model {chance:.1%}"
     note(
         ax,
@@ -137,7 +138,7 @@ def density(
 
 
 def _place(fit: Fit, data: PyTree, column: str | None) -> tuple[Any, str]:
-    """What picks the observed number from the data, and what it is called."""
+    """A function that picks the observed number from the data, and its name."""
     structure = fit.model.regression
     if structure is not None:
         response = structure.response
@@ -158,8 +159,8 @@ def _place(fit: Fit, data: PyTree, column: str | None) -> tuple[Any, str]:
 
 def _atoms(fit: Fit, data: PyTree) -> np.ndarray:
     """Which observations have a probability where others have a density, as the zeros of `mle.zero_inflated`."""
-    jumps = fit.model.jumps
-    return np.asarray(jax.vmap(jumps)(data)) if callable(jumps) else np.asarray(False)
+    atoms = fit.model.atoms
+    return np.asarray(jax.vmap(atoms)(data)) if callable(atoms) else np.asarray(False)
 
 
 def _get(data: PyTree, place: Any) -> Array:
@@ -196,7 +197,7 @@ def _edges(x: np.ndarray, weights: np.ndarray, whole: bool, few: bool) -> np.nda
 
 
 def _values(edges: np.ndarray, whole: bool) -> np.ndarray:
-    """Where to draw the model over a histogram."""
+    """The points at which the model is drawn over a histogram."""
     if not whole:
         return np.linspace(edges[0], edges[-1], POINTS)
     numbers = np.arange(np.ceil(edges[0]) + 0.0, edges[-1])  # of which none is -0
@@ -204,32 +205,32 @@ def _values(edges: np.ndarray, whole: bool) -> np.ndarray:
 
 
 def _mean_density(
-    likelihood: InMemoryLikelihood, params: PyTree, values: np.ndarray, place: Any, atoms: bool = False
+    likelihood: AbstractLikelihood, params: PyTree, values: np.ndarray, place: Any, atoms: bool = False
 ) -> np.ndarray:
-    if len(jax.tree.leaves(likelihood.data)) == 1:  # nothing differs between the rows once the value is put in
+    if isinstance(likelihood, InMemoryLikelihood) and len(jax.tree.leaves(likelihood.data)) == 1:
+        # Nothing differs between the rows once the value is put in.
         one = jax.tree.map(lambda leaf: leaf[:1], likelihood.data)
-        likelihood = InMemoryLikelihood(likelihood.model, one, None, likelihood.args)
+        likelihood = InMemoryLikelihood(likelihood.model, likelihood.args, one)
     found = _averaged(likelihood, params, jnp.asarray(values), place, at_once(likelihood), atoms)
     return np.asarray(found, float)
 
 
 @Compiled
 def _averaged(
-    likelihood: InMemoryLikelihood, params: PyTree, values: Array, place: Any, side_by_side: int, atoms: bool
+    likelihood: AbstractLikelihood, params: PyTree, values: Array, place: Any, side_by_side: int, atoms: bool
 ) -> Float[Array, " points"]:
     """The density at each value, or the probability of `atoms`, averaged over the other columns; elsewhere NaN."""
     extra = () if likelihood.args is None else (likelihood.args,)
-    single = dataclasses.replace(likelihood, weights=None)
-    dtype = jax.eval_shape(single.contributions, params).dtype
+    dtype = jax.eval_shape(likelihood.contributions, params).dtype
 
     def at(value: Array) -> Array:
-        def one(obs: PyTree) -> Array:
-            there, jumps = _put(obs, place, value), likelihood.model.jumps
+        def of_row(obs: PyTree) -> Array:
+            there, is_atom = _put(obs, place, value), likelihood.model.atoms
             found = jnp.exp(likelihood.model(params, there, *extra))
-            return jnp.where(jumps(there) == atoms, found, jnp.nan) if callable(jumps) else found
+            return jnp.where(is_atom(there) == atoms, found, jnp.nan) if callable(is_atom) else found
 
         def block(data: PyTree, weights: Array | None) -> Array:
-            found = jax.vmap(one)(data)
+            found = jax.vmap(of_row)(data)
             return jnp.sum(found if weights is None else jnp.where(weights > 0, weights * found, 0.0))
 
         return likelihood.total(block, jnp.zeros((), dtype)) / likelihood.n_obs

@@ -18,7 +18,7 @@ NOISE = 8
 
 
 def history(fit: Fit, *, ax: Axes | None = None) -> Axes:
-    """How a search came to its end: nats below its highest point, and the decrement, after each step.
+    """The path of a search: nats below its highest point, and the decrement, after each step.
 
     Both are in nats, on a logarithmic axis: what was still to gain, and what the search thought was still to gain.
     Where a decrement is not known, and where rounding hides what was left to gain, there is a gap.

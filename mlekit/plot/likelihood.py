@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from ..core.checks import check_count, check_level
 from ..core.compilation import Compiled
 from ..inference.covariance import errors
+from ..inference.record import objective
 from ..inference.wald import from_line, line_slope, to_line
 from ..likelihood.objective import Objective
 from ..results.fit import Fit
@@ -81,13 +82,13 @@ def likelihood(
     check_single(fit)
     check_level(level)
     names = one_or_two(fit, names)
-    fit.parameters.holding(names)  # says which of them cannot move by themselves
+    fit.parameters.with_fixed(names)  # says which of them cannot move by themselves
     if points is not None:
         check_count(points, "points", least=2)
     where = places(fit, [_owner(fit, name) for name in names])
-    best = np.asarray(fit.solution.vector)[where]
-    drop = functools.partial(_drop, fit, fit.objective, where)
-    low, high = (end[np.array(where)] for end in fit.parameters.ranges(fit.solution.vector))
+    best = np.asarray(fit._solution.estimates)[where]
+    drop = functools.partial(_drop, fit, objective(fit), where)
+    low, high = (end[np.array(where)] for end in fit.parameters.ranges(fit._solution.estimates))
     if values is None:
         grid = _grid(fit, where, drop, low, high, points or POINTS[len(names)])
     else:
@@ -113,8 +114,8 @@ def _owner(fit: Fit, name: str) -> str:
 def _drop(fit: Fit, objective: Objective, where: list[int], grid: Sequence[np.ndarray]) -> np.ndarray:
     """Nats below the maximum at all combinations of these values; NaN where they leave their constraint."""
     mesh = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1)
-    flat = jnp.asarray(mesh.reshape(-1, len(where)), fit.solution.vector.dtype)
-    heights = _heights(objective, fit.solution.vector, tuple(where), flat, at_once(objective.likelihood))
+    flat = jnp.asarray(mesh.reshape(-1, len(where)), fit._solution.estimates.dtype)
+    heights = _heights(objective, fit._solution.estimates, tuple(where), flat, at_once(objective.likelihood))
     return np.asarray(fit.log_likelihood - heights, float).reshape(mesh.shape[:-1])
 
 
@@ -154,7 +155,7 @@ def _grid(
     fit: Fit, where: list[int], drop: Callable[..., np.ndarray], low: Array, high: Array, points: int
 ) -> list[np.ndarray]:
     """Values that reach as far as a wide region does, evenly spaced on a scale without edges."""
-    best, error = (column[np.array(where)] for column in (fit.solution.vector, errors(fit)))
+    best, error = (column[np.array(where)] for column in (fit._solution.estimates, errors(fit)))
     most = limit(WIDE, len(where))
     middle = np.asarray(to_line(best, low, high), float)
     reach = np.asarray(math.sqrt(2 * most) * error * line_slope(best, low, high), float)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..likelihood.in_memory import InMemoryLikelihood
+from ..inference.record import objective
+from ..likelihood.base import AbstractLikelihood
 from ..results.fit import Fit
 
 #: Log-densities that are held at once.
@@ -16,14 +17,14 @@ HELD = 1 << 22
 
 def observations(fit: Fit) -> tuple[Any, np.ndarray]:
     """The data of a single fit, a PyTree of arrays with a leading axis of rows, and the weight of each row."""
-    likelihood = fit.objective.likelihood
+    likelihood = objective(fit).likelihood
     data, weights = likelihood.aligned()
     return data, np.ones(likelihood.rows) if weights is None else np.asarray(weights, float)
 
 
-def at_once(likelihood: InMemoryLikelihood) -> int:
+def at_once(likelihood: AbstractLikelihood) -> int:
     """At how many values a likelihood may be evaluated side by side, so that memory stays small."""
-    return max(1, HELD // (likelihood.block or likelihood.rows))
+    return max(1, HELD * likelihood.n_blocks // likelihood.rows)
 
 
 def column_of(data: Any, name: Any, argument: str) -> Any:

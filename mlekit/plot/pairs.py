@@ -70,7 +70,7 @@ def pairs(draws: Bootstrap, names: Sequence[str] | None = None, *, level: float 
     if not known.any():
         raise ValueError("no replicate converged, so there is nothing to draw")
     vector = vector[known]
-    best = np.asarray(fit.solution.vector, float)[where]
+    best = np.asarray(fit._solution.estimates, float)[where]
     spread = np.asarray(covariance(fit), float)[np.ix_(where, where)]
     failed = int(np.sum(~known))
     remark = f"{failed:,} of {known.size:,} replicates failed, left out" if failed else ""

@@ -76,7 +76,7 @@ def profile(
     if not np.any(np.isfinite(drop)):
         raise ValueError(f"no point of this profile has a proven maximum: {what.status.counts()}")
     ax = axes_for(ax)
-    best = np.asarray(what.fit.solution.vector, float)[where]
+    best = np.asarray(what.fit._solution.estimates, float)[where]
     spread = np.asarray(covariance(what.fit), float)[np.ix_(where, where)]
     if len(where) == 1:
         curve(ax, grid[0], drop, best[0], level, ("profile", "profile interval"))

@@ -1,4 +1,4 @@
-"""How far a likelihood falls: the level that bounds a region, a curve with its region, and contours."""
+"""Likelihood regions: the level that bounds one, a curve with its region, and contours."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def limit(level: float, dimensions: int) -> float:
 
 
 def decades(x: np.ndarray) -> bool:
-    """Whether these increasing numbers are positive and reach so far that a logarithmic axis suits them."""
+    """True if these increasing numbers are positive and reach so far that a logarithmic axis suits them."""
     return bool(x[0] > 0 and x[-1] > DECADES * x[0])
 
 
 def stretches(x: np.ndarray, drop: np.ndarray, best: float, most: float) -> tuple[np.ndarray, np.ndarray]:
-    r"""Where a curve has dropped by no more than this much.
+    r"""The stretches where a curve has dropped by no more than this much.
 
     Between points the signed root $\pm\sqrt{2 \cdot \text{drop}}$ is taken for linear, as it is for a parabola.
 

@@ -204,7 +204,7 @@ def qq(fit: Fit, key: Any = None, *, level: float = 0.95, ax: Axes | None = None
 
 
 def _known(found: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-    """What is known of rows that count, which rows these are, and a remark on those left out."""
+    """The numbers of rows that count, which rows these are, and a remark on those left out."""
     counts = weights > 0
     fine = counts & ~np.isnan(found)
     if not fine.any():

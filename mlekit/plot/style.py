@@ -1,4 +1,4 @@
-"""What all pictures share: colours that print, an Axes to draw on, and checks of what is drawn."""
+"""The style of all pictures: colours that print, an Axes to draw on, and checks of what is drawn."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def check_fit(fit: Any, argument: str = "fit") -> None:
 
 
 def places(fit: FitRecord, names: Sequence[str]) -> list[int]:
-    """Where parameters stand among `parameter_names`; a `ValueError` where there is none of that name."""
+    """Positions of parameters among `parameter_names`; a `ValueError` where there is none of that name."""
     for name in names:
         if name not in fit.parameter_names:
             raise ValueError(f"there is no parameter {name!r}; there are {', '.join(fit.parameter_names)}")

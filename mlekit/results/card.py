@@ -57,31 +57,29 @@ def _verdict(value: float, ok: bool) -> tuple[str, str]:
     return ("ok", GOOD) if ok else ("not ok", BAD)
 
 
-def _draw(pen: Renderer, fit: FitRecord) -> str:
+def _draw(out: Renderer, fit: FitRecord) -> str:
     if fit.batched:
-        draw_batch(pen, fit, spread(fit, ROWS))
+        draw_batch(out, fit, spread(fit, ROWS))
     else:
         status, _, why = fit.message.partition(": ")
-        pen.title(f"Fit{_which(fit)}", status)
-        pen.paragraph(why[:1].upper() + why[1:])
-        pen.marks("certificate", certificate_rows(fit))
-        pen.table(*at_hand(fit, ROWS).cells(["estimate", "standard_error"]))
+        out.title(f"Fit{_which(fit)}", status)
+        out.paragraph(why[:1].upper() + why[1:])
+        out.marks("certificate", certificate_rows(fit))
+        out.table(*at_hand(fit, ROWS).cells(["estimate", "standard_error"]))
         if bool(fit.converged) and fit.n_free > DENSE_CERTIFICATE:
-            pen.paragraph(
-                "Standard errors of so many parameters take a dense Hessian, for which fit.standard_errors() asks."
-            )
-        pen.paragraph(
+            out.paragraph("Too many parameters to form a Hessian by default; fit.standard_errors() forms it.")
+        out.paragraph(
             f"log-likelihood {likelihood(fit.log_likelihood)}, {counted(fit.n_obs, 'observation')}, "
             f"{counted(fit.n_free, 'free parameter')}, {counted(fit.steps, 'step')}, {fit.solver}"
         )
-    if fit.optima is not None:
-        pen.paragraph(starts_line(fit.optima))
-    return pen.done()
+    if fit._modes is not None:
+        out.paragraph(starts_line(fit._modes))
+    return out.render()
 
 
 def _which(fit: FitRecord) -> str:
-    """Which data set of a batch this was, if it was one."""
+    """The name of the data set in its batch, if it was in one."""
     keys = fit.keys
     if keys is not None:
         return " of " + ", ".join(f"{name}={column[0]}" for name, column in zip(keys.column_names, keys.columns))
-    return "" if fit.index is None else f" of data set {int(fit.index)}"
+    return "" if fit._dataset.index is None else f" of data set {int(fit._dataset.index)}"

@@ -39,7 +39,7 @@ class Estimates:
     Args:
         names: flat names of the parameters.
         columns: the numbers as they are, each of shape `(k,)`.
-        fixed: whether each kept the value it started with.
+        fixed: True for each that kept the value it started with.
         tied_to: the twin of each, or nothing.
         hidden: how many more parameters there are.
     """
@@ -116,8 +116,8 @@ class Estimates:
 def single(fit: FitRecord, level: float, kind: str = "observed", **options: Any) -> Estimates:
     """The estimates of a single fit, with errors, two-sided tests against zero and Wald intervals."""
     standard_errors = errors(fit, kind, **options)
-    lower, upper = wald(fit.solution.vector, standard_errors, level)
-    estimate, error = np.asarray(fit.solution.vector), np.asarray(standard_errors)
+    lower, upper = wald(fit._solution.estimates, standard_errors, level)
+    estimate, error = np.asarray(fit._solution.estimates), np.asarray(standard_errors)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(error > 0, estimate / error, np.nan)
     p_value = np.array([math.erfc(abs(one) / math.sqrt(2)) for one in z.tolist()])
@@ -134,7 +134,10 @@ def single(fit: FitRecord, level: float, kind: str = "observed", **options: Any)
 
 def at_hand(fit: FitRecord, limit: int) -> Estimates:
     """The estimates of a single fit, with those errors that nothing has to be computed for."""
-    columns = {"estimate": np.asarray(fit.solution.vector), "standard_error": np.asarray(fit.solution.errors)}
+    columns = {
+        "estimate": np.asarray(fit._solution.estimates),
+        "standard_error": np.asarray(fit._solution.standard_errors),
+    }
     return _of(fit, columns, limit)
 
 
@@ -143,7 +146,8 @@ def spread(fit: FitRecord, limit: int | None = None) -> Estimates:
     k = len(fit.parameter_names)
     proven = np.asarray(fit.converged).ravel()
     estimate, error = (
-        np.asarray(of_all).reshape(-1, k)[proven, :limit] for of_all in (fit.solution.vector, fit.solution.errors)
+        np.asarray(of_all).reshape(-1, k)[proven, :limit]
+        for of_all in (fit._solution.estimates, fit._solution.standard_errors)
     )
     none = np.full(estimate.shape[1], np.nan, estimate.dtype)
     columns = {

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from ..core.archive import Archive, ArchiveKind, decode_array, encode_array, read_archive, write_archive
 from ..core.compilation import Static
@@ -32,7 +32,7 @@ from ..engine.history import History
 from ..engine.modes import Modes
 from ..inference.evaluate import evaluate
 from ..inference.record import FitRecord
-from ..likelihood.dataset import fingerprint
+from ..likelihood.dataset import AbstractDataset, GroupsDataset, InMemoryDataset
 from ..likelihood.objective import Objective
 
 AnyFit = TypeVar("AnyFit", bound=FitRecord)
@@ -40,6 +40,17 @@ AnyFit = TypeVar("AnyFit", bound=FitRecord)
 KIND = ArchiveKind("path", "holds no fit, or one that is damaged", format=1)
 #: What there may be or not, whatever there is in the fit that a file is like.
 OPTIONAL = ("weights", "lengths", "index")
+#: Fields of a fit, and what files call them.
+NAMES = {
+    "._solution.estimates": ".solution.vector",
+    "._solution.standard_errors": ".solution.errors",
+    "._solution.weak_direction": ".solution.weak",
+    "._solution": ".solution",
+    "._arrays": ".arrays",
+    "._dataset": "",
+    "._modes": ".optima",
+    "._history": ".path",
+}
 #: Log-likelihoods of one model at one point differ by rounding, and by no more than this share.
 SAME = {64: 1e-9, 32: 1e-4}
 
@@ -48,21 +59,22 @@ def save(fit: FitRecord, path: str | os.PathLike[str], data: bool = True) -> Non
     """`Fit.save`."""
     if tracing(fit):
         raise ValueError("save: this fit is known only to a trace; save what the jitted function returns")
-    data = data and fit.table is None and fit.shards is None
+    dataset = fit._dataset
+    data = data and dataset.at_hand
     leaves = {name: encode_array(leaf) for name, leaf in _named(fit) if data or not name.startswith(".data")}
     header: dict[str, Any] = {
         **_described(fit),
         "solver": fit.solver,
-        "weight_column": fit.weight_column,
-        "optima": fit.optima is not None,
-        "path": fit.path is not None,
+        "weight_column": dataset.weight_column,
+        "optima": fit._modes is not None,
+        "path": fit._history is not None,
         "data": data,
-        "fingerprint": fingerprint(fit.data),
+        "fingerprint": dataset.fingerprint,
         "groups": None,
         "arrays": [{"name": name, **kind} for name, (_, kind) in leaves.items()],
     }
     arrays = [array for array, _ in leaves.values()]
-    groups = fit.groups if data else None
+    groups = dataset.source if data and isinstance(dataset, GroupsDataset) else None
     if groups is not None:
         header["groups"] = {"by": list(groups.by), "columns": list(groups.columns)}
         arrays += [groups.offsets, groups.lengths, *groups.columns.values()]
@@ -114,9 +126,18 @@ def load(path: str | os.PathLike[str], like: AnyFit) -> AnyFit:
 
 def _named(fit: FitRecord) -> Iterator[tuple[str, Any]]:
     """Every array of a fit, and every number, with its place in the tree."""
-    for name, leaf in jtu.tree_flatten_with_path(fit)[0]:
+    for path, leaf in jtu.tree_flatten_with_path(fit)[0]:
         if is_array(leaf) or isinstance(leaf, int | float | complex):
-            yield jtu.keystr(name), leaf
+            yield _name(path), leaf
+
+
+def _name(path: Any) -> str:
+    """The name of an array in a file: its place in the tree, in the words of the first version."""
+    text = jtu.keystr(path)
+    for here, there in NAMES.items():
+        if text.startswith(here):
+            return there + text.removeprefix(here)
+    return text
 
 
 # Files.
@@ -135,7 +156,7 @@ def _write(path: Path, header: dict[str, Any], arrays: list[np.ndarray], keys: A
 
 
 class Content(NamedTuple):
-    """What a file holds."""
+    """The content of a file."""
 
     header: dict[str, Any]
     leaves: dict[str, Any]  # arrays by their place in the tree
@@ -185,54 +206,45 @@ def _rebuilt(content: Content, like: AnyFit, path: Any) -> AnyFit:
             raise ValueError(
                 f"like: it is no fit of the model in {path}, where {what} is {header.get(what)}; here it is {here}"
             )
-    precision, wanted = like.solution.vector.dtype, leaves[".solution.vector"].dtype
+    precision, wanted = like._solution.estimates.dtype, leaves[".solution.vector"].dtype
     if precision != wanted:
         raise ValueError(
             f"like: its estimates are {precision}, and those in {path} {wanted}: fit the same model in {wanted}"
         )
-    data: Any
+    blank: Any = 0.0
+    optional: Any = {name: blank if f".{name}" in leaves else None for name in OPTIONAL}
+    dataset: AbstractDataset
     if groups is not None:
-        data = Static(groups)
+        dataset = GroupsDataset(optional["index"], Static(groups), header["weight_column"])
     elif header["data"]:
-        data = _frame(like)
+        dataset = InMemoryDataset(data=jax.tree.map(lambda _: blank, like._dataset.template), **optional)
     else:
-        if fingerprint(like.data) != header["fingerprint"]:
+        dataset = like._dataset
+        if dataset.fingerprint != header["fingerprint"]:
             raise ValueError(
                 f"like: {path} was written without its data, and those of like are others: fit the same model to "
                 "the same data"
             )
-        data = like.data
         leaves = leaves | {name: leaf for name, leaf in _named(like) if name.startswith(".data")}
-    blank: Any = 0.0
+        known = {field.name for field in dataclasses.fields(dataset)}
+        others = optional | {"weight_column": header["weight_column"]}
+        dataset = dataclasses.replace(dataset, **{name: others[name] for name in known & set(others)})
     modes = Modes(blank, blank, blank, blank, blank, blank, StatusArray(blank), like.parameter_names)
-    optional: Any = {name: blank if f".{name}" in leaves else None for name in OPTIONAL}
-    frame = dataclasses.replace(
-        like,
-        solver=header["solver"],
-        weight_column=header["weight_column"],
-        data=data,
-        optima=modes if header["optima"] else None,
-        path=History(blank, blank, blank, blank) if header["path"] else None,
-        **optional,
-    )
+    parts: dict[str, Any] = {
+        "_dataset": dataset,
+        "_modes": modes if header["optima"] else None,
+        "_history": History(blank, blank, blank, blank) if header["path"] else None,
+    }
+    frame = dataclasses.replace(like, solver=header["solver"], **parts)
     if lacking := sorted({name for name, _ in _named(frame)} ^ set(leaves)):
         raise ValueError(
             f"like: it is no fit of the model in {path}, for only one of them has {', '.join(lacking)}"
         )
-    return jtu.tree_map_with_path(lambda name, leaf: leaves.get(jtu.keystr(name), leaf), frame)
-
-
-def _frame(like: FitRecord) -> PyTree:
-    """A tree in which the arrays of the data have the places that they have in memory."""
-    if like.groups is None and like.table is None and like.shards is None:
-        return like.data
-    apart = like.groups.columns if like.groups else like.table.row if like.table else None
-    apart = like.shards.shapes(None) if like.shards else apart
-    return jax.tree.map(lambda _: 0.0, apart)
+    return jtu.tree_map_with_path(lambda path, leaf: leaves.get(_name(path), leaf), frame)
 
 
 def _described(fit: FitRecord) -> dict[str, Any]:
-    """What a header says of the model."""
+    """The entries of a header that describe the model."""
     return {
         "parameter_names": list(fit.parameter_names),
         "fixed": [bool(fixed) for fixed in fit.fixed],
@@ -242,11 +254,11 @@ def _described(fit: FitRecord) -> dict[str, Any]:
 
 def _check_model(fit: FitRecord, path: Any) -> None:
     """A `ValueError` where the log-density or the constraints are not those that the file was written with."""
-    solution = fit.solution
+    solution = fit._solution
     vector, log_likelihood = evaluate(fit, _at_maximum, solution.free)
-    tolerance = SAME[jnp.finfo(solution.vector.dtype).bits]
+    tolerance = SAME[jnp.finfo(solution.estimates.dtype).bits]
     for what, here, there in (
-        ("estimates are others", vector, solution.vector),
+        ("estimates are others", vector, solution.estimates),
         ("log-likelihood is another", log_likelihood, solution.log_likelihood),
     ):
         if not np.allclose(here, there, rtol=tolerance, atol=tolerance, equal_nan=True):

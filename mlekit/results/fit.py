@@ -1,4 +1,4 @@
-"""`Fit`: what was found, with thin methods that call the floors below."""
+"""`Fit`: a record of what was found, with methods that call the rooms below."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, PyTree
 
 from ..core.compilation import Static
 from ..core.trees import is_array, repeat
+from ..engine.history import History
+from ..engine.modes import Modes
 from ..engine.solution import Solution
 from ..inference import (
     arviz,
@@ -27,6 +29,7 @@ from ..inference import (
 )
 from ..inference.expected_information import N_SIMULATIONS
 from ..inference.record import FitRecord
+from ..likelihood.dataset import AbstractDataset
 from ..models.model import Model
 from ..models.parameters import Parameters
 from .files import save
@@ -42,10 +45,13 @@ def make_fit(
     solution: Solution,
     parameters: Parameters,
     model: Model,
+    args: PyTree,
+    dataset: AbstractDataset,
     *,
     solver: str,
     n_sets: int | None = None,
-    **parts: Any,
+    modes: Modes | None = None,
+    history: History | None = None,
 ) -> Fit:
     """A `Fit` of its parts.
 
@@ -53,17 +59,19 @@ def make_fit(
         solution: what was found.
         parameters: the parameters; fixed values with a leading axis of sets in a batch.
         model: the model.
+        args: its third argument, or `None`.
+        dataset: the data.
         solver: name of the solver.
         n_sets: number of data sets of a batch, whose arrays shared by all sets get a leading axis.
-        parts: the other fields.
+        modes: the maxima that many starts found.
+        history: the path of the search.
     """
     tree = (parameters.with_values((None,) * len(parameters.leaves)), model)
     arrays, rest = eqx.partition(tree, is_array)
-    args = parts.pop("args", None)
     if n_sets is not None:
         arrays, args = jax.tree.map(lambda leaf: repeat(leaf, n_sets), (arrays, args))
     values = eqx.tree_at(lambda pair: pair[0].values, arrays, parameters.values, is_leaf=lambda x: x is None)
-    return Fit(solution=solution, arrays=values, structure=Static(rest), args=args, solver=solver, **parts)
+    return Fit(solution, values, Static(rest), dataset, args, solver, modes, history)
 
 
 class Fit(FitRecord):
@@ -266,7 +274,7 @@ class Fit(FitRecord):
         return delta.prediction_of(self, fn, data, level, data_axis, kind, **options)
 
     def influence(self) -> Float[Array, "... n_obs k"]:
-        r"""How the estimates move with the weight of each observation, over `parameter_names`, in natural units.
+        r"""Derivatives of the estimates with respect to the weight of each observation, in natural units.
 
         $$\frac{\partial \hat\theta}{\partial w_i} = J I^{-1} s_i$$
 
@@ -386,7 +394,7 @@ class Fit(FitRecord):
         return residuals.residuals(self, key)
 
     def diagnose(self) -> diagnosis.Diagnosis:
-        """What there is to say of the standard errors: parameters that move together, a model in doubt.
+        """Remarks on the standard errors: parameters that move together, a model in doubt.
 
         Returns:
             `Diagnosis`, which prints as sentences; `summary()` shows those of a single fit, too.
@@ -408,7 +416,7 @@ class Fit(FitRecord):
             key: random key, such as `jax.random.key(0)`.
             n_draws: number of draws.
             kind: of the covariance, as in `covariance`.
-            log_likelihood: whether to add the contribution of every observation at every draw, as `arviz.loo`
+            log_likelihood: True to add the contribution of every observation at every draw, as `arviz.loo`
                 wants it: `n_draws` times `n_obs` numbers. By default where the model has contributions and these
                 are no more than 67 million numbers. Rows of frequency weight 3 appear three times.
             options: further arguments of `covariance`.
@@ -440,7 +448,7 @@ class Fit(FitRecord):
 
         Args:
             path: the file.
-            data: whether to write the data, too; without them, the same are wanted when the file is read.
+            data: True to write the data, too; without them, the same are wanted when the file is read.
 
         Raises:
             ValueError: a fit inside `jit` or `vmap`.
@@ -477,7 +485,7 @@ class Fit(FitRecord):
         return self.to_arrow().to_pandas()
 
     def __repr__(self) -> str:
-        if isinstance(self.solution.status, jax.core.Tracer):
+        if isinstance(self._solution.status, jax.core.Tracer):
             return f"Fit(<traced>, parameters={', '.join(self.parameter_names)})"
         from .card import text
 

@@ -42,7 +42,7 @@ def to_arrow(fit: FitRecord) -> pyarrow.Table:
     """
     import pyarrow as pa
 
-    codes = np.ravel(fit.solution.status)
+    codes = np.ravel(fit._solution.status)
     names = fit.parameter_names
     results = {
         "log_likelihood": pa.array(np.ravel(fit.log_likelihood)),
@@ -53,8 +53,8 @@ def to_arrow(fit: FitRecord) -> pyarrow.Table:
     taken = set(results)
     of_estimate = [_new(name, "_estimate", taken) for name in names]
     of_error = [_new(f"{name}_se", "_se", taken) for name in names]
-    estimates = _columns(fit.solution.vector, len(codes), len(names))
-    errors = _columns(fit.solution.errors, len(codes), len(names))
+    estimates = _columns(fit._solution.estimates, len(codes), len(names))
+    errors = _columns(fit._solution.standard_errors, len(codes), len(names))
 
     columns: dict[str, Any] = {_new(name, "_key", taken): key for name, key in _keys(fit, len(codes))}
     for i in range(len(names)):
@@ -69,9 +69,9 @@ def _keys(fit: FitRecord, n_sets: int) -> list[tuple[str, Any]]:
     keys = fit.keys
     if keys is not None:
         return list(zip(keys.column_names, keys.columns))
-    if fit.index is None and not fit.batched:
+    if fit._dataset.index is None and not fit.batched:
         return []
-    index = np.arange(n_sets) if fit.index is None else np.ravel(fit.index)
+    index = np.arange(n_sets) if fit._dataset.index is None else np.ravel(fit._dataset.index)
     return [("set", pa.array(index.astype(np.int64)))]
 
 

@@ -100,13 +100,13 @@ class Summary:
     def _repr_html_(self) -> str:
         return self._draw(HtmlRenderer())
 
-    def _draw(self, pen: Renderer) -> str:
+    def _draw(self, out: Renderer) -> str:
         if self.fit.batched:
-            draw_batch(pen, self.fit, self.estimates)
+            draw_batch(out, self.fit, self.estimates)
             for name in self.fit.status.counts():
                 if name != Status.converged.name:
-                    pen.paragraph(f"{name}: {ADVICE[Status[name]]}")
-            return pen.done()
+                    out.paragraph(f"{name}: {ADVICE[Status[name]]}")
+            return out.render()
         fit, proof = self.fit, self.fit.certificate
         left = [
             ["status", fit.status.names()],
@@ -122,36 +122,36 @@ class Summary:
             ["condition number", number(proof.condition_number, 3)],
             ["BIC", likelihood(fit.bic)],
         ]
-        pen.table([a + b for a, b in zip(left, right)], align=("left", "right", "left", "right"))
+        out.table([a + b for a, b in zip(left, right)], align=("left", "right", "left", "right"))
         rows, headers, align = self.estimates.cells()
-        pen.table(rows, self._with_level(headers), align)
+        out.table(rows, self._with_level(headers), align)
         if self.kind != "observed":
-            pen.paragraph(f"standard errors: {self.kind}")
+            out.paragraph(f"standard errors: {self.kind}")
         if not fit.converged:
-            pen.paragraph(fit.message)
+            out.paragraph(fit.message)
         else:
             for remark in diagnose(fit).remarks:
-                pen.paragraph(remark)
-        return pen.done()
+                out.paragraph(remark)
+        return out.render()
 
     def _with_level(self, headers: list[str]) -> list[str]:
         edges = ("lower", "upper")
         return [f"{name} {100 * self.level:g}%" if name in edges else name for name in headers]
 
 
-def draw_batch(pen: Renderer, fit: FitRecord, estimates: Estimates) -> None:
-    """What a batch shows: how many data sets ended how, and the spread of the estimates."""
-    whole, proven = np.size(fit.solution.status), int(np.sum(np.asarray(fit.converged)))
-    pen.title(f"Fit: {counted(whole, 'data set')}")
+def draw_batch(out: Renderer, fit: FitRecord, estimates: Estimates) -> None:
+    """Draw a batch: how many data sets ended how, and the spread of the estimates."""
+    whole, proven = np.size(fit._solution.status), int(np.sum(np.asarray(fit.converged)))
+    out.title(f"Fit: {counted(whole, 'data set')}")
     if not whole:
         return
-    pen.statuses(fit.status.counts())
+    out.statuses(fit.status.counts())
     if proven:
-        pen.paragraph(f"Estimates over the {counted(proven, 'converged data set')} ({share(proven, whole)}):")
-        pen.table(*estimates.cells())
+        out.paragraph(f"Estimates over the {counted(proven, 'converged data set')} ({share(proven, whole)}):")
+        out.table(*estimates.cells())
     else:
-        pen.paragraph("No data set converged, so there are no estimates to show.")
-    pen.paragraph(f"n_obs {_extent(fit.n_obs)}; steps {_extent(fit.steps)}; {fit.solver}")
+        out.paragraph("No data set converged, so there are no estimates to show.")
+    out.paragraph(f"n_obs {_extent(fit.n_obs)}; steps {_extent(fit.steps)}; {fit.solver}")
 
 
 def _extent(values: Any) -> str:

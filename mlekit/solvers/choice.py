@@ -31,10 +31,10 @@ def choose_solver(solver: Any, n_free: int, n_obs: int) -> AbstractSolver:
         return solver
     if _is_of_optimistix(solver):
         return Optimistix(solver)
-    if hasattr(solver, "init") and hasattr(solver, "update"):
-        return Optax(solver)
     if isinstance(solver, type) and issubclass(solver, AbstractSolver):
         raise TypeError(f"solver must be an instance: write mle.{solver.__name__}() with its brackets")
+    if hasattr(solver, "init") and hasattr(solver, "update"):
+        return Optax(solver)
     raise TypeError(
         f"solver must be one of mle.Newton(), mle.Scoring(), mle.BFGS(), mle.LBFGS(), an optax "
         f"GradientTransformation such as optax.adam(1e-2), an optimistix minimiser such as "

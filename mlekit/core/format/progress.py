@@ -30,7 +30,7 @@ class FitProgress:
         ...     progress(3, -12.5, 1e-3)
     """
 
-    stride = 5  #: steps between two looks: a look costs as much as many a step
+    every = 5  #: steps between two looks: a look costs as much as many a step
 
     def __init__(self, label: str) -> None:
         self._bar = _bar(desc=label, bar_format="{desc}: {n_fmt} steps [{elapsed}{postfix}]")

@@ -1,6 +1,6 @@
-"""Two pens that draw the same report: one for a terminal, one for a notebook.
+"""Renderers of one report: as text for a terminal, as HTML for a notebook.
 
-Whoever draws says each thing once, so that both show the same. The HTML needs no style sheet: tags carry
+A report says each thing once, so that both show the same. The HTML needs no style sheet: tags carry
 their own colours as white text on a dark ground, readable in light and dark notebooks, and each also says
 in words and by a sign what its colour means.
 """
@@ -44,7 +44,7 @@ class Renderer(Protocol):
     def table(self, rows: Rows, headers: Sequence[str] = (), align: Sequence[str] = ()) -> None:
         """A table of text."""
 
-    def done(self) -> str:
+    def render(self) -> str:
         """All that was drawn."""
 
 
@@ -75,7 +75,7 @@ class TextRenderer:
         style = "simple" if headers else "plain"
         self._parts += ["", draw_table(rows, headers, align, style), ""]
 
-    def done(self) -> str:  # noqa: D102
+    def render(self) -> str:  # noqa: D102
         return re.sub(r"\n{3,}", "\n\n", "\n".join(self._parts)).strip("\n")
 
 
@@ -116,7 +116,7 @@ class HtmlRenderer:
         style = 'style="font-family: monospace; margin: 0.5em 0"'
         self._parts.append(drawn.replace("<table>", f"<table {style}>", 1))
 
-    def done(self) -> str:  # noqa: D102
+    def render(self) -> str:  # noqa: D102
         text = f'<div style="line-height: 1.6">{"".join(self._parts)}</div>'
         return text.encode("ascii", "xmlcharrefreplace").decode()  # whatever the page's encoding is
 

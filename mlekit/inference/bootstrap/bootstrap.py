@@ -22,11 +22,11 @@ from ...likelihood.objective import Objective
 from ...likelihood.ragged import RaggedBatch
 from ...likelihood.weights import weighted_rows
 from ..arviz import check_one, draws_tree
-from ..covariance import sums_of_clusters
 from ..evaluate import encode_row_labels, evaluate, has_contributions, longest
 from ..influence import influence
 from ..record import FitRecord, index
 from ..refit import leaves_at, refit, shared_parameters, shared_rows
+from ..sandwich import sums_of_clusters
 from ..simulate import check_simulator
 from ..wald import quantile
 from .intervals import METHODS, _ends
@@ -74,7 +74,7 @@ class Bootstrap(eqx.Module):
     @property
     def bias(self) -> PyTree:
         """How far the mean of the refits lies above the estimate, a PyTree like `params` of the fit."""
-        return self.fit.parameters.tree(jnp.nanmean(self.vector, axis=-2) - self.fit.solution.vector)
+        return self.fit.parameters.tree(jnp.nanmean(self.vector, axis=-2) - self.fit._solution.estimates)
 
     def covariance(self) -> Float[Array, "... k k"]:
         """The covariance of the refits over `parameter_names`."""
@@ -113,9 +113,9 @@ class Bootstrap(eqx.Module):
         check_level(level)
         if method == "bca" and self.acceleration is None:
             raise ValueError("method='bca' wants scores, and the joint model returns a scalar, not contributions")
-        solution, z = self.fit.solution, quantile(level, self.vector.dtype)
+        solution, z = self.fit._solution, quantile(level, self.vector.dtype)
         refits, fixed = (self.vector, self.errors, self.acceleration), np.array(self.fit.fixed)
-        return _ends(refits, solution.vector, solution.errors, fixed, z, method)
+        return _ends(refits, solution.estimates, solution.standard_errors, fixed, z, method)
 
     def to_arviz(self, *, log_likelihood: bool | None = None) -> Any:
         """The refits of a single fit as ArviZ reads them, without those that failed.
@@ -207,14 +207,14 @@ def bootstrap(
             f"kind={kind!r} draws observations in any order, and those of a joint model depend on one another; "
             "use kind='parametric', with a simulator, or kind='weights'"
         )
-    weighted = fit.weights is not None or fit.weight_column is not None
+    weighted = fit._dataset.weighted
     if kind == "parametric":
         check_simulator(fit.model, "kind='parametric'")
         if weighted:
             raise ValueError(
                 "kind='parametric' draws each row once, so it has no use for weights: repeat the rows"
             )
-    if tracing(fit.solution):
+    if tracing(fit._solution):
         raise ValueError("bootstrap: it draws on the host, so it does not run under jit or vmap; pass it a batch")
     if not fit.batched:
         return only_one(_bootstrap(batch_of_one(fit), key, int(replicates), kind, clusters, progress, fit))
@@ -225,14 +225,13 @@ def _bootstrap(
     fits: FitRecord, key: Any, replicates: int, kind: str, clusters: Any, progress: bool, asked: FitRecord
 ) -> Bootstrap:
     """The bootstrap of a batch, perhaps of one."""
-    everything, model = shared_rows(fits)
-    parameters = shared_parameters(fits)
-    labels = None if clusters is None else _flat_labels(asked, everything, clusters)
+    batch, parameters = shared_rows(fits), shared_parameters(fits)
+    labels = None if clusters is None else _flat_labels(asked, batch, clusters)
     fine = np.flatnonzero(np.asarray(fits.converged))
-    n_sets, k = fits.solution.vector.shape
-    vector = np.full((n_sets, replicates, k), np.nan, fits.solution.vector.dtype)
+    n_sets, k = fits._solution.estimates.shape
+    vector = np.full((n_sets, replicates, k), np.nan, fits._solution.estimates.dtype)
     errors = vector.copy()
-    status = np.broadcast_to(np.asarray(fits.solution.status)[:, None], (n_sets, replicates)).copy()
+    status = np.broadcast_to(np.asarray(fits._solution.status)[:, None], (n_sets, replicates)).copy()
     words = np.asarray(seeds(key, index(fits)))
     scored = has_contributions(asked)
     influence_of = None
@@ -243,21 +242,21 @@ def _bootstrap(
 
     with batch_bar(progress, len(fine) * replicates, ()) as report:
         for sets, times, resampled, moves in drawn(
-            fits, everything, words, fine, replicates, kind, labels, influence_of
+            fits, batch, words, fine, replicates, kind, labels, influence_of
         ):
-            free, values = again((fits.solution.free, fits.parameters.values), sets, len(times))
+            free, values = again((fits._solution.free, fits.parameters.values), sets, len(times))
             moved = free + moves.reshape(free.shape).astype(free.dtype)
-            found = refit(resampled, model, parameters, leaves_at(parameters, moved, values), report)
+            found = refit(resampled, parameters, leaves_at(parameters, moved, values), report)
             beyond = np.flatnonzero(found.status == Status.nonfinite_start)
             if len(beyond):  # the estimate itself is a start that can never fail
                 begin = again(leaves_at(parameters, free, values), beyond, 1)
-                once_more = refit(resampled.some(beyond), model, parameters, begin)
+                once_more = refit(resampled.subset(beyond), parameters, begin)
                 found = jax.tree.map(lambda old, new: old.at[beyond].set(new), found, once_more)  # noqa: B023
             at = np.ix_(sets, times)
             proven = np.asarray(found.status == Status.converged)[:, None]
             shape = (len(sets), len(times), k)
-            vector[at] = np.where(proven, found.vector, np.nan).reshape(shape)
-            errors[at] = np.where(proven, found.errors, np.nan).reshape(shape)
+            vector[at] = np.where(proven, found.estimates, np.nan).reshape(shape)
+            errors[at] = np.where(proven, found.standard_errors, np.nan).reshape(shape)
             status[at] = np.asarray(found.status).reshape(shape[:2])
     failures = int(np.sum(status[fine] != Status.converged))
     if failures > FAILURES * len(fine) * replicates:
@@ -277,8 +276,8 @@ def _bootstrap(
     )
 
 
-def _flat_labels(fit: FitRecord, everything: RaggedBatch, clusters: Any) -> np.ndarray:
-    """One label a row of the collection."""
+def _flat_labels(fit: FitRecord, batch: RaggedBatch, clusters: Any) -> np.ndarray:
+    """One label a row of the batch."""
     columns = encode_row_labels(fit, clusters, "clusters")
     if len(columns) > 1:
         raise ValueError("clusters: the bootstrap draws clusters of one kind; got several columns")
@@ -286,8 +285,8 @@ def _flat_labels(fit: FitRecord, everything: RaggedBatch, clusters: Any) -> np.n
     if fit.batched:
         return labels
     # A single group lies among the rows of all.
-    whole = np.zeros(n_rows(everything.rows), labels.dtype)
-    whole[int(everything.offsets[0]) :][: len(labels)] = labels
+    whole = np.zeros(n_rows(batch.rows), labels.dtype)
+    whole[int(batch.offsets[0]) :][: len(labels)] = labels
     return whole
 
 
@@ -298,7 +297,7 @@ def _acceleration(fit: FitRecord, clusters: Any) -> Array:
 
 def _of_each(fit: FitRecord, fn: Callable[..., Array], rows: Any = None) -> Array:
     """`evaluate` at the estimates, with a leading axis of data sets even where there is one."""
-    found = evaluate(fit, fn, fit.solution.free, rows)
+    found = evaluate(fit, fn, fit._solution.free, rows)
     return found if fit.batched else found[None]
 
 
@@ -322,22 +321,22 @@ def _skewness(clustered: bool) -> Callable[..., Array]:
 
 def bootstrap_text(draws: Bootstrap) -> str:
     """The bootstrap as a table: estimate, bias and standard error of each parameter, and the failures."""
-    pen = TextRenderer()
+    out = TextRenderer()
     many = draws.vector.ndim > 2
     failed, replicates = np.asarray(draws.failed), draws.replicates
-    pen.title(f"Bootstrap ({draws.kind}): {count(replicates)} replicates" + " a data set" * many)
+    out.title(f"Bootstrap ({draws.kind}): {count(replicates)} replicates" + " a data set" * many)
     if many:
         whole = count(replicates * failed.size)
-        pen.paragraph(f"{counted(failed.size, 'data set')}; {count(failed.sum())} of {whole} refits failed")
-        return pen.done()
+        out.paragraph(f"{counted(failed.size, 'data set')}; {count(failed.sum())} of {whole} refits failed")
+        return out.render()
     reasons = {name: n for name, n in draws.status.counts().items() if name != "converged"}
     text = f"{count(int(failed))} refits failed" + (
         f" ({', '.join(f'{n} {name}' for name, n in reasons.items())})" * bool(reasons)
     )
-    pen.paragraph(f"{text}, {count(replicates - int(failed))} count")
+    out.paragraph(f"{text}, {count(replicates - int(failed))} count")
     vector = np.asarray(draws.vector)
     fine = ~np.any(np.isnan(vector), axis=1)
-    best = np.asarray(draws.fit.solution.vector)
+    best = np.asarray(draws.fit._solution.estimates)
     rows = []
     for i, name in enumerate(draws.fit.parameter_names):
         if draws.fit.fixed[i] or fine.sum() < 2:
@@ -346,5 +345,5 @@ def bootstrap_text(draws: Bootstrap) -> str:
         error = vector[fine, i].std(ddof=1)
         bias = vector[fine, i].mean() - best[i]
         rows.append([name, uncertain(best[i], error), number(bias, 2), number(error, 4)])
-    pen.table(rows, ["", "estimate", "bias", "std. error"], ["left", "decimal", "decimal", "decimal"])
-    return pen.done()
+    out.table(rows, ["", "estimate", "bias", "std. error"], ["left", "decimal", "decimal", "decimal"])
+    return out.render()

@@ -22,7 +22,7 @@ from ..simulate import simulated
 
 def drawn(
     fits: FitRecord,
-    everything: RaggedBatch,
+    batch: RaggedBatch,
     words: np.ndarray,
     fine: np.ndarray,
     replicates: int,
@@ -36,8 +36,8 @@ def drawn(
     will move: the sum of the influence of its rows, zero where that is not known.
     """
     # Simulated sets are as wide as the widest of the batch.
-    wide = kind == "parametric" and everything.lengths is not None
-    lengths = np.full(len(fine), everything.longest) if wide else everything.row_counts[fine]
+    wide = kind == "parametric" and batch.lengths is not None
+    lengths = np.full(len(fine), batch.longest) if wide else batch.row_counts[fine]
     # Sets of similar length go together.
     order = fine[np.argsort(lengths, kind="stable")]
     lengths = np.sort(lengths, kind="stable")
@@ -52,10 +52,10 @@ def drawn(
         for begin in range(0, replicates, share):
             times = np.arange(begin, min(begin + share, replicates))
             if kind == "parametric":
-                data, weights = _simulated_sets(fits, everything, words, sets, times), None
+                data, weights = _simulated_sets(fits, batch, words, sets, times), None
             else:
-                weights = _drawn_weights(everything, generators, sets, times, kind, labels)
-                data = _weighted_sets(everything, sets, weights, kind, fits.solution.vector.dtype)
+                weights = _drawn_weights(batch, generators, sets, times, kind, labels)
+                data = _weighted_sets(batch, sets, weights, kind, fits._solution.estimates.dtype)
             moves = np.zeros((len(sets), len(times), fits.n_free))
             if weights is not None and influence is not None:
                 rows = min(weights.shape[2], influence.shape[1])
@@ -77,7 +77,7 @@ def _philox(word: np.ndarray) -> int:
 
 
 def _drawn_weights(
-    everything: RaggedBatch,
+    batch: RaggedBatch,
     generators: list[np.random.Generator],
     sets: np.ndarray,
     times: np.ndarray,
@@ -85,20 +85,20 @@ def _drawn_weights(
     labels: np.ndarray | None,
 ) -> Float[np.ndarray, "n_sets times width"]:
     """Random weights of the rows of data sets; zero for padding."""
-    lengths = everything.row_counts[sets]
-    width = int(lengths.max()) if everything.lengths is None else round_up(int(lengths.max()))
+    lengths = batch.row_counts[sets]
+    width = int(lengths.max()) if batch.lengths is None else round_up(int(lengths.max()))
     weights = np.zeros((len(sets), len(times), width))
     for i, b in enumerate(sets):
-        begin, length = everything.offsets[b], lengths[i]
+        begin, length = batch.offsets[b], lengths[i]
         rows = slice(begin, begin + length)
-        own = None if everything.weights is None else np.asarray(everything.weights)[rows]
+        own = None if batch.weights is None else np.asarray(batch.weights)[rows]
         mine = None if labels is None else labels[rows]
         weights[i, :, :length] = _weights(generators[i], kind, own, mine, len(times), int(length))
     return weights
 
 
 def _weighted_sets(
-    everything: RaggedBatch,
+    batch: RaggedBatch,
     sets: np.ndarray,
     weights: Float[np.ndarray, "n_sets times width"],
     kind: str,
@@ -107,8 +107,8 @@ def _weighted_sets(
     """Data sets with such weights; where many are zero, their rows are left out."""
     _, times, width = weights.shape
     flat = weights.reshape(-1, width)
-    offsets = np.repeat(everything.offsets[sets], times)
-    kept = _distinct(width) if kind == "nonparametric" and everything.weights is None else width
+    offsets = np.repeat(batch.offsets[sets], times)
+    kept = _distinct(width) if kind == "nonparametric" and batch.weights is None else width
     which, where = np.nonzero(flat) if kept < width else (np.zeros(1, int), ())
     if kept < width and np.bincount(which).max() <= kept:
         place = np.zeros((len(flat), kept), np.int64)
@@ -117,15 +117,16 @@ def _weighted_sets(
         flat = np.where(np.arange(kept) < count[:, None], np.take_along_axis(flat, place, axis=1), 0.0)
     else:
         place, kept = np.broadcast_to(np.arange(width), flat.shape), width
-    source = np.minimum(offsets[:, None] + place, n_rows(everything.rows) - 1).ravel()
+    source = np.minimum(offsets[:, None] + place, n_rows(batch.rows) - 1).ravel()
     return RaggedBatch(
-        rows=jax.tree.map(np.asarray, everything.rows),
+        model=batch.model,
+        args=batch.args,
+        rows=jax.tree.map(np.asarray, batch.rows),
         weights=flat.ravel().astype(dtype),
-        args=everything.args,
         offsets=np.arange(len(flat)) * kept,
         lengths=None,
         longest=kept,
-        drawn=source,
+        row_index=source,
     )
 
 
@@ -163,17 +164,17 @@ def _counts(drawn: np.ndarray, n: int) -> np.ndarray:
 
 
 def _simulated_sets(
-    fits: FitRecord, everything: RaggedBatch, words: np.ndarray, sets: np.ndarray, times: np.ndarray
+    fits: FitRecord, batch: RaggedBatch, words: np.ndarray, sets: np.ndarray, times: np.ndarray
 ) -> RaggedBatch:
     """Data sets drawn from the model at their estimates."""
     some = fits[sets]
     each = lambda array: np.repeat(np.asarray(array)[:, None], len(times), axis=1)  # noqa: E731
     data = evaluate_repeated(
-        some, len(times), _simulate, (each(some.solution.free), each(words[sets]), np.tile(times, (len(sets), 1)))
+        some, len(times), _simulate, (each(some._solution.free), each(words[sets]), np.tile(times, (len(sets), 1)))
     )
     data = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), data)
-    lengths = None if everything.lengths is None else np.repeat(everything.row_counts[sets], len(times))
-    return from_arrays(data, None, lengths, everything.args)
+    lengths = None if batch.lengths is None else np.repeat(batch.row_counts[sets], len(times))
+    return from_arrays(batch.model, batch.args, data, None, lengths)
 
 
 def _simulate(objective: Objective, value: Any) -> PyTree:

@@ -19,7 +19,7 @@ from ...likelihood.objective import Objective
 from ..bootstrap.resample import again, drawn
 from ..evaluate import evaluate
 from ..record import FitRecord, index
-from ..refit import leaves_at, refit, shared_collection, shared_parameters, shared_rows
+from ..refit import leaves_at, refit, shared_batch, shared_parameters, shared_rows
 from ..residuals import log_tails
 from ..simulate import check_simulator
 from .result import HypothesisTest
@@ -76,11 +76,11 @@ def goodness_of_fit_test(
                 f"statistic={statistic!r} wants the distribution function, and this model has no log_cdf: write "
                 "mle.Model(log_density, simulate=simulate, log_cdf=log_cdf), or pass a statistic(params, data)"
             )
-    elif fit.lengths is not None or (fit.batched and fit.weight_column is None and _is_ragged(fit)):
+    elif fit._dataset.padded or (fit.batched and fit._dataset.weight_column is None and _is_ragged(fit)):
         raise ValueError("a statistic of your own sees whole data sets, so these must be of equal length")
-    if fit.weights is not None or fit.weight_column is not None:
+    if fit._dataset.weighted:
         raise ValueError("goodness_of_fit_test draws each row once, so it has no use for weights: repeat the rows")
-    if tracing(fit.solution):
+    if tracing(fit._solution):
         raise ValueError("goodness_of_fit_test draws on the host, so it does not run under jit or vmap")
     many = fit if fit.batched else batch_of_one(fit)
     name = (
@@ -89,7 +89,7 @@ def goodness_of_fit_test(
         else "Goodness-of-fit test"
     )
     measure = _Measure(statistic)
-    observed = evaluate(many, measure, many.solution.free)
+    observed = evaluate(many, measure, many._solution.free)
     p_value = _p_value(many, key, int(replicates), measure, np.asarray(observed))
     found = jnp.where(many.converged, observed, jnp.nan)
     if not fit.batched:
@@ -99,27 +99,26 @@ def goodness_of_fit_test(
 
 
 def _p_value(fits: FitRecord, key: Any, replicates: int, measure: Any, observed: np.ndarray) -> Array:
-    everything, model = shared_rows(fits)
-    parameters = shared_parameters(fits)
+    batch, parameters = shared_rows(fits), shared_parameters(fits)
     words = np.asarray(seeds(key, index(fits)))
-    starts = leaves_at(parameters, fits.solution.free, fits.parameters.values)
+    starts = leaves_at(parameters, fits._solution.free, fits.parameters.values)
     fine = np.flatnonzero(np.asarray(fits.converged))
     above, count = np.zeros(fits.n_sets), np.zeros(fits.n_sets)
-    for sets, times, resampled, _ in drawn(fits, everything, words, fine, replicates, "parametric", None):
-        found = refit(resampled, model, parameters, again(starts, sets, len(times)))
+    for sets, times, resampled, _ in drawn(fits, batch, words, fine, replicates, "parametric", None):
+        found = refit(resampled, parameters, again(starts, sets, len(times)))
         each = again(fits.parameters, sets, len(times))
-        value = map_datasets.map_datasets(measure, resampled, model, each, found.free)
+        value = map_datasets.map_datasets(measure, resampled, each, found.free)
         shape = (len(sets), len(times))
         proven = np.asarray(found.status == Status.converged).reshape(shape)
         beyond = np.asarray(value).reshape(shape) >= observed[sets][:, None]
         above[sets] += np.sum(proven & beyond, axis=1)
         count[sets] += np.sum(proven, axis=1)
-    p = jnp.asarray((1 + above) / (1 + count), fits.solution.vector.dtype)
+    p = jnp.asarray((1 + above) / (1 + count), fits._solution.estimates.dtype)
     return jnp.where(fits.converged & (jnp.asarray(count) > 0), p, jnp.nan)
 
 
 def _is_ragged(fit: FitRecord) -> bool:
-    counts = shared_collection(fit)[0].row_counts
+    counts = shared_batch(fit).row_counts
     return bool(np.any(counts != counts[:1]))
 
 
@@ -135,7 +134,7 @@ class _Measure(eqx.Module):
         data, counts = likelihood.aligned()
         if not isinstance(self.statistic, str):
             return jnp.asarray(self.statistic(params, data, *extra))
-        below, above = log_tails(likelihood, params, 0.5 if likelihood.model.jumps else None)
+        below, above = log_tails(likelihood, params, 0.5 if likelihood.model.atoms else None)
         n = likelihood.rows if counts is None else jnp.sum(counts)
         fine = jnp.ones(below.shape, bool) if counts is None else counts > 0
         place = jnp.arange(below.shape[0])

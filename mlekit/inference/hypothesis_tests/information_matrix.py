@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from ...core.eigen import eigh
 from ...core.linear_algebra import root_of_inverse
-from ...likelihood.in_memory import InMemoryLikelihood
+from ...likelihood.base import AbstractLikelihood
 from ...likelihood.objective import Objective
 from ...likelihood.weights import weighted_rows, weighted_squares
 from ..evaluate import evaluate
@@ -53,7 +53,7 @@ def information_matrix_test(fit: FitRecord) -> HypothesisTest:
 
     Source: White 1982, with the covariance of his equation (4.1).
     """
-    statistic, df = evaluate(fit, _white, fit.solution.free)
+    statistic, df = evaluate(fit, _white, fit._solution.free)
     statistic = jnp.where(fit.converged & (df > 0), statistic, jnp.nan)
     return chi_square(statistic, df, "Information-matrix test", "the model is right")
 
@@ -88,7 +88,7 @@ def _white(objective: Objective, free: Array) -> tuple[Array, Array]:
     return n_obs * jnp.sum(jnp.where(there, along**2 / jnp.where(there, values, 1.0), 0.0)), jnp.sum(there)
 
 
-def _rows(likelihood: InMemoryLikelihood, parameters: Any, z: Array, data: Any) -> tuple[Array, Array]:
+def _rows(likelihood: AbstractLikelihood, parameters: Any, z: Array, data: Any) -> tuple[Array, Array]:
     """Gradients and Hessians of the contributions."""
 
     def scores(z: Array) -> tuple[Array, Array]:

@@ -138,7 +138,7 @@ def wald_test(
         return quadratic(value, slope @ spread @ slope.T), jnp.asarray(value.size, value.dtype)
 
     over = eqx.filter_vmap(one_set) if fit.batched else one_set
-    statistic, df = over(fit.solution.vector, matrix, fit.parameters)
+    statistic, df = over(fit._solution.estimates, matrix, fit.parameters)
     return chi_square(jnp.where(fit.converged, statistic, jnp.nan), df, "Wald test", hypothesis)
 
 
@@ -182,7 +182,7 @@ def score_test(restricted: FitRecord, constraints: PyTree = None, *, kind: str |
     if kind == "expected" and restricted.model.regression is None:
         raise ValueError("kind='expected' is exact for a mle.regression only; use kind='observed' or 'opg'")
     params = restricted.params
-    dtype = restricted.solution.vector.dtype
+    dtype = restricted._solution.estimates.dtype
     one = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, params) if restricted.batched else params
     full, _ = build_parameters(one, constraints, dtype=dtype, check=False)
     df = full.n_free - restricted.n_free

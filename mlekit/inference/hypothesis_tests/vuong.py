@@ -69,7 +69,7 @@ def vuong_test(a: FitRecord, b: FitRecord, *, correction: str | None = None) -> 
 
 def _moments(a: FitRecord, b: FitRecord) -> tuple[Array, Array, Array]:
     """The weighted sum of the differences, that of their squares, and the sum of the weights."""
-    one, other = (evaluate(fit, _contributions(longest(fit)), fit.solution.free) for fit in (a, b))
+    one, other = (evaluate(fit, _contributions(longest(fit)), fit._solution.free) for fit in (a, b))
     (first, weights), (second, _) = one, other
     width = min(first.shape[-1], second.shape[-1])
     difference = first[..., :width] - second[..., :width]

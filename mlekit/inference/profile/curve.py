@@ -23,7 +23,7 @@ from ...models.parameters import Parameters
 from ..evaluate import evaluate, repeat_each
 from ..information import inverse_of_kind
 from ..record import FitRecord
-from ..refit import from_better, refit, shared_collection, shared_parameters
+from ..refit import from_better, refit, shared_batch, shared_parameters
 from ..wald import from_line, to_line, wald_transformed
 from .endpoint_search import BETTER
 from .interval import ROUNDS, ends, twins
@@ -38,7 +38,7 @@ class Profile(eqx.Module):
 
     Args:
         names: the one or two parameters that were held.
-        values: for each of them the values where it was held, in natural units, shape `(points,)`.
+        values: for each of them the values at which it was held, in natural units, shape `(points,)`.
         log_likelihood: the highest that the other parameters reach there, in nats, shape `(points,)` or
             `(points, points)`; NaN where no maximum is proven.
         params: these parameters, a PyTree like `init` with leading axes of points.
@@ -64,8 +64,6 @@ class Profile(eqx.Module):
     def __repr__(self) -> str:
         if isinstance(self.log_likelihood, jax.core.Tracer):
             return f"Profile(<traced>, {', '.join(self.names)})"
-        pass
-
         return profile_text(self)
 
 
@@ -113,33 +111,35 @@ def profile(
     if points is not None:
         check_count(points, "points", least=2)
     if not fit.batched:
-        given = None if values is None else tuple(v[None] for v in _given(values, names))
-        return only_one(profile(batch_of_one(fit), names, given, points=points))
+        batched = None if values is None else tuple(v[None] for v in _as_arrays(values, names))
+        return only_one(profile(batch_of_one(fit), names, batched, points=points))
     parameters = shared_parameters(fit)
-    parameters.holding(names)  # says what is wrong with the names
-    places = tuple(fit.parameter_names.index(one) for one in names)
-    dtype, begun = fit.solution.vector.dtype, fit
+    parameters.with_fixed(names)  # checks the names
+    places = tuple(map(fit.parameter_names.index, names))
+    dtype, original = fit._solution.estimates.dtype, fit
     if values is None:
         steps = np.linspace(0.0, 1.0, points or POINTS[len(names)]).astype(dtype)
     else:
-        grid = tuple(jnp.broadcast_to(v.astype(dtype), (fit.n_sets, v.shape[-1])) for v in _given(values, names))
+        grid = tuple(
+            jnp.broadcast_to(v.astype(dtype), (fit.n_sets, v.shape[-1])) for v in _as_arrays(values, names)
+        )
     for _ in range(ROUNDS):
         if values is None:
             fit, found = ends(fit, WIDE[len(names)])
-            grid = _grid(fit.solution, fit.parameters, found.lower, found.upper, steps, places)
+            grid = _grid(fit._solution, fit.parameters, found.lower, found.upper, steps, places)
         curve = _curve(fit, names, grid)
-        higher, start = _higher(fit.solution, fit.parameters, curve.log_likelihood, curve.params, len(names))
+        higher, start = _higher(fit._solution, fit.parameters, curve.log_likelihood, curve.params, len(names))
         if tracing(higher) or not np.any(higher):
             break
-        fit = from_better(fit, jnp.where(higher[:, None], start, fit.solution.free), higher)
-    return dataclasses.replace(curve, better=fit.log_likelihood > begun.log_likelihood)
+        fit = from_better(fit, jnp.where(higher[:, None], start, fit._solution.free), higher)
+    return dataclasses.replace(curve, better=fit.log_likelihood > original.log_likelihood)
 
 
 @Compiled
 def _higher(
     solution: Solution, parameters: Parameters, heights: Array, params: PyTree, axes: int
 ) -> tuple[Array, Array]:
-    """Which data sets have a point above what was taken for their maximum, and where the highest is."""
+    """True for data sets with a point above their supposed maximum; and the free vectors of the highest points."""
     best, n_sets = solution.log_likelihood, len(heights)
     size = jnp.maximum(1.0, jnp.abs(best))
     eps, bits = jnp.finfo(size.dtype).eps, jnp.finfo(size.dtype).bits
@@ -155,7 +155,7 @@ def _higher(
     return higher & (solution.status == Status.converged), there
 
 
-def _given(values: Any, names: tuple[str, ...]) -> tuple[Array, ...]:
+def _as_arrays(values: Any, names: tuple[str, ...]) -> tuple[Array, ...]:
     """For each name the values to hold it at, shape `(points,)`, or with a leading axis of data sets."""
     pair = (values,) if len(names) == 1 and not isinstance(values, tuple) else tuple(values)
     if len(pair) != len(names):
@@ -176,11 +176,11 @@ def _grid(
     places: tuple[int, ...],
 ) -> tuple[Array, ...]:
     """For each place among the parameters values from one of its ends to the other, shape `(n_sets, points)`."""
-    at = np.array(places)
-    low, high = (end[:, at] for end in eqx.filter_vmap(Parameters.ranges)(parameters, solution.vector))
+    which = np.array(places)
+    low, high = (end[:, which] for end in eqx.filter_vmap(Parameters.ranges)(parameters, solution.estimates))
     # Where there is no end, four standard errors will do.
-    wide = wald_transformed(solution.vector[:, at], solution.errors[:, at], low, high, 0.9999)
-    found = (lower[:, at], upper[:, at])
+    wide = wald_transformed(solution.estimates[:, which], solution.standard_errors[:, which], low, high, 0.9999)
+    found = (lower[:, which], upper[:, which])
     edges = [jnp.where(jnp.isfinite(e) & (e > low) & (e < high), e, w) for e, w in zip(found, wide)]
     begin, end = (to_line(e, low, high) for e in edges)
     line = begin[..., None] + (end - begin)[..., None] * steps
@@ -191,12 +191,11 @@ def _grid(
 def _curve(fit: FitRecord, names: tuple[str, ...], values: tuple[Array, ...]) -> Profile:
     """The fits with the names held at all combinations of these values."""
     points = math.prod(v.shape[1] for v in values)
-    everything, model = shared_collection(fit)
-    parameters = shared_parameters(fit)
-    places = tuple(fit.parameter_names.index(one) for one in names)
-    spread = evaluate(fit, inverse_of_kind("observed"), fit.solution.free)
-    starts = _starts(fit.parameters, fit.solution.free, spread, values, places)
-    found = refit(everything.repeated(points), model, parameters.holding(names), starts)
+    batch, parameters = shared_batch(fit), shared_parameters(fit)
+    places = tuple(map(fit.parameter_names.index, names))
+    spread = evaluate(fit, inverse_of_kind("observed"), fit._solution.free)
+    starts = _starts(fit.parameters, fit._solution.free, spread, values, places)
+    found = refit(batch.repeated(points), parameters.with_fixed(names), starts)
     reached, params, status = _reached(found, fit.converged, parameters, tuple(v.shape[1] for v in values))
     return Profile(
         names=names,
@@ -228,7 +227,7 @@ def _starts(
         slope = jax.jacfwd(target)(free)
         along = spread @ slope.T @ jnp.linalg.inv(slope @ spread @ slope.T)
 
-        def at(held: Array) -> list[Array]:
+        def leaves_at(held: Array) -> list[Array]:
             move = along @ (to_line(held, low, high) - target(free))
             moved = jnp.where(jnp.all(jnp.isfinite(move)), free + move, free)
             vector = parameters.natural_vector(moved)
@@ -239,7 +238,7 @@ def _starts(
             return parameters.split(parameters.tree(vector))
 
         held = jnp.stack([axis.ravel() for axis in jnp.meshgrid(*values, indexing="ij")], -1)
-        return jax.vmap(at)(held)
+        return jax.vmap(leaves_at)(held)
 
     leaves = eqx.filter_vmap(of_set)(parameters, free, spread, *values)
     return [leaf.reshape(-1, *leaf.shape[2:]) for leaf in leaves]
@@ -253,12 +252,12 @@ def _reached(
     n_sets = len(converged)
     known = (found.status == Status.converged) & repeat_each(converged, math.prod(shape))
     heights = jnp.where(known, found.log_likelihood, jnp.nan).reshape(n_sets, *shape)
-    vector = jnp.where(known[:, None], found.vector, jnp.nan).reshape(n_sets, *shape, -1)
+    vector = jnp.where(known[:, None], found.estimates, jnp.nan).reshape(n_sets, *shape, -1)
     return heights, parameters.tree(vector), found.status.reshape(n_sets, *shape)
 
 
 def profile_text(curve: Profile) -> str:
-    """What a profile holds, and whether it found a better maximum."""
+    """The size of a profile, its failures, and whether it found a better maximum."""
     better, status = np.asarray(curve.better), curve.status.counts()
     where = " x ".join(count(v.shape[-1]) for v in curve.values)
     text = f"Profile of {' and '.join(curve.names)}: {where} points"

@@ -1,4 +1,4 @@
-r"""One end of a profile-likelihood interval, and how it moves.
+r"""One end of a profile-likelihood interval, and its derivatives.
 
 With $t$ the parameter in question, the end is where
 
@@ -59,34 +59,34 @@ def _search_jvp(primals: Any, tangents: Any) -> tuple[Endpoint, Any]:
     if not jax.tree.leaves(change):
         return found, nothing
     proven = others[1] & (found.status == Status.converged) & ~found.better
-    ahead = _moves(operands, change, others[3], jax.lax.stop_gradient(proven), found.free)
-    return found, eqx.tree_at(lambda it: it.free, nothing, ahead, is_leaf=lambda leaf: leaf is None)
+    tangent = _tangent(operands, change, others[3], jax.lax.stop_gradient(proven), found.free)
+    return found, eqx.tree_at(lambda end: end.free, nothing, tangent, is_leaf=lambda leaf: leaf is None)
 
 
-def _moves(operands: PyTree, change: PyTree, which: Array, proven: Array, free: Float[Array, " k"]) -> Array:
-    """How the end moves."""
+def _tangent(operands: PyTree, change: PyTree, which: Array, proven: Array, free: Float[Array, " k"]) -> Array:
+    """The tangent of the end, a free vector."""
     k = free.shape[0]
-    change, spoilt = mask_tangents(proven, change, free)
+    change, poison = mask_tangents(proven, change, free)
 
-    def slopes(operands: PyTree) -> tuple[Array, ...]:
-        """The height above the maximum, the slope of the mean log-likelihood and that of the parameter."""
+    def gradients(operands: PyTree) -> tuple[Array, ...]:
+        """The height above the maximum, and the gradients of the mean log-likelihood and of the target."""
         objective, log_likelihood = operands
         here = objective.evaluate(free)
-        slope = jax.grad(lambda z: _parameter(objective, which, z))(free)
-        return -here.loss * objective.n_obs - log_likelihood, -here.gradient, slope
+        of_target = jax.grad(lambda z: _parameter(objective, which, z))(free)
+        return -here.loss * objective.n_obs - log_likelihood, -here.gradient, of_target
 
-    _, score, slope = slopes(operands)
-    fall = score @ slope / (slope @ slope)  # Lagrange's multiplier
-    bend = jax.hessian(lambda z: _parameter(operands[0], which, z))(free)
+    _, score, of_target = gradients(operands)
+    multiplier = score @ of_target / (of_target @ of_target)
+    hessian_of_target = jax.hessian(lambda z: _parameter(operands[0], which, z))(free)
     hessian = operands[0].evaluate(free, Curvature.exact).curvature
-    plain = hessian + fall * bend
-    scale = curvature_scale(jax.lax.stop_gradient(plain), jnp.zeros_like(free))
-    across = jax.lax.stop_gradient(LEVEL_SET_WEIGHT / jnp.sum((slope / scale) ** 2))
-    matrix = plain + across * slope[:, None] * slope
+    lagrangian = hessian + multiplier * hessian_of_target
+    scale = curvature_scale(jax.lax.stop_gradient(lagrangian), jnp.zeros_like(free))
+    across = jax.lax.stop_gradient(LEVEL_SET_WEIGHT / jnp.sum((of_target / scale) ** 2))
+    matrix = lagrangian + across * of_target[:, None] * of_target
     spread = inverse(jnp.where(proven, matrix, jnp.eye(k, dtype=free.dtype)))
 
-    height, turned, twisted = differential(slopes, operands, change)
-    further = -height / operands[0].n_obs / fall
-    rest = spread @ (turned - fall * twisted)
-    along = spread @ slope
-    return rest + along * (further - slope @ rest) / (slope @ along) + spoilt
+    height_tangent, score_tangent, target_tangent = differential(gradients, operands, change)
+    distance = -height_tangent / operands[0].n_obs / multiplier
+    rest = spread @ (score_tangent - multiplier * target_tangent)
+    direction = spread @ of_target
+    return rest + direction * (distance - of_target @ rest) / (of_target @ direction) + poison

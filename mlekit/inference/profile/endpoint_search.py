@@ -16,7 +16,7 @@ from ...likelihood.objective import Objective
 from ...solvers.objective import Curvature
 
 #: Points evaluated at most; ends that need more than ten are rare.
-PATIENCE = 100
+MAX_STEPS = 100
 #: What is added to the curvature across the level sets of the target where it is indefinite, in units of itself.
 LEVEL_SET_WEIGHT = 100.0
 #: How close to the level an end must lie, as a share of the drop; steps may be small elsewhere.
@@ -34,7 +34,7 @@ TOLERANCE, BETTER = {64: 1e-9, 32: 1e-4}, {64: 1e-5, 32: 1e-2}
 
 
 class Endpoint(eqx.Module):
-    """Where a search ended.
+    """The end of a search.
 
     Args:
         free: the free vector there.
@@ -53,12 +53,12 @@ class Endpoint(eqx.Module):
 
 
 class _State(eqx.Module):
-    candidate: Float[Array, " n_free"]
-    anchor: Float[Array, " n_free"]  # the last point that was any good
+    trial: Float[Array, " n_free"]  # the point to evaluate next
+    anchor: Float[Array, " n_free"]  # the last point from which the search could go on
     height: Float[Array, ""]  # of the log-likelihood there, above the level
-    fall: Float[Array, ""]  # of the profile at its end, per unit of the target: Lagrange's multiplier
-    reach: Float[Array, ""]  # how far a quadratic likelihood would go
-    most: Float[Array, ""]  # how far a step may go
+    multiplier: Float[Array, ""]  # Lagrange's: the slope of the profile at its end, per unit of the target
+    reach: Float[Array, ""]  # distance at which the likelihood would end if it were quadratic
+    max_step: Float[Array, ""]  # in units of the target
     inner: Float[Array, ""]  # the target takes this value inside the region,
     outer: Float[Array, ""]  # and this one beyond the end
     steps: Int[Array, ""]
@@ -66,51 +66,69 @@ class _State(eqx.Module):
     better: Bool[Array, ""]
 
 
-class _Quadratic(eqx.Module):
-    r"""The likelihood around a point as its profile sees it.
+class _ProfileModel(eqx.Module):
+    r"""The quadratic model of the profile around a point.
 
-    Among the points whose target is larger by $t$, the highest is `rest + t * along`, and its log-likelihood
-    is `top + fall * t - bow * t^2 / 2`, above the level.
+    Among the points whose target is larger by $t$, the highest is `centre + t * direction`, seen from there, and
+    its log-likelihood is `top + slope * t - curvature * t^2 / 2`, above the level.
     """
 
-    along: Float[Array, " n_free"]
-    rest: Float[Array, " n_free"]
+    direction: Float[Array, " n_free"]
+    centre: Float[Array, " n_free"]
     top: Float[Array, ""]
-    gain: Float[Array, ""]  # what the rest alone gains
-    fall: Float[Array, ""]
-    bow: Float[Array, ""]
+    gain: Float[Array, ""]  # of the move to the centre
+    slope: Float[Array, ""]
+    curvature: Float[Array, ""]
     matrix: Float[Array, "n_free n_free"]
     definite: Bool[Array, ""]  # along the level sets of the target
 
 
-def _quadratic(plain: Array, bent: Array, slope: Array, score: Array, height: Array) -> _Quadratic:
-    """The profile around a point, from the information, what it is with the target's curvature, and both slopes.
+def _profile_model(
+    information: Array, lagrangian: Array, target_gradient: Array, score: Array, height: Array
+) -> _ProfileModel:
+    """The profile around a point.
 
     Only along the level sets of the target need the curvature be definite. Across them any amount may be added,
-    as long as it is taken off the bow again; so a profile may be followed through its inflection.
+    as long as it is taken off the profile's curvature again; so a profile may be followed through its inflection.
+
+    Args:
+        information: the negative Hessian of the log-likelihood.
+        lagrangian: the same of the Lagrangian, where the target has a part in it.
+        target_gradient: the gradient of the target.
+        score: the gradient of the log-likelihood.
+        height: the log-likelihood above the level.
     """
-    k = plain.shape[0]
-    scale = curvature_scale(plain, jnp.zeros(k, plain.dtype))
-    unit = slope / scale
-    stiff = LEVEL_SET_WEIGHT / jnp.sum(unit**2)
-    wall = stiff * unit[:, None] * unit
-    trials = jnp.stack([bent, bent, plain]) / scale[:, None] / scale + jnp.stack([0 * wall, wall, wall])
+    k = information.shape[0]
+    scale = curvature_scale(information, jnp.zeros(k, information.dtype))
+    unit = target_gradient / scale
+    weight = LEVEL_SET_WEIGHT / jnp.sum(unit**2)
+    across = weight * unit[:, None] * unit
+    scaled = jnp.stack([lagrangian, lagrangian, information]) / scale[:, None] / scale
+    trials = scaled + jnp.stack([0 * across, across, across])
     factors = jax.vmap(factorise)(trials)
-    definite = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors), axis=1) > singular_below(k, plain.dtype)
+    pivots = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors), axis=1)
+    definite = pivots > singular_below(k, information.dtype)
     which = jnp.argmax(definite)
     factor = jax.tree.map(lambda leaf: leaf[which], factors)
 
     def inverse(v: Array) -> Array:
         return factor.solve(v / scale) / scale
 
-    outward, centre = inverse(slope), inverse(score)
-    size = jnp.sum(slope * outward)
-    along = outward / size
-    rest = centre - along * jnp.sum(slope * centre)
-    gain = 0.5 * jnp.sum(score * rest)
-    bow = 1 / size - jnp.where(which > 0, stiff, 0.0)
-    matrix = trials[which] * scale[:, None] * scale
-    return _Quadratic(along, rest, height + gain, gain, jnp.sum(score * along), bow, matrix, jnp.any(definite))
+    outward, newton = inverse(target_gradient), inverse(score)
+    size = jnp.sum(target_gradient * outward)
+    direction = outward / size
+    centre = newton - direction * jnp.sum(target_gradient * newton)
+    gain = 0.5 * jnp.sum(score * centre)
+    return _ProfileModel(
+        direction=direction,
+        centre=centre,
+        top=height + gain,
+        gain=gain,
+        slope=jnp.sum(score * direction),
+        curvature=1 / size - jnp.where(which > 0, weight, 0.0),
+        matrix=trials[which] * scale[:, None] * scale,
+        definite=jnp.any(definite),
+    )
 
 
 def search_endpoint(
@@ -145,67 +163,67 @@ def search_endpoint(
     start = target(free)
     zero = jnp.zeros((), dtype)
 
-    def slope_of(z: Array) -> tuple[Array, Array]:
-        slope = jax.grad(target)(z)
-        return slope, slope
+    def gradient_twice(z: Array) -> tuple[Array, Array]:
+        gradient = jax.grad(target)(z)
+        return gradient, gradient
 
-    def step(state: _State) -> _State:
-        found = objective.evaluate(state.candidate, Curvature.exact, n_obs)
+    def advance(state: _State) -> _State:
+        found = objective.evaluate(state.trial, Curvature.exact, n_obs)
         loss, gradient, hessian = found.loss, found.gradient, found.curvature
-        bend, slope = jax.jacfwd(slope_of, has_aux=True)(state.candidate)
-        parts = (loss, gradient, hessian, bend, slope)
+        hessian_of_target, target_gradient = jax.jacfwd(gradient_twice, has_aux=True)(state.trial)
+        parts = (loss, gradient, hessian, hessian_of_target, target_gradient)
         known = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(part)) for part in parts])
         height = -n_obs * loss - level
-        plain = jnp.where(known, n_obs * hessian, jnp.eye(k, dtype=dtype))
-        bent = jnp.where(known, plain - state.fall * bend, plain)
-        local = _quadratic(plain, bent, slope, -n_obs * gradient, height)
-        good = known & local.definite & (height > -(TOO_DEEP - 1) * drop)
+        information = jnp.where(known, n_obs * hessian, jnp.eye(k, dtype=dtype))
+        lagrangian = jnp.where(known, information - state.multiplier * hessian_of_target, information)
+        model = _profile_model(information, lagrangian, target_gradient, -n_obs * gradient, height)
+        good = known & model.definite & (height > -(TOO_DEEP - 1) * drop)
         better = known & (height - drop > BETTER[bits] + noise)
 
         # The nearer root of the quadratic, or where it comes closest to the level from below.
-        square = local.fall**2 + 2 * local.bow * local.top
+        square = model.slope**2 + 2 * model.curvature * model.top
         root = jnp.sqrt(jnp.maximum(square, 0.0))
-        falls = root > local.fall
-        ahead = jnp.where(falls, 2 * local.top / jnp.where(falls, root - local.fall, 1.0), jnp.inf)
-        ahead = jnp.where((local.bow > 0) & (square < 0), local.fall / local.bow, ahead)
+        falls = root > model.slope
+        distance = jnp.where(falls, 2 * model.top / jnp.where(falls, root - model.slope, 1.0), jnp.inf)
+        distance = jnp.where((model.curvature > 0) & (square < 0), model.slope / model.curvature, distance)
 
-        now, first = target(state.candidate), state.steps == 0
+        now, first = target(state.trial), state.steps == 0
         inside = good & (height >= 0)
         inner = jnp.where(inside, jnp.maximum(state.inner, now), state.inner)
-        beyond = good & (local.gain < -SETTLED * height) & (now > inner)
+        beyond = good & (model.gain < -SETTLED * height) & (now > inner)
         outer = jnp.where(beyond, jnp.minimum(state.outer, now), state.outer)
         outer = jnp.where(inside & (inner >= outer), jnp.inf, outer)
-        reach = jnp.where(first, ahead, state.reach)
-        most = jnp.where(first, jnp.inf, jnp.minimum(state.most, 2 * jnp.maximum(reach, now - start)))
-        ahead = jnp.clip(ahead, -most, most)
-        out_of_bounds = (now + ahead <= inner) & (now > inner) | (now + ahead >= outer)
+        reach = jnp.where(first, distance, state.reach)
+        max_step = jnp.where(first, jnp.inf, jnp.minimum(state.max_step, 2 * jnp.maximum(reach, now - start)))
+        distance = jnp.clip(distance, -max_step, max_step)
+        out_of_bounds = (now + distance <= inner) & (now > inner) | (now + distance >= outer)
         middle = 0.5 * (inner + outer) - now
-        ahead = jnp.where(out_of_bounds & jnp.isfinite(middle), middle, ahead)
-        move = local.rest + ahead * local.along
-        at_stake = 0.5 * jnp.abs(jnp.sum(move * (local.matrix @ move)))
+        distance = jnp.where(out_of_bounds & jnp.isfinite(middle), middle, distance)
+        step = model.centre + distance * model.direction
+        at_stake = 0.5 * jnp.abs(jnp.sum(step * (model.matrix @ step)))
         arrived = good & (at_stake <= TOLERANCE[bits] * jnp.maximum(drop, 1.0) + noise**2)
         # Where the likelihood has become flat above the level, no step changes anything, either.
         arrived &= (jnp.abs(height) <= CLOSE * drop + noise) & ~first
 
-        anchor = jnp.where(good, state.candidate, state.anchor)
+        anchor = jnp.where(good, state.trial, state.anchor)
         height = jnp.where(good, height, state.height)
-        candidate = jnp.where(good, state.candidate + move, 0.5 * (state.anchor + state.candidate))
+        trial = jnp.where(good, state.trial + step, 0.5 * (state.anchor + state.trial))
         tried = jnp.abs(now - target(state.anchor))
-        most = jnp.where(good, 2 * state.most, 0.5 * jnp.where(jnp.isfinite(tried), tried, state.most))
+        max_step = jnp.where(good, 2 * state.max_step, 0.5 * jnp.where(jnp.isfinite(tried), tried, state.max_step))
         gone = (target(anchor) - start) / reach
         far = (height > 0) & (gone > FAR)
-        stuck = jnp.all(candidate == anchor) | (~good & (gone > FAR) & (tried <= reach))
+        stuck = jnp.all(trial == anchor) | (~good & (gone > FAR) & (tried <= reach))
         status = jnp.where((height > 0) & (gone > ENDLESS), Status.unbounded, RUNNING)
         status = jnp.where(stuck, jnp.where(far, Status.unbounded, Status.stalled), status)
         status = jnp.where(arrived, Status.converged, status)
         status = jnp.where(better, Status.stalled, status)
         return _State(
-            candidate=jnp.where(better, state.candidate, candidate),
+            trial=jnp.where(better, state.trial, trial),
             anchor=anchor,
             height=height,
-            fall=jnp.where(good & jnp.isfinite(root), root, state.fall),
+            multiplier=jnp.where(good & jnp.isfinite(root), root, state.multiplier),
             reach=reach,
-            most=most,
+            max_step=max_step,
             inner=inner,
             outer=outer,
             steps=state.steps + 1,
@@ -215,18 +233,18 @@ def search_endpoint(
 
     endless = jnp.full_like(zero, jnp.inf)
     begin = _State(
-        candidate=free,
+        trial=free,
         anchor=free,
         height=drop.astype(dtype),
-        fall=zero,
+        multiplier=zero,
         reach=zero,
-        most=endless,
+        max_step=endless,
         inner=start,
         outer=endless,
         steps=jnp.asarray(0, jnp.int32),
         status=jnp.asarray(RUNNING, jnp.int32),
         better=jnp.asarray(False),
     )
-    last = jax.lax.while_loop(lambda s: (s.status == RUNNING) & (s.steps < PATIENCE), step, begin)
+    last = jax.lax.while_loop(lambda s: (s.status == RUNNING) & (s.steps < MAX_STEPS), advance, begin)
     status = jnp.where(last.status == RUNNING, Status.max_steps, last.status)
-    return Endpoint(last.candidate, last.height + level, status.astype(jnp.int32), last.better, last.steps)
+    return Endpoint(last.trial, last.height + level, status.astype(jnp.int32), last.better, last.steps)

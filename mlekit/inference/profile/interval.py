@@ -23,7 +23,7 @@ from ..wald import quantile
 from .endpoint import end
 from .endpoint_search import Endpoint
 
-#: Higher maxima that a profile finds are followed so many times.
+#: Refits at most to higher maxima that a profile has met.
 ROUNDS = 5
 
 
@@ -44,7 +44,7 @@ class Ends(eqx.Module):
 
 
 def ends(fit: FitRecord, level: float) -> tuple[FitRecord, Ends]:
-    r"""Where the profile likelihood of each parameter has fallen by half a quantile of chi-square.
+    r"""The points where the profile likelihood of each parameter has fallen by half a quantile of chi-square.
 
     $$\ell_p(\theta_j) = \max_{\theta_{-j}} \ell(\theta) = \hat\ell - \tfrac12 \chi^2_{1, \text{level}}$$
 
@@ -64,61 +64,61 @@ def ends(fit: FitRecord, level: float) -> tuple[FitRecord, Ends]:
     if tracing(better):
         return fit, found
     for _ in range(ROUNDS):
-        those = np.flatnonzero(better)
-        if not those.size:
+        sets = np.flatnonzero(better)
+        if not sets.size:
             break
-        again = from_better(fit[those], free[those], np.ones(len(those), bool))
-        news = (again.solution, *_ends(again, level))
-        known = (fit.solution, found, better, free)
-        solution, found, better, free = jax.tree.map(functools.partial(_put, those), known, news)
-        fit = eqx.tree_at(lambda fit: fit.solution, fit, solution)
+        refitted = from_better(fit[sets], free[sets], np.ones(len(sets), bool))
+        new = (refitted._solution, *_ends(refitted, level))
+        old = (fit._solution, found, better, free)
+        solution, found, better, free = jax.tree.map(functools.partial(_replace_sets, sets), old, new)
+        fit = eqx.tree_at(lambda fit: fit._solution, fit, solution)
     return fit, found
 
 
-def _put(those: np.ndarray, old: Array, new: Array) -> Array:
-    return old.at[those].set(new)
+def _replace_sets(sets: np.ndarray, old: Array, new: Array) -> Array:
+    return old.at[sets].set(new)
 
 
 def _ends(fit: FitRecord, level: float) -> tuple[Ends, Array, Array]:
-    """The ends; for each data set whether a better maximum was met, and where."""
-    solution, parameters = fit.solution, fit.parameters
+    """The ends, which data sets met a better maximum, and its free vector."""
+    solution, parameters = fit._solution, fit.parameters
     moving = [i for i, j in enumerate(twins(parameters)) if i == j]
     if not moving:
-        lower = upper = jnp.where(fit.converged[:, None], solution.vector, jnp.nan)
-        status = jnp.broadcast_to(solution.status[:, None, None], (*solution.vector.shape, 2))
+        lower = upper = jnp.where(fit.converged[:, None], solution.estimates, jnp.nan)
+        status = jnp.broadcast_to(solution.status[:, None, None], (*solution.estimates.shape, 2))
         return Ends(lower, upper, status), jnp.zeros(fit.n_sets, bool), solution.free
-    value = _searches(solution, parameters, quantile(level, solution.vector.dtype), tuple(moving))
+    value = _searches(solution, parameters, quantile(level, solution.estimates.dtype), tuple(moving))
     found, reached = evaluate_repeated(fit, 2 * len(moving), end, value)
-    return _found(solution, parameters, tuple(moving), found, reached)
+    return _collect(solution, parameters, tuple(moving), found, reached)
 
 
 @Compiled
 def _searches(solution: Solution, parameters: Parameters, z: Array, moving: tuple[int, ...]) -> tuple[Array, ...]:
-    """Where to look for the ends, as `profile_end.end` takes it: both of each parameter in turn."""
-    n_sets, times = len(solution.vector), 2 * len(moving)
-    low, high = eqx.filter_vmap(Parameters.ranges)(parameters, solution.vector)
+    """The arguments of `endpoint.end` for all searches: for both ends of each parameter in turn."""
+    n_sets, times = len(solution.estimates), 2 * len(moving)
+    low, high = eqx.filter_vmap(Parameters.ranges)(parameters, solution.estimates)
     which, sign = np.repeat(np.array(moving), 2), np.tile([-1.0, 1.0], len(moving))
-    dtype = solution.vector.dtype
-    every = lambda array: jnp.broadcast_to(array[:, None], (n_sets, times, *array.shape[1:]))  # noqa: E731
-    each = lambda array: jnp.broadcast_to(jnp.asarray(array), (n_sets, times))  # noqa: E731
+    dtype = solution.estimates.dtype
+    of_sets = lambda array: jnp.broadcast_to(array[:, None], (n_sets, times, *array.shape[1:]))  # noqa: E731
+    of_searches = lambda array: jnp.broadcast_to(jnp.asarray(array), (n_sets, times))  # noqa: E731
     return (
-        every(solution.free),
-        every(solution.status == Status.converged),
-        every(solution.log_likelihood),
-        each(0.5 * z**2),
-        each(which),
-        each(sign.astype(dtype)),
+        of_sets(solution.free),
+        of_sets(solution.status == Status.converged),
+        of_sets(solution.log_likelihood),
+        of_searches(0.5 * z**2),
+        of_searches(which),
+        of_searches(sign.astype(dtype)),
         low[:, which],
         high[:, which],
     )
 
 
 @Compiled
-def _found(
+def _collect(
     solution: Solution, parameters: Parameters, moving: tuple[int, ...], found: Endpoint, reached: Array
 ) -> tuple[Ends, Array, Array]:
-    """What the searches say, in the order of the parameters."""
-    vector, status = solution.vector, solution.status[:, None]
+    """The results of the searches in the order of the parameters; the rest as from `_ends`."""
+    vector, status = solution.estimates, solution.status[:, None]
     n_sets, k = vector.shape
     low, high = eqx.filter_vmap(Parameters.ranges)(parameters, vector)
     which, upwards = np.repeat(np.array(moving), 2), np.tile([False, True], len(moving))
@@ -127,7 +127,7 @@ def _found(
     reached = jnp.where(found.status == Status.converged, reached, jnp.nan)
     reached = jnp.where(found.status == Status.unbounded, edge, reached)
     # An element that never moves, as the diagonal of a correlation, is its own interval.
-    still = (solution.errors == 0)[:, which]
+    still = (solution.standard_errors == 0)[:, which]
     proven = converged & ~found.better
     reached = jnp.where(still, vector[:, which], jnp.where(proven, reached, jnp.nan)).reshape(n_sets, -1, 2)
     own = jnp.where(still, Status.converged, found.status)
@@ -163,7 +163,7 @@ def twins(parameters: Parameters) -> list[int]:
 def intervals(fit: FitRecord, level: float) -> tuple[Array, Array]:
     """Both ends of every profile-likelihood interval, with a warning where they are those of a better maximum."""
     again, found = ends(fit, level)
-    if not tracing(fit.solution):
+    if not tracing(fit._solution):
         refitted = np.asarray(again.log_likelihood != fit.log_likelihood) & np.asarray(fit.converged)
         if np.any(refitted):
             who = f"of {int(refitted.sum()):,} of {fit.n_sets:,} data sets " if fit.batched else ""

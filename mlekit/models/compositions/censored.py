@@ -26,7 +26,7 @@ class Censored(Density):
         return self.distribution.response
 
     @property
-    def jumps(self) -> None:
+    def atoms(self) -> None:
         """An interval has no distribution function."""
 
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:

@@ -39,8 +39,8 @@ class Density(eqx.Module):
 
     @property
     @abc.abstractmethod
-    def jumps(self) -> bool | Callable[[Any], Any] | None:
-        """Whether the distribution function jumps at a response, as in `Model.jumps`."""
+    def atoms(self) -> bool | Callable[[Any], Any] | None:
+        """Which responses are atoms of the distribution, as in `Model.atoms`."""
 
 
 class Distribution(eqx.Module):
@@ -154,7 +154,7 @@ class ConditionalDistribution:
         model = self.distribution.model
         if model.regression is None:
             return jnp.asarray(model(self.params, self.distribution.place(self.obs, y), *self.args))
-        return model.regression.family.given(self.obs).log_density(*self._numbers(y, wanted))
+        return model.regression.family.bind(self.obs).log_density(*self._numbers(y, wanted))
 
     def log_cdf(self, y: Array, wanted: Any) -> Float[Array, ""]:
         """The logarithm of the distribution function."""
@@ -229,7 +229,7 @@ class ConditionalDistribution:
         """The family whose companion this is; another function may stand in for it."""
         model = self.distribution.model
         own = getattr(getattr(model, name), "__func__", None) is getattr(Regression, name)
-        return model.regression.family.given(self.obs) if model.regression is not None and own else None
+        return model.regression.family.bind(self.obs) if model.regression is not None and own else None
 
     def _companion(self, name: str, y: Array, wanted: Any) -> Array:
         family = self._family_of(name)

@@ -40,16 +40,17 @@ class Mixture(Weighted):
         return first if all(other == first for other in others) else None
 
     @property
-    def jumps(self) -> bool | Callable[[Any], Any] | None:
-        """Whether the distribution function jumps at a response: where that of any component does."""
-        every = [model.jumps for model in self.components]
-        if None in every:
+    def atoms(self) -> bool | Callable[[Any], Any] | None:
+        """The atoms of all components."""
+        of_components = [model.atoms for model in self.components]
+        if None in of_components:
             return None
-        if all(one is True for one in every):
+        if all(atoms is True for atoms in of_components):
             return True
-        if not any(every):
+        if not any(of_components):
             return False
-        return lambda obs: jnp.any(jnp.stack([jnp.asarray(one(obs) if callable(one) else one) for one in every]))
+        flag = lambda atoms, obs: jnp.asarray(atoms(obs) if callable(atoms) else atoms)  # noqa: E731
+        return lambda obs: jnp.any(jnp.stack([flag(atoms, obs) for atoms in of_components]))
 
     def responsibilities(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, " k"]:
         r"""The probability of each component, given one observation.

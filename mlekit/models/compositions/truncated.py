@@ -28,9 +28,9 @@ class Truncated(Density):
         return self.distribution.response
 
     @property
-    def jumps(self) -> bool | Callable[[Any], Any] | None:
-        """Whether the distribution function jumps at a response."""
-        return self.distribution.model.jumps
+    def atoms(self) -> bool | Callable[[Any], Any] | None:
+        """The atoms of the distribution that is truncated."""
+        return self.distribution.model.atoms
 
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The log-density of one observation."""

@@ -30,17 +30,17 @@ class ZeroInflated(Weighted):
         return self.distribution.response
 
     @property
-    def jumps(self) -> bool | Callable[[Any], Any]:
-        """Whether the distribution function jumps at a response: at every whole number, or at zero alone."""
-        known = self.distribution.model.jumps
-        return True if known is True or (known is None and self.whole) else self._jumps
+    def atoms(self) -> bool | Callable[[Any], Any]:
+        """Zero, and the atoms of the model: of counts all responses."""
+        known = self.distribution.model.atoms
+        return True if known is True or (known is None and self.whole) else self._is_atom
 
-    def _jumps(self, obs: PyTree) -> Array:
-        return (self.distribution.of(obs) == 0) | self._model_jumps(obs)
+    def _is_atom(self, obs: PyTree) -> Array:
+        return (self.distribution.of(obs) == 0) | self._is_atom_of_model(obs)
 
-    def _model_jumps(self, obs: PyTree) -> Any:
-        """Whether zero has a probability in the model, too, and no density."""
-        known = self.distribution.model.jumps
+    def _is_atom_of_model(self, obs: PyTree) -> Any:
+        """True if zero has a probability in the model, too, and no density."""
+        known = self.distribution.model.atoms
         if known is not None:
             return known(obs) if callable(known) else known
         if self.whole is not None:
@@ -66,11 +66,11 @@ class ZeroInflated(Weighted):
         # Nothing but zeros, then the model.
         y, chance = self.distribution.of(obs), self._chance(params, obs, args)
         certain = {"log_density": y == 0, "log_cdf": y >= 0, "log_survival": ~(y >= 0)}[name]
-        jumps = self._model_jumps(obs) if name == "log_density" else True
-        if jumps is True:
+        is_atom = self._is_atom_of_model(obs) if name == "log_density" else True
+        if is_atom is True:
             rest = guarded(self.distribution.model, name, params, obs, args)
         else:
-            alone = (y == 0) & ~jnp.asarray(jumps)
+            alone = (y == 0) & ~jnp.asarray(is_atom)
             at = self.distribution.at(params, obs, args)
             rest = jnp.where(alone, -jnp.inf, at.log_density(jnp.where(alone, HALF, y), ~alone))
         logs = jnp.stack([jnp.where(certain, 0.0, -jnp.inf), rest])
@@ -130,8 +130,8 @@ def zero_inflated(
             f"zero_inflated: chance must be a key of params, or a function chance(params, obs); got {chance!r}"
         )
     model = independent(log_density, "zero_inflated")
-    if isinstance(model.jumps, bool) and whole not in (None, model.jumps):
-        kind = "whole numbers" if model.jumps else "any number"
+    if isinstance(model.atoms, bool) and whole not in (None, model.atoms):
+        kind = "whole numbers" if model.atoms else "any number"
         raise ValueError(f"zero_inflated: got whole={whole}, and the responses of this model are {kind}")
     density = ZeroInflated(distribution(model, response, "zero_inflated"), chance, whole)
     return with_companions(density, [model])

@@ -69,7 +69,7 @@ class Family(eqx.Module):
         """What users write: `mle.families.<name>`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
-    def given(self, obs: Any) -> Family:
+    def bind(self, obs: Any) -> Family:
         """The family of one observation: itself, unless it has a known number to look up in `obs`.
 
         Args:

@@ -20,6 +20,8 @@ class Poisson(Family):
 
     $$\log p = y \log\mu - \mu - \log y!, \qquad I = 1/\mu$$
 
+    SciPy: `poisson(rate)`; numpyro: `Poisson(rate)`.
+
     Example:
         >>> import mlekit as mle
         >>> print(f"{mle.families.poisson.log_density(0, 2.5):.4f}")
@@ -54,6 +56,8 @@ class Bernoulli(Family):
 
     $$\log p = y \eta - \log(1 + e^\eta), \qquad I = \pi (1 - \pi), \quad \pi = \frac{1}{1 + e^{-\eta}}$$
 
+    SciPy: `bernoulli(expit(logit))`; numpyro: `Bernoulli(logits=logit)`.
+
     Example:
         >>> import mlekit as mle
         >>> print(f"{mle.families.bernoulli.log_density(True, 0.0):.4f}")
@@ -86,6 +90,8 @@ class Binomial(Family):
     $$\log p = \log\binom{n}{y} + y \eta - n \log(1 + e^\eta), \qquad I = n \pi (1 - \pi), \quad
         \pi = \frac{1}{1 + e^{-\eta}}$$
 
+    SciPy: `binom(trials, expit(logit))`; numpyro: `Binomial(trials, logits=logit)`.
+
     Args:
         trials: number of trials $n$, known: the name of a column of `obs`, a function of `obs`, or a number.
 
@@ -93,7 +99,7 @@ class Binomial(Family):
         >>> import mlekit as mle
         >>> print(f"{mle.families.binomial(trials=4).log_density(2, 0.0):.4f}")  # 6/16
         -0.9808
-        >>> print(mle.families.binomial(trials="n").given({"y": 2, "n": 4}))
+        >>> print(mle.families.binomial(trials="n").bind({"y": 2, "n": 4}))
         Binomial(trials=4)
     """
 
@@ -103,7 +109,7 @@ class Binomial(Family):
     domains = (REAL,)
     support = COUNT
 
-    def given(self, obs: Any) -> Binomial:
+    def bind(self, obs: Any) -> Binomial:
         """The family of one observation, with its number of trials.
 
         Args:
@@ -118,7 +124,7 @@ class Binomial(Family):
     def _n(self, like: Array) -> Array:
         if isinstance(self.trials, str) or callable(self.trials):
             raise TypeError(
-                f"the number of trials is to be looked up with {self.trials!r}: family.given(obs) is the family "
+                f"the number of trials is to be looked up with {self.trials!r}: family.bind(obs) is the family "
                 "of one observation"
             )
         trials = jnp.asarray(self.trials, like.dtype)

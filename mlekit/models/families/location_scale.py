@@ -32,6 +32,8 @@ class Normal(Symmetric):
     $$\log p = -\log(\sigma\sqrt{2\pi}) - \frac{(y - \mu)^2}{2\sigma^2}, \qquad
         I = \begin{pmatrix} 1/\sigma^2 & 0 \\ 0 & 2/\sigma^2 \end{pmatrix}$$
 
+    SciPy: `norm(mean, scale)`; numpyro: `Normal(mean, scale)`.
+
     Example:
         >>> import mlekit as mle
         >>> print(f"{mle.families.normal.log_density(1.0, 1.0, 0.5):.4f}")
@@ -59,6 +61,8 @@ class Laplace(Symmetric):
     r"""The Laplace distribution; parameters `location`, its median, and `scale`, the mean distance from there.
 
     $$\log p = -\log 2 b - \frac{|y - m|}{b}, \qquad I = \begin{pmatrix} 1/b^2 & 0 \\ 0 & 1/b^2 \end{pmatrix}$$
+
+    SciPy: `laplace(location, scale)`; numpyro: `Laplace(location, scale)`.
 
     The log-density has a kink at the response: its second derivative with respect to `location` is zero almost
     everywhere and says nothing of the information, so Newton's method is of no use there; scoring is.
@@ -99,6 +103,8 @@ class StudentT(Symmetric):
 
     $$I_{\nu\nu} = \tfrac14 \psi'(\tfrac\nu2) - \tfrac14 \psi'(\tfrac{\nu+1}{2})
         - \frac{\nu+5}{2\nu(\nu+1)(\nu+3)}$$
+
+    SciPy: `t(degrees_of_freedom, location, scale)`; numpyro: `StudentT(degrees_of_freedom, location, scale)`.
 
     `log_cdf` has no derivative with respect to `degrees_of_freedom`.
 
@@ -157,6 +163,8 @@ class Logistic(Symmetric):
 
     $$\log p = -z - 2 \log(1 + e^{-z}) - \log s, \quad z = \frac{y - m}{s}, \qquad
         I = \begin{pmatrix} \frac{1}{3 s^2} & 0 \\ 0 & \frac{3 + \pi^2}{9 s^2} \end{pmatrix}$$
+
+    SciPy: `logistic(location, scale)`; numpyro: `Logistic(location, scale)`.
 
     Example:
         >>> import mlekit as mle

@@ -29,6 +29,9 @@ class NegativeBinomial(Family):
         I_{\alpha\alpha} = \frac{1}{\alpha^4} E \sum_{j<Y} \frac{1}{(1/\alpha + j)^2}
         - \frac{\mu}{\alpha^2 (1 + \alpha\mu)}$$
 
+    SciPy: `nbinom(1 / dispersion, 1 / (1 + dispersion * mean))`;
+    numpyro: `NegativeBinomial2(mean, 1 / dispersion)`.
+
     At dispersion 0 it is the Poisson, with all derivatives. $I_{\alpha\alpha}$ is NaN where
     $\alpha (1 + \alpha) \mu > 10^{12}$; its relative error stays below 2e-9 there, and below 2e-13 up to $10^5$.
     `log_cdf` has no derivative with respect to `dispersion`.

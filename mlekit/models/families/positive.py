@@ -26,6 +26,8 @@ class LogNormal(Family):
     $$\log p = -\log(y \sigma\sqrt{2\pi}) - \frac{(\log y - \mu)^2}{2\sigma^2}, \qquad
         I = \begin{pmatrix} 1/\sigma^2 & 0 \\ 0 & 2/\sigma^2 \end{pmatrix}$$
 
+    SciPy: `lognorm(scale, scale=exp(mean_of_log))`; numpyro: `LogNormal(mean_of_log, scale)`.
+
     Example:
         >>> import mlekit as mle
         >>> print(f"{mle.families.log_normal.log_density(1.0, 0.0, 1.0):.4f}")
@@ -58,6 +60,8 @@ class Exponential(Family):
 
     $$\log p = -\log\mu - \frac{y}{\mu}, \qquad I = 1/\mu^2$$
 
+    SciPy: `expon(scale=mean)`; numpyro: `Exponential(1 / mean)`.
+
     Example:
         >>> import mlekit as mle
         >>> print(f"{mle.families.exponential.log_density(3.0, 2.0):.4f}")
@@ -89,6 +93,8 @@ class Gamma(Family):
 
     $$\log p = k \log\frac{k y}{\mu} - \frac{k y}{\mu} - \log y - \log\Gamma(k), \qquad
         I = \begin{pmatrix} k/\mu^2 & 0 \\ 0 & \psi'(k) - 1/k \end{pmatrix}$$
+
+    SciPy: `gamma(shape, scale=mean / shape)`; numpyro: `Gamma(shape, shape / mean)`.
 
     `log_cdf` has a first derivative with respect to `shape`, but no second.
 
@@ -129,6 +135,8 @@ class Weibull(Family):
         (\gamma - 1)/\lambda & (\pi^2/6 + (1 - \gamma)^2)/k^2 \end{pmatrix}, \qquad
         \gamma = 0.5772\ldots \text{ (Euler)}$$
 
+    SciPy: `weibull_min(shape, scale=scale)`; numpyro: `Weibull(scale, shape)`.
+
     Example:
         >>> import mlekit as mle
         >>> print(f"{mle.families.weibull.log_density(3.0, 2.0, 1.0):.4f}")  # exponential
@@ -165,6 +173,8 @@ class InverseGaussian(Family):
 
     $$\log p = \frac12 \log\frac{\lambda}{2\pi y^3} - \frac{\lambda (y - \mu)^2}{2 \mu^2 y}, \qquad
         I = \begin{pmatrix} \lambda/\mu^3 & 0 \\ 0 & \frac{1}{2\lambda^2} \end{pmatrix}$$
+
+    SciPy: `invgauss(mean / shape, scale=shape)`; numpyro: none.
 
     Source of the draws: Michael, Schucany and Haas, *Generating random variates using transformations with
     multiple roots*, 1976.
@@ -222,6 +232,8 @@ class Beta(Family):
 
     $$I_{\mu\mu} = \phi^2 (\psi'(a) + \psi'(b)), \quad I_{\mu\phi} = a \psi'(a) - b \psi'(b), \quad
         I_{\phi\phi} = \mu^2 \psi'(a) + (1 - \mu)^2 \psi'(b) - \psi'(\phi)$$
+
+    SciPy: `beta(mean * precision, (1 - mean) * precision)`; numpyro: `BetaProportion(mean, precision)`.
 
     `log_cdf` has no derivative with respect to the parameters.
 

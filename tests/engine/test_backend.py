@@ -1,0 +1,44 @@
+"""A backend of one's own is one class: it is asked first, and brings the last states alone."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+import pytest
+
+import mlekit as mle
+from mlekit.engine import backend
+from mlekit.engine.backend import AbstractBackend, Searched, XLABackend
+from mlekit.engine.problem import Problem
+from mlekit.likelihood.ragged import Chunk
+from tests.helpers.models import RULES, START, line, line_data
+
+SEEN: list[int] = []
+
+
+class Counting(AbstractBackend):
+    """Runs searches by BFGS, as XLA does, and counts data sets."""
+
+    name: ClassVar[str] = "counting"
+
+    def supports(self, problem: Problem) -> bool:
+        return isinstance(problem.solver, mle.BFGS)
+
+    def search(self, chunk: Chunk, problem: Problem, n_lanes: int, warm_up: bool) -> Searched:
+        SEEN.append(chunk.n_sets)
+        return XLABackend().search(chunk, problem, n_lanes, warm_up)
+
+
+@pytest.mark.parametrize("solver", [mle.BFGS(), mle.Newton()], ids=["supported", "not supported"])
+def test_a_backend_of_ones_own(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = jax.tree.map(lambda column: np.stack([column, 2 * column, column[::-1]]), line_data(20))
+    plain = mle.fit_batch(line, START, data, constraints=RULES, solver=solver)
+    monkeypatch.setattr(backend, "BACKENDS", (Counting(), XLABackend()))
+    SEEN.clear()
+    fits = mle.fit_batch(line, START, data, constraints=RULES, solver=solver)
+    assert [n >= 3 for n in SEEN] == [True] * isinstance(solver, mle.BFGS)
+    for found, wanted in zip(jax.tree.leaves(fits._solution), jax.tree.leaves(plain._solution), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert fits.status.names() == ["converged"] * 3

@@ -1,0 +1,116 @@
+"""So many parameters that nobody makes a Hessian."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.scipy.stats import norm
+
+import mlekit as mle
+from mlekit.inference.covariance import errors
+from tests.engine.bent_lines import RNG
+from tests.helpers.derivatives import difference
+from tests.helpers.models import logistic
+
+
+# Many parameters.
+@pytest.fixture(params=[60, pytest.param(2100, marks=pytest.mark.slow)])
+def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many parameters; where these are few, a Hessian is refused to still fewer."""
+    if request.param < 2000:
+        for module in ("engine.search", "engine.implicit", "inference.covariance"):
+            monkeypatch.setattr(f"mlekit.{module}.DENSE_CERTIFICATE", 30)
+    return request.param
+
+
+@pytest.mark.slow
+def test_many_parameters_without_a_hessian(many: int) -> None:
+    """Conjugate gradients prove the maximum and solve for its derivatives."""
+    n = 3 * many // 2
+    x = RNG.normal(size=(n, many)) * np.exp(RNG.normal(size=many)) / np.sqrt(many)
+    y = (RNG.random(n) < 0.5).astype(float)
+
+    def ridge(coef: Any, obs: Any, penalty: Any) -> Any:
+        return logistic(coef, obs) - 0.5 * penalty * jnp.sum(coef**2) / n
+
+    def fit(penalty: Any) -> Any:
+        return mle.fit(ridge, np.zeros(many), {"x": x, "y": y}, args=penalty, solver=mle.LBFGS())
+
+    found = fit(jnp.asarray(1.0))
+    assert found.status == "converged"
+    coef = np.asarray(found.params)
+    chance = 1 / (1 + np.exp(-x @ coef))
+    hessian = (x.T * (chance * (1 - chance))) @ x + np.eye(many)
+    np.testing.assert_allclose(x.T @ (y - chance) - coef, 0, atol=1e-9)
+    np.testing.assert_allclose(found.standard_errors(), np.sqrt(np.diag(np.linalg.inv(hessian))), rtol=1e-8)
+    scores = (y - chance)[:, None] * x - coef / n
+    scale = np.sqrt(np.mean(scores**2, axis=0))
+    values = np.linalg.eigvalsh(hessian / n / scale / scale[:, None])
+    # Inverse iteration comes from above, and slowly where eigenvalues are close to each other.
+    assert values[0] * (1 - 1e-9) < found.certificate.min_eigenvalue < 1.3 * values[0]
+    assert 0.7 < found.certificate.condition_number / (values[-1] / values[0]) < 1 + 1e-9
+
+    wanted = -np.linalg.solve(hessian, coef)
+    turn = np.cos(np.arange(many))
+
+    def modes(penalty: Any) -> Any:
+        _, linear = jax.linearize(lambda t: fit(t).params, penalty)
+        return linear(jnp.asarray(1.0)), jax.linear_transpose(linear, penalty)(turn)[0]
+
+    forward, reverse = jax.jit(modes)(jnp.asarray(1.0))
+    np.testing.assert_allclose(forward, wanted, atol=1e-7 * np.max(np.abs(wanted)))
+    np.testing.assert_allclose(reverse, wanted @ turn, rtol=1e-6)
+    if many < 2000:
+        first = jax.jit(jax.grad(lambda t: jnp.sin(fit(t).params) @ turn))
+        second = jax.jit(jax.grad(jax.grad(lambda t: jnp.sin(fit(t).params) @ turn)))(1.0)
+        np.testing.assert_allclose(second, difference(first, (jnp.asarray(1.0),), (1.0,)), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_fit_of_many_parameters_shows_itself_without_a_hessian() -> None:
+    """It would take a terabyte."""
+    network = {"weights": jnp.zeros((400, 1000))}
+    density = lambda p, x: -0.5 * jnp.sum((p["weights"] - x) ** 2)  # noqa: E731
+    fit = mle.fit(density, network, jnp.ones((3,)), solver=mle.Optax(optax.sgd(0.1), steps=2))
+    assert "too_few_observations" in repr(fit)
+    assert "... and 399," in repr(fit)
+    assert np.all(np.isnan(errors(fit)))
+    proven = mle.fit(density, {"weights": jnp.zeros(2500)}, jnp.ones((3,)))
+    assert proven.converged
+    assert "take a dense Hessian" in repr(proven)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [pytest.param(mle.Scoring(), marks=pytest.mark.slow), optax.adam(0.03)],
+    ids=["scoring", "adam"],
+)
+def test_many_parameters_are_proven_for_every_solver(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the curvature that a solver goes by nor its own belief proves a maximum."""
+    density = lambda coef, obs: norm.logpdf(obs["y"], obs["x"] @ coef)  # noqa: E731
+    x = RNG.normal(size=(120, 40)) / 6
+    x[:, 1] = x[:, 0] + 0.2 * x[:, 1]  # one eigenvalue far below the others
+    y = 2 * RNG.normal(size=120)  # of twice the noise that the model has, so that scores tell another curvature
+    monkeypatch.setattr("mlekit.engine.search.DENSE_CERTIFICATE", 30)
+    found = mle.fit(density, np.zeros(40), {"x": x, "y": y}, solver=solver)
+    assert found.status == "converged"
+    np.testing.assert_allclose(found.params, np.linalg.lstsq(x, y)[0], atol=1e-9)
+    unit = np.sqrt(np.mean(((y - x @ found.params)[:, None] * x) ** 2, axis=0))
+    least = np.linalg.eigvalsh(x.T @ x / 120 / unit / unit[:, None])[0]
+    np.testing.assert_allclose(found.certificate.min_eigenvalue, least, rtol=1e-3)
+    copied = np.concatenate([x[:, :1], x[:, :-1]], axis=1)
+    assert mle.fit(density, np.zeros(40), {"x": copied, "y": y}, solver=solver).status != "converged"
+
+
+def test_many_parameters_that_are_not_identified(many: int) -> None:
+    """A flat direction that no gradient shows is found by conjugate gradients from numbers at random."""
+    x = RNG.normal(size=(2 * many, many)) / np.sqrt(many)
+    x[:, 1] = x[:, 0]
+    density = lambda coef, obs: norm.logpdf(obs["y"], obs["x"] @ coef)  # noqa: E731
+    data = {"x": x, "y": RNG.normal(size=2 * many)}
+    assert mle.fit(density, np.zeros(many), data, solver=mle.LBFGS()).status == "not_identified"

@@ -1,0 +1,174 @@
+"""The summary shows the fit's own numbers."""
+
+import html as html_library
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pytest
+import scipy.stats
+
+import mlekit as mle
+from mlekit.results import card
+from mlekit.results.frames import to_arrow
+from mlekit.results.summary import Summary
+from tests.results.reported import cells, many_fits, odd_fit, precise_fit, rate, separated_fit
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return precise_fit()
+
+
+@pytest.fixture(scope="module")
+def odd():
+    return odd_fit()
+
+
+@pytest.fixture(scope="module")
+def separated():
+    return separated_fit()
+
+
+@pytest.fixture(scope="module")
+def fits():
+    return many_fits()
+
+
+def test_summary_numbers_are_the_fits(fit):
+    frame = fit.summary(level=0.9).to_pandas()
+    assert list(frame.index) == list(fit.parameter_names) == ["coef[0]", "coef[1]", "intercept", "sigma_y"]
+    np.testing.assert_array_equal(frame["estimate"], fit._solution.estimates)
+    np.testing.assert_array_equal(frame["standard_error"], fit._solution.standard_errors)
+    lower, upper = fit.intervals(0.9)["sigma_y"]
+    assert frame.loc["sigma_y", ["lower", "upper"]].tolist() == [float(lower), float(upper)]
+    z = frame["estimate"] / frame["standard_error"]
+    np.testing.assert_allclose(frame["z"], z, rtol=1e-15)
+    np.testing.assert_allclose(frame["p_value"], 2 * scipy.stats.norm.sf(np.abs(z)), rtol=1e-12, atol=0)
+
+
+def test_summary_prints_those_numbers(fit):
+    text = str(fit.summary())
+    rows, frame = cells(text), fit.summary().to_pandas()
+    assert list(rows) == list(frame.index)
+    for name, row in rows.items():
+        expected = frame.loc[name]
+        for shown, column in zip(row, frame.columns):
+            if shown == "<0.0001":
+                assert expected[column] < 1e-4
+            else:
+                assert float(shown) == pytest.approx(expected[column], abs=0.5001 * _unit(shown)), (
+                    name,
+                    column,
+                )
+    words = re.split(r"\s{2,}|\n", text.split("\n\n")[0])
+    facts = dict(zip(words[::2], words[1::2]))
+    assert float(facts["log-likelihood"]) == pytest.approx(float(fit.log_likelihood), abs=5.1e-5)
+    assert float(facts["AIC"]) == pytest.approx(float(fit.aic), abs=5.1e-5)
+    assert float(facts["BIC"]) == pytest.approx(float(fit.bic), abs=5.1e-5)
+    expected = ("converged", "200", "4", "Newton", str(int(fit.steps)))
+    assert tuple(facts[name] for name in ("status", "n_obs", "n_free", "solver", "steps")) == expected
+    assert float(facts["condition number"]) == pytest.approx(float(fit.certificate.condition_number), rel=5e-3)
+    assert "lower 95%" in text
+    assert repr(fit.summary()) == text
+    lines = text.splitlines()
+    points = {
+        row.index(".", row.index(name) + len(name)) for name in rows for row in lines if row.startswith(name)
+    }
+    assert len(points) == 1, "the decimal points of the estimates stand below one another"
+
+
+def _unit(shown):
+    mantissa, _, power = shown.partition("e")
+    return 10.0 ** (int(power or 0) - len(mantissa.partition(".")[2]))
+
+
+def test_fixed_and_tied(odd):
+    rows = cells(str(odd.summary()))
+    assert rows["b"][1:] == ["fixed"]
+    assert rows["t[0]"] == [*rows["s"], "tied", "to", "s"]
+    frame = odd.summary().to_pandas()
+    assert frame["note"].tolist() == ["", "fixed", "", "tied to s"]
+    assert np.isnan(frame.loc["b", "p_value"])
+
+
+def test_unproven_fit_says_so(separated):
+    text = str(separated.summary())
+    assert cells(text)["b"][1:] == ["–"] * 5
+    assert " ".join(text.split("\n\n")[-1].split()) == separated.message
+    assert "unbounded" in separated.summary().to_latex()
+    assert html_library.escape("unbounded: the log-likelihood keeps rising") in separated.summary()._repr_html_()
+
+
+def test_latex_is_escaped(odd, fit):
+    latex = odd.summary().to_latex()
+    assert latex.startswith("\\begin{tabular}{lrrrrrrl}\n\\toprule")
+    assert "\\ensuremath{<}b\\ensuremath{>}\\_a" in latex
+    assert "lower 95\\%" in latex
+    assert "n\\_obs" in latex
+    assert "sigma\\_y" in fit.summary().to_latex()
+    assert "$-$" in latex
+    assert not re.search(r"& +-\d", latex)
+
+
+def test_level_is_checked(fit, fits):
+    with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+        Summary(fit, 95)
+    with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+        Summary(fits, 95)
+
+
+def test_batch_summary(fits):
+    good = np.asarray(fits.converged)
+    frame = fits.summary().to_pandas()
+    values = np.asarray(fits.params["b"])[good]
+    found = frame.loc["b", ["median", "quantile_05", "quantile_95"]].to_list()
+    np.testing.assert_allclose(found, np.quantile(values, [0.5, 0.05, 0.95]), rtol=1e-14)
+    errors = np.asarray(fits.standard_errors()["b"])[good]
+    assert frame.loc["b", "median_standard_error"] == pytest.approx(np.median(errors), rel=1e-14)
+    text = str(fits.summary())
+    for status, number in fits.status.counts().items():
+        assert re.search(rf"{status} +{number} +{100 * number / 60:.1f}%", text)
+        assert f"{status} " in fits.summary().to_latex()
+    assert "unbounded: the log-likelihood keeps rising" in text
+
+
+def test_wide_and_long_models():
+    name = "a_very_long_name_of_a_parameter_" * 3
+    density = lambda params, x: -0.5 * jnp.sum((x - params[name]) ** 2)  # noqa: E731
+    fit = mle.fit(density, {name: jnp.zeros((6, 7))}, np.ones((50, 6, 7)))
+    assert "... and 30 more" in repr(fit)
+    assert repr(fit).count(name) == 12
+    assert str(fit.summary()).count(name) == 42
+    assert "... and 30 more" in card.html(fit)
+
+
+def test_nothing_free():
+    fit = mle.fit(rate, {"rate": 2.0}, {"wait": np.ones(5)}, constraints={"rate": mle.fixed})
+    assert "0 free parameters" in repr(fit)
+    assert cells(str(fit.summary()))["rate"] == ["2.0000", "fixed"]
+    assert "fixed" in card.html(fit)
+    assert fit.to_pandas()["rate_se"].tolist() == [0.0]
+
+
+def test_float32():
+    data = {"wait": jnp.asarray(np.random.default_rng(3).exponential(size=500), jnp.float32)}
+    fit = mle.fit(rate, {"rate": jnp.float32(1.0)}, data, constraints={"rate": mle.positive})
+    assert repr(fit).startswith("Fit: converged")
+    assert "not ok" not in repr(fit)
+    assert to_arrow(fit).schema.field("rate").type == pa.float32()
+    assert float(cells(str(fit.summary()))["rate"][0]) == pytest.approx(float(fit.params["rate"]), rel=1e-4)
+
+
+def test_traced_and_mapped(fits):
+    seen = []
+    jax.jit(lambda f: seen.append(repr(f)))(fits)
+    assert "traced" in seen[0]
+
+    def one(x):
+        return mle.fit(rate, {"rate": 1.0}, {"wait": x}, constraints={"rate": mle.positive})
+
+    nested = jax.vmap(jax.vmap(one))(jnp.asarray(np.random.default_rng(4).exponential(size=(2, 3, 50))))
+    assert repr(nested).startswith("Fit: 6 data sets")

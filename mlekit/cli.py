@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TABLE = click.Path(exists=True, path_type=Path)
-DIRECTORY = click.Path(readable=False, path_type=Path)  # what is wrong with it, the engine says
+DIRECTORY = click.Path(readable=False, path_type=Path)  # the runner says what is wrong with it
 SHOWN = 5  #: names of files at most
 #: Names that messages of the library begin with and that are typed otherwise here.
 ARGUMENT = re.compile(
@@ -145,9 +145,9 @@ def explained(model: Path | None = None) -> Iterator[None]:
         if frames:
             said = getattr(error, "kind", type(error).__name__) + f": {first_line(error)}"
             raise UserError(f"{model}, line {frames[-1].lineno}: {frames[-1].line}\n  {said}") from error
-        from .jobs.job import EngineError
+        from .jobs.job import RunnerError
 
-        if isinstance(error, ValueError | TypeError | EngineError):
+        if isinstance(error, ValueError | TypeError | RunnerError):
             raise UserError(ARGUMENT.sub(_as_typed, str(error))) from error
         raise
 

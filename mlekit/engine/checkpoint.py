@@ -1,39 +1,48 @@
-"""Checkpoints of a long fit: the state of its search in a file of plain arrays, from which it goes on bit for bit.
+"""Checkpoints of a long fit: the state of its search in an archive, from which it goes on bit for bit.
 
-state.checkpoint    a line of JSON: version, job, shapes, digest; then the arrays, as equinox writes them
+state.checkpoint    an archive whose header says of which fit it is and of what dtype each array is
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..core.atomic_file import atomic_write
+from ..core.archive import (
+    Archive,
+    ArchiveKind,
+    decode_array,
+    encode_array,
+    explain_damage,
+    locked,
+    read_archive,
+    usable,
+    write_archive,
+)
 from ..core.checks import check_count
 from ..core.processes import check_same_in_all, raise_in_all
 from ..core.trees import is_array
 from .history import Recorder
 
-#: Of this version every reader knows this and all before.
-FORMAT = 1
+KIND = ArchiveKind("checkpoint", "is damaged, remove it to start again", format=2)
 SAME = 1e-4  #: relative difference of log-likelihoods of the same model at the same point, at most
 NAME, LOCK = "state.checkpoint", ".lock"
 
 
 class Checkpoint:
-    """Where a fit saves its state, and how often.
+    """A directory where a fit saves its state, and how often.
 
     A fit that is asked for once more goes on from there and ends with the same numbers, bit for bit, as one that
     was never stopped. The file holds arrays and names, and no code. It stays when the fit has ended, and then the
@@ -62,13 +71,13 @@ class Checkpoint:
 
 
 class Checkpointer:
-    """Keeps what the loops of a search carry; one search may have several loops in a row.
+    """Saves the carry of each loop of a search; one search may have several loops in a row.
 
     Args:
         path: the file.
         every: steps between two saves.
-        job: what tells this fit from others, in plain JSON values.
-        check: raises what went wrong with the data: what was computed of them shall not be kept.
+        job: names and values that tell this fit from others, in plain JSON values.
+        check: raises an error of reading the data, after which no state may be saved.
     """
 
     def __init__(self, path: Path, every: int, job: Mapping[str, Any], check: Callable[[], None]) -> None:
@@ -81,11 +90,11 @@ class Checkpointer:
         there = path.exists()
         content = path.read_bytes() if there else b""
         if there:
-            self._saved, self._points = _parsed(content, path, job)
+            _, self._saved, self._points = _read(content, path, job)
         self.digest = hashlib.sha256(content).hexdigest()
 
     def record(self, recorder: Recorder) -> None:
-        """Save the points of a recorder, too; one that goes on behind those that were saved."""
+        """Save the points of a recorder, too, which goes on after those that were saved."""
         number = len(self._recorders)
         if number < len(self._points):
             recorder.resume(self._points[number])
@@ -94,7 +103,7 @@ class Checkpointer:
         self._recorders.append(recorder)
 
     def begin(self, carry: PyTree) -> PyTree:
-        """What the next loop begins with: what it carried when it was saved, if it was."""
+        """The carry that the next loop begins with: the saved one, if there is one."""
         self._begun += 1
         arrays, rest = eqx.partition(carry, is_array)
         if self._begun < len(self._saved):
@@ -109,12 +118,12 @@ class Checkpointer:
         return eqx.combine(arrays, rest)
 
     def keep(self, carry: PyTree, steps: int, ended: bool) -> None:
-        """Save what a loop carries, if it is time.
+        """Save the carry of a loop, if it is time.
 
         Args:
-            carry: that.
-            steps: how many there were since the last call.
-            ended: whether the loop has ended.
+            carry: the carry.
+            steps: number of steps since the last call.
+            ended: true if the loop has ended.
         """
         jax.block_until_ready(carry)
         self._check()
@@ -128,98 +137,95 @@ class Checkpointer:
                     _write(self._path, self._job, self._carries, [one.points for one in self._recorders])
 
 
-@contextmanager
+@contextlib.contextmanager
 def checkpointing(
     checkpoint: Checkpoint | str | os.PathLike[str], job: Mapping[str, Any], check: Callable[[], None]
 ) -> Iterator[Checkpointer]:
-    """The keeper of a fit; while it works, another one on the same directory is refused.
+    """The checkpointer of a fit; while it works, another one in the same directory is refused.
 
     Raises:
         ValueError: a directory in use, that cannot be used, or that is another fit's.
         TypeError: no directory.
     """
-    import filelock
-
     if isinstance(checkpoint, str | os.PathLike):
         checkpoint = Checkpoint(checkpoint)
     if not isinstance(checkpoint, Checkpoint):
         raise TypeError(f"checkpoint must be a directory or a mle.Checkpoint, got {type(checkpoint).__name__}")
     where = checkpoint.directory
-    lock = filelock.FileLock(where / LOCK)
-    with raise_in_all():
-        try:
+    with contextlib.ExitStack() as held:
+        with raise_in_all(), usable("checkpoint", where):
             where.mkdir(parents=True, exist_ok=True)
             if jax.process_index() == 0:
-                lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise ValueError(f"checkpoint: another fit is using {where}") from None
-        except OSError as error:
-            raise ValueError(f"checkpoint: cannot use {where}: {error.strerror or error}") from error
-    try:
+                held.enter_context(locked(where / LOCK, f"checkpoint: another fit is using {where}"))
         with raise_in_all():
             keeper = Checkpointer(where / NAME, checkpoint.every, job, check)
         check_same_in_all(keeper.digest, f"checkpoint: {where / NAME} is")
         yield keeper
-    finally:
-        lock.release()
+
+
+class Saved(NamedTuple):
+    """The content of a checkpoint: whose it is, the carry of each loop, and the points of each recorder."""
+
+    job: dict[str, Any]
+    carries: list[list[Any]]
+    points: list[list[Any]]
 
 
 def _write(path: Path, job: Mapping[str, Any], carries: list[PyTree], points: list[list[Array]]) -> None:
     """All or nothing: what was there before is replaced once the new file is whole."""
-    arrays = [jax.tree.leaves(carry) for carry in carries], points
-    content = io.BytesIO()
-    eqx.tree_serialise_leaves(content, arrays)
-    header = {
-        "format": FORMAT,
-        "job": job,
-        "arrays": [[[_kind(leaf) for leaf in one] for one in part] for part in arrays],
-        "sha256": hashlib.sha256(content.getvalue()).hexdigest(),
-    }
-    try:
-        with atomic_write(path) as file:
-            file.write(json.dumps(header).encode() + b"\n" + content.getvalue())
-    except OSError as error:
-        raise ValueError(f"checkpoint: cannot write to {path}: {error.strerror or error}") from error
+    parts = [jax.tree.leaves(carry) for carry in carries], points
+    encoded = [[[encode_array(leaf) for leaf in leaves] for leaves in part] for part in parts]
+    header = {"job": job, "arrays": [[[kind for _, kind in leaves] for leaves in part] for part in encoded]}
+    arrays = [array for part in encoded for leaves in part for array, _ in leaves]
+    with usable("checkpoint", path):
+        write_archive(path, KIND, Archive(header, arrays))
+
+
+def _parse(archive: Archive) -> Saved:
+    kinds, arrays = archive.header["arrays"], iter(archive.arrays)
+    carries, points = [[[decode_array(next(arrays), kind) for kind in one] for one in part] for part in kinds]
+    if list(arrays):
+        raise ValueError("there are more arrays than the header says")
+    return Saved(dict(archive.header["job"]), carries, points)
+
+
+def _parse_format_1(content: bytes) -> Saved:
+    """Of the first format, before checkpoints were archives: a line of JSON, then the arrays one after another."""
+    first, _, rest = content.partition(b"\n")
+    header, file = json.loads(first), io.BytesIO(rest)
+    if header["format"] != 1 or hashlib.sha256(rest).hexdigest() != header["sha256"]:
+        raise ValueError("its format is not the first, or its digest is not that of its arrays")
+
+    def read(shape: list[int], dtype: str) -> Any:
+        found = decode_array(np.lib.format.read_array(file, allow_pickle=False), {"dtype": dtype})
+        if found.shape != tuple(shape):
+            raise ValueError("an array has another shape than the header says")
+        return found
+
+    carries, points = [[[read(*kind) for kind in leaves] for leaves in part] for part in header["arrays"]]
+    return Saved(dict(header["job"]), carries, points)
 
 
 def _close(there: Any, here: float) -> bool:
-    """Whether two numbers are the same but for the rounding of another machine."""
+    """True if two numbers are the same but for the rounding of another machine."""
     if not isinstance(there, float):
         return False
     return math.isclose(there, here, rel_tol=SAME) or (math.isnan(there) and math.isnan(here))
 
 
-def _kind(leaf: Array) -> list[Any]:
-    return [list(leaf.shape), leaf.dtype.name]
-
-
-def _parsed(content: bytes, path: Path, job: Mapping[str, Any]) -> tuple[list[list[Array]], list[list[Array]]]:
-    """The carries and the points of a file."""
-    carries: list[list[Array]] = []
-    points: list[list[Array]] = []
-    header: dict[str, Any] = {}
-    try:
-        first, _, content = content.partition(b"\n")
-        header = json.loads(first)
-        written: dict[str, Any] = dict(header["job"])
-        if type(header["format"]) is not int:
-            raise ValueError("its format is no whole number")
-        if header["format"] <= FORMAT:
-            if hashlib.sha256(content).hexdigest() != header["sha256"]:
-                raise ValueError("its digest is not that of its arrays")
-            like = lambda kinds: [jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(name)) for shape, name in kinds]  # noqa: E731
-            shapes = [[like(kinds) for kinds in part] for part in header["arrays"]]
-            carries, points = eqx.tree_deserialise_leaves(io.BytesIO(content), shapes)
-    except Exception as error:  # whatever a file that was not written here may lead to
-        raise ValueError(f"checkpoint: {path} is damaged, remove it to start again: {error!r}") from error
-    if header["format"] > FORMAT:
-        raise ValueError(f"checkpoint: {path} was written by a later version of mlekit")
+def _read(content: bytes, path: Path, job: Mapping[str, Any]) -> Saved:
+    """The content of a file, if it is of the same fit."""
+    if content.startswith(b"{"):
+        with explain_damage(path, KIND):
+            saved = _parse_format_1(content)
+    else:
+        saved = read_archive(path, io.BytesIO(content), KIND, _parse)
     for name, here in job.items():
-        there = written.get(name)
+        there = saved.job.get(name)
         alike = _close(there, here) if isinstance(here, float) else there == here
         if not alike:
             raise ValueError(
                 f"checkpoint: {path} is of another fit, whose {name} is {there}; here it is {here}: remove it to "
                 "start again, or choose another directory"
             )
-    return carries, points
+    return saved

@@ -48,9 +48,9 @@ def fit_table(
     log-likelihood, the status, the steps and the number of observations, as `Fit.to_arrow` gives them.
 
     The directory fills up part after part, and the same call goes on after any crash: parts that are whole stay,
-    parts that are damaged are fitted again, and in the end every group has one row. What the call is made of is
-    noted in a manifest in the directory, and a call for something else is refused. Functions are told apart by
-    their source text and by what they close over, not by what they look up in their module.
+    parts that are damaged are fitted again, and in the end every group has one row. A manifest in the directory
+    notes the arguments of the call, and a call with others is refused. Functions are told apart by their source
+    text and by the values that they close over, not by names that they look up in their module.
 
     Args:
         log_density: as in `mle.fit`; `obs` is a dict of columns.
@@ -71,12 +71,12 @@ def fit_table(
         address: of a Ray cluster, such as `"10.0.0.1:6379"`, or `"auto"` on one of its machines; a local one is
             started for the run unless it is given or this process is connected to one. All its machines must see
             `table` and `out` under the same paths, and have mlekit and what the functions import.
-        workers: how many; as many as the cluster has GPUs or CPUs unless given.
-        part_sets: groups a part, about that number where Ray brings the rows together; 4,096 unless given.
+        workers: number of workers; one for each GPU of the cluster, or else each CPU, unless given.
+        part_sets: groups of a part, or about so many where Ray brings the rows together; 4,096 unless given.
         progress: show a bar with finished groups, fits per second and statuses.
 
     Returns:
-        An `Outcome`: how many groups were fitted now and found, the seconds it took, how often each status occurs,
+        An `Outcome`: the numbers of groups fitted now and found, the seconds it took, the count of each status,
         and the names of the parts that had to be fitted again.
 
     Raises:
@@ -136,11 +136,11 @@ def run(
     part_sets: int | None,
     progress: bool,
 ) -> Outcome:
-    """`fit_table` of a model that is made where it is needed.
+    """`fit_table` of a model that each process makes for itself.
 
     Args:
-        model: gives `log_density`, `init`, and perhaps `constraints` and `solver`, in whichever process.
-        fingerprint: what tells it from others, as entries of the manifest.
+        model: returns `log_density`, `init`, and perhaps `constraints` and `solver`, in any process.
+        fingerprint: entries of the manifest that tell the model from others.
         table: the rest as in `fit_table`.
     """
     check_choice(engine, ENGINES, "engine")

@@ -1,4 +1,4 @@
-"""What an engine is asked for, and what it answers."""
+"""A job: the fits of all groups of a table; and its outcome."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-PART_SETS = 4096  #: groups a part, unless said; as many as the lanes take onto the device at a time
+PART_SETS = 4096  #: groups of a part, unless given; as many as the lanes take onto the device at a time
 
 
-class EngineError(RuntimeError):
-    """What an engine could not do for reasons that lie in the machines; the same call goes on."""
+class RunnerError(RuntimeError):
+    """A failure of machines, not of the job: the same call goes on."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """What is to be fitted, and where the fits go. It may be sent to other processes.
+    """A model, a table and the directory of the fits. It may be sent to other processes.
 
     Args:
-        model: gives `log_density`, `init`, and perhaps `constraints` and `solver`, in whichever process.
+        model: returns `log_density`, `init`, and perhaps `constraints` and `solver`, in any process.
         source: the table.
-        by: its key columns.
-        columns: those that the model reads, weights included.
+        by: the key columns.
+        columns: the columns that the model reads, weights included.
         options: `weights`, `max_steps` and `tolerance` of `mle.fit_batch`.
-        part_sets: groups a part.
-        x64: whether to compute in float64.
+        part_sets: groups of a part.
+        x64: true to compute in float64.
         out: the directory of the parts.
-        manifest: what makes this job this job, in plain JSON values.
+        manifest: names and values that tell this job from others, in plain JSON values.
     """
 
     model: Callable[[], Mapping[str, Any]]
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """All columns that are read."""
+        """All columns to read."""
         return tuple(dict.fromkeys((*self.by, *self.columns)))
 
     def fit(self, groups: Groups) -> pyarrow.Table:
@@ -70,14 +70,14 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run did, when every group of the table has its row in the directory.
+    """The outcome of a run, when every group of the table has its row in the directory.
 
     Args:
-        fitted: groups fitted now.
-        found: groups that an earlier run had finished.
-        seconds: what fitting and writing took.
-        statuses: how often each status occurs, all groups together.
-        damaged: names of parts that were there, were not what an earlier run had written, and are fitted again.
+        fitted: number of groups fitted now.
+        found: number of groups that an earlier run had finished.
+        seconds: the time that fitting and writing took.
+        statuses: the count of each status, over all groups.
+        damaged: names of parts that were damaged, and were fitted again.
 
     Example:
         >>> import collections
@@ -95,7 +95,7 @@ class Outcome:
 
 @contextlib.contextmanager
 def part_bar(fits: int, wanted: bool) -> Iterator[Callable[[collections.Counter[str]], None]]:
-    """Shows a bar, if wanted and there is work, and yields what takes the statuses of a finished part."""
+    """Show a progress bar, if wanted and there is work; yields a function that takes the statuses of a part."""
     if not (wanted and fits):
         yield lambda statuses: None
         return

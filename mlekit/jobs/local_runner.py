@@ -1,4 +1,4 @@
-"""The engine of one machine: takes the table into memory and fits its groups part after part, in their order."""
+"""The local runner: takes the table into memory and fits its groups part after part, in the order of keys."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import time
 from ..data.groups import group_by
 from .job import Job, Outcome, part_bar
 from .output_directory import claimed
-from .partition import shares
+from .partition import split_evenly
 
 
 def run(job: Job, progress: bool) -> Outcome:
-    """Fit what the directory lacks.
+    """Fit the parts that the directory lacks.
 
     Args:
-        job: what is to be fitted.
-        progress: whether to show a bar.
+        job: the job.
+        progress: true to show a bar.
 
     Returns:
         The outcome, when every part is there.
@@ -27,7 +27,7 @@ def run(job: Job, progress: bool) -> Outcome:
     """
     groups = group_by(job.source.read(job.needed), job.by, job.columns)
     n_parts = math.ceil(len(groups) / job.part_sets)
-    first = shares(len(groups), n_parts)
+    first = split_evenly(len(groups), n_parts)
     with claimed(job.out, {**job.manifest, "engine": "local", "groups": len(groups)}) as output:
         parts, damaged = output.survey(n_parts)
         statuses = sum((part.statuses for part in parts.values()), collections.Counter[str]())

@@ -1,4 +1,4 @@
-"""A model file: Python source that defines what is to be fitted."""
+"""A model file: Python source that defines a log-density, a start and more."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 class ModelFile:
     """A model file, to be run in any process: it is code, and reading it runs it.
 
-    The source is compiled here rather than imported: what runs is what was hashed, never a stale cache, and
-    nothing is written beside the user's file. To another process the source travels, and nothing that it made.
+    The source is compiled here rather than imported: the code that runs is the code that was hashed, never a stale
+    cache, and nothing is written beside the user's file. Only the source is sent to other processes.
 
     Args:
-        path: where the file lies; what it imports from beside itself is found.
+        path: where the file lies; modules beside it can be imported.
         source: its content.
-        folder: the absolute path of the directory that it lies in.
+        folder: the absolute path of its directory.
     """
 
     def __init__(self, path: Path, source: bytes, folder: str) -> None:
@@ -30,7 +30,7 @@ class ModelFile:
         return ModelFile, (self.path, self.source, self.folder)
 
     def __call__(self) -> dict[str, Any]:
-        """What the file defines.
+        """The names that the file defines, and their values.
 
         Raises:
             ValueError: a syntax error, no `log_density` or `init`, or `columns` that are no names.

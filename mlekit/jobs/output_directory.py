@@ -1,13 +1,13 @@
-"""The output directory of a run: a manifest, a lock, and Parquet parts that are there as a whole or not at all.
+"""The output directory of a job: a manifest, a lock, and Parquet parts, each written whole or not at all.
 
-A part is written under a hidden name, brought to the disk and then renamed, so a run that is killed at any moment
-leaves whole parts, and perhaps a hidden file that the next run removes. Every part says which job it belongs to,
-which part it is and from how many rows it was made; its pages carry checksums. The manifest says which job the
-directory belongs to. It is compared and never obeyed: no path and no number in it is used. Neither it nor a part
-is ever read or written through a symbolic link.
+A part is written under a hidden name, flushed to the disk and then renamed, so a run that is killed at any moment
+leaves whole parts, and perhaps a hidden file that the next run removes. The metadata of a part hold the digest of
+its job, its number and its number of rows; its pages have checksums. The manifest tells the job from others. It is
+only compared: no path and no number in it is used. No manifest and no part is read or written through a symbolic
+link.
 
-The names of manifest and lock begin with an underscore, because readers of a directory of Parquet files pass over
-such names.
+The names of manifest and lock begin with an underscore, because readers of a directory of Parquet files skip such
+names.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.archive import ArchiveKind, locked, read_header, usable, write_header
 from ..core.atomic_file import atomic_write
 from ..core.status import Status
 
@@ -34,24 +35,23 @@ if TYPE_CHECKING:
 
 MANIFEST = "_manifest.json"
 LOCK = "_lock"
-FORMAT = 1  #: of the directory; another one is refused
-LARGEST_MANIFEST = 1 << 24  #: bytes; none that was written here is nearly as large
 LOCATIONS = ("model", "table")  #: entries of the manifest that may change: a file that moved is the same file
-STAMP = b"mlekit"  #: where the metadata of a part say what it is
+STAMP = b"mlekit"  #: key of our entry in the metadata of a part
 WANTED = "want a directory that is new, empty or of the same job"
+KIND = ArchiveKind("out", f"is no manifest of mlekit, {WANTED}", format=1)
 
 
 class DamagedError(Exception):
-    """A part that is there, and is not what was written."""
+    """A part whose file is not as it was written."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What a part that is there says of itself.
+    """The totals of a finished part.
 
     Args:
-        rows: rows of the table that its groups have.
-        statuses: how often each status occurs.
+        rows: number of rows of the table that its groups have.
+        statuses: the count of each status.
     """
 
     rows: int
@@ -60,11 +60,11 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """A directory that belongs to a job; `claimed` gives one. It may be sent to other processes.
+    """The directory of a job, as `claimed` yields it. It may be sent to other processes.
 
     Args:
-        directory: where it is, for every process.
-        shown: what messages call it.
+        directory: its absolute path.
+        shown: its path as the user gave it, for messages.
         job: digest of the manifest.
     """
 
@@ -73,17 +73,17 @@ class Output:
     job: str
 
     def path(self, number: int) -> Path:
-        """Where a part is, or will be."""
+        """The path of a part."""
         return self.directory / f"part-{number:05d}.parquet"
 
     def survey(self, n_parts: int) -> tuple[dict[int, Part], list[str]]:
-        """The parts that are there, by their numbers, and the names of those that are damaged.
+        """The finished parts by their numbers, and the names of the damaged ones.
 
         Raises:
-            ValueError: there is a Parquet file that is no part of the job.
+            ValueError: a Parquet file in the directory is no part of the job.
         """
         parts, damaged = {}, []
-        with usable(self.shown):
+        with usable("out", self.shown):
             names = {path.name for path in self.directory.iterdir() if path.suffix == ".parquet"}
             for number in range(n_parts):
                 path = self.path(number)
@@ -98,8 +98,8 @@ class Output:
         return parts, damaged
 
     def begin(self, number: int) -> int:
-        """Count how often a part was begun since the run began, in whichever process."""
-        with usable(self.shown):
+        """Note that a part is begun; returns how often it was begun since the run began, by all processes."""
+        with usable("out", self.shown):
             file = os.open(
                 self._begun(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
             )
@@ -109,12 +109,12 @@ class Output:
                 os.close(file)
 
     def write(self, number: int, table: pyarrow.Table, rows: int) -> Part:
-        """Write a part; one that is there makes way.
+        """Write a part; an earlier file makes way.
 
         Args:
-            number: which part it is.
+            number: its number.
             table: the fits, one row a group.
-            rows: rows of the source that its groups have.
+            rows: number of rows of the table that its groups have.
 
         Raises:
             ValueError: the disk is full, or the directory cannot be written to.
@@ -123,7 +123,7 @@ class Output:
 
         stamp = {"job": self.job, "part": number, "groups": table.num_rows, "rows": rows}
         content = io.BytesIO()
-        with usable(self.shown):
+        with usable("out", self.shown):
             stamped = table.replace_schema_metadata({STAMP: json.dumps(stamp)})
             pq.write_table(stamped, content, write_page_checksum=True)
             with atomic_write(self.path(number)) as file:
@@ -135,7 +135,7 @@ class Output:
         return self.directory / f".{self.path(number).name}.begun.partial"
 
     def _read(self, number: int) -> Part:
-        """What a part says of itself, when every page of it has been read."""
+        """The totals of a part, after every page of it has been read."""
         import pyarrow.parquet as pq
 
         try:
@@ -150,89 +150,52 @@ class Output:
             whole = stamp == {"job": self.job, "part": number, "groups": table.num_rows}
             if not (whole and type(rows) is int and statuses.keys() <= set(Status.__members__)):
                 raise DamagedError
-        except Exception as error:  # whatever a file that was not written here may lead to
+        except Exception as error:  # the file may come from anywhere
             raise DamagedError from error
         return Part(rows, statuses)
 
 
 @contextlib.contextmanager
 def claimed(directory: Path, manifest: Mapping[str, Any]) -> Iterator[Output]:
-    """The directory, made if it is not there, as that of one job and of this process alone.
+    """The directory of one job, made if it is not there, for this process alone.
 
     Another job that never finished a part has nothing to lose and makes way: most often it is this one, before a
     mistake was mended.
 
     Args:
-        directory: where it is.
-        manifest: what makes the job the job, in plain JSON values.
+        directory: its path.
+        manifest: names and values that tell the job from others, in plain JSON values.
 
     Raises:
         ValueError: it cannot be used, belongs to another job, or another run writes to it.
     """
-    import filelock
-
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"out: {directory} is a file, {WANTED}")
-    with usable(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        if (others := _others(directory)) and not os.path.lexists(directory / MANIFEST):
-            raise ValueError(f"out: {directory} holds {others[0]} but no {MANIFEST}, {WANTED}")
-        lock = filelock.FileLock(directory / LOCK)
-        try:
-            lock.acquire(blocking=False)  # the system releases it when this process ends, however it does
-        except filelock.Timeout:
-            raise ValueError(
-                f"out: another run is writing to {directory}; wait until it ends, or choose another directory"
-            ) from None
-    try:
-        with usable(directory):
+    with contextlib.ExitStack() as held:
+        with usable("out", directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            if (others := _others(directory)) and not os.path.lexists(directory / MANIFEST):
+                raise ValueError(f"out: {directory} holds {others[0]} but no {MANIFEST}, {WANTED}")
+            in_use = f"out: another run is writing to {directory}; wait until it ends, or choose another directory"
+            held.enter_context(locked(directory / LOCK, in_use))
             for left in directory.glob(".*.partial"):
                 left.unlink()
-            identity = {"format": FORMAT} | dict(manifest)
+            whole = {"format": KIND.format, **manifest}
             if _others(directory):  # looked for again: another run may have ended meanwhile
-                _compare(_read_manifest(directory), identity, directory)
+                _compare(read_header(directory / MANIFEST, KIND), whole, directory)
             else:
-                with atomic_write(directory / MANIFEST) as file:
-                    file.write((json.dumps(identity, indent=2) + "\n").encode())
+                write_header(directory / MANIFEST, KIND, manifest)
             # Said before anything is fitted in vain.
             if not os.access(directory, os.W_OK):
                 raise ValueError(f"out: no permission to write to {directory}")
-        lasting = {name: value for name, value in identity.items() if name not in LOCATIONS}
+        lasting = {name: value for name, value in whole.items() if name not in LOCATIONS}
         yield Output(directory.resolve(), directory, hashlib.sha256(json.dumps(lasting).encode()).hexdigest())
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def usable(directory: Path) -> Iterator[None]:
-    """What the system has against a directory, as an error of the argument `out`."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"out: cannot use {directory}: {error.strerror or error}") from error
 
 
 def _others(directory: Path) -> list[str]:
-    """What there is beside manifest, lock and hidden files."""
+    """Names in a directory other than manifest, lock and hidden files."""
     names = {path.name for path in directory.iterdir()} - {MANIFEST, LOCK}
     return sorted(name for name in names if not name.startswith("."))
-
-
-def _read_manifest(directory: Path) -> dict[str, Any]:
-    path = directory / MANIFEST
-    there = path.lstat()
-    found = None
-    if stat.S_ISREG(there.st_mode) and there.st_size <= LARGEST_MANIFEST:
-        with contextlib.suppress(ValueError, RecursionError):
-            found = json.loads(path.read_bytes())
-    if not (isinstance(found, dict) and type(found.get("format")) is int):
-        raise ValueError(f"out: {path} is no manifest of mlekit, {WANTED}")
-    if found["format"] != FORMAT:
-        raise ValueError(
-            f"out: {directory} is of format {found['format']}, and this version of mlekit goes on with format "
-            f"{FORMAT}: use the version that began it, or another directory"
-        )
-    return found
 
 
 def _compare(before: dict[str, Any], now: dict[str, Any], directory: Path) -> None:
@@ -250,5 +213,5 @@ def _change(name: str, before: Any, now: Any) -> str:
 
 
 def _brief(text: str, most: int = 200) -> str:
-    """Text of a file that anybody may have written, as it may stand in a message."""
+    """Text that may come from anywhere, made fit for a message."""
     return re.sub(r"[^\x20-\x7e]", "?", text if len(text) <= most else text[:most] + "...")

@@ -1,4 +1,4 @@
-"""Which rows make which part: by place where the rows of each group lie together, by their keys elsewhere."""
+"""The partition of a table: by row numbers where the rows of each group lie together, by keys elsewhere."""
 
 from __future__ import annotations
 
@@ -14,26 +14,22 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-#: Codes that are remembered to see whether one comes back; of more groups the rows never count as lying together.
+#: Codes kept at most to see if one comes back; with more groups the rows never count as lying together.
 MOST_GROUPS = 1 << 26
-#: Codes that are remembered to tell how many groups there are, once one came back.
-SAMPLE = 1 << 17
-
-#: Rows that are read together.
-ROWS_AT_ONCE = 1 << 20
-#: Rows that are remembered of each part, one of which the next part may begin with.
-PLACES = 64
+SAMPLE = 1 << 17  #: codes kept at most to estimate the number of groups, once one came back
+ROWS_AT_ONCE = 1 << 20  #: rows that are read together
+PLACES = 64  #: row numbers kept of each part, at one of which the next part may begin
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Partition:
-    """Which rows make which part.
+    """The part that each row belongs to.
 
     Args:
-        groups: number of groups; about that number where there are very many that do not lie together.
+        groups: number of groups; an estimate where there are very many that do not lie together.
         n_parts: number of parts.
         first: first row of each part, and last the number of rows, where the rows of every group lie together;
-            `None` elsewhere: there a part has the rows whose key code leaves its number when divided by `n_parts`.
+            `None` elsewhere: there the number of a row's part is its key code modulo `n_parts`.
     """
 
     groups: int
@@ -42,22 +38,22 @@ class Partition:
 
 
 def partition_rows(source: TableFiles, by: tuple[str, ...], part_sets: int) -> Partition:
-    """One look at the key columns.
+    """The partition of a table, from one pass over its key columns.
 
     Args:
         source: the table.
-        by: its key columns.
-        part_sets: groups a part.
+        by: the key columns.
+        part_sets: groups of a part.
 
     Returns:
-        The arrangement. Two keys of one code may make it a worse one, never a wrong one: taken for one key, they
-        end up in the same part, and seen twice, their rows do not count as lying together.
+        The partition. Two keys with the same code can make it less even, never wrong: as one key they are in the
+        same part, and where the code comes back, their rows do not count as lying together.
 
     Raises:
         ValueError: a file that cannot be read, or keys that cannot be sorted.
     """
     first: list[np.ndarray] = []
-    runs, last = Runs(), None
+    runs, last = KeyRuns(), None
     stride = max(1, part_sets // PLACES)
     for begin, end in source.ranges(ROWS_AT_ONCE):
         codes = key_codes(source.read(by, begin, end))
@@ -71,16 +67,16 @@ def partition_rows(source: TableFiles, by: tuple[str, ...], part_sets: int) -> P
     if not together:
         return Partition(groups, n_parts, None)
     places = np.concatenate([*first, [source.n_rows]])
-    return Partition(groups, n_parts, places[shares(len(places) - 1, n_parts)])
+    return Partition(groups, n_parts, places[split_evenly(len(places) - 1, n_parts)])
 
 
-def shares(n: int, n_parts: int) -> Int64[np.ndarray, " n_parts_and_one"]:
-    """Where each of so many shares of `n` things begins, and last the end. Equal ones compile to one program."""
+def split_evenly(n: int, n_parts: int) -> Int64[np.ndarray, " n_parts_and_one"]:
+    """First index of each of `n_parts` shares of `n` things, and last `n`. Shares of one size share a program."""
     return np.arange(n_parts + 1) * n // max(n_parts, 1)
 
 
-class Runs:
-    """Counts runs of rows that share a key, and different keys among them, in bounded memory.
+class KeyRuns:
+    """Counts runs of rows with the same key, and the different keys among them, in bounded memory.
 
     All codes are kept until one of them comes back, or there are too many. From then on those below a limit are a
     sample, and the limit is halved whenever the sample is too large.
@@ -94,14 +90,14 @@ class Runs:
         self._halvings = 0
 
     def add(self, codes: UInt64[np.ndarray, " n"]) -> None:
-        """The codes of the next runs."""
+        """Add the codes of the next runs."""
         self.number += len(codes)
         self._new.append(codes[codes <= self._limit])
         if sum(map(len, self._new)) > len(self._kept):
             self._merge()
 
     def distinct(self) -> tuple[int, bool]:
-        """How many different codes there were, and whether each made a single run."""
+        """The number of different codes, and a boolean: true if each made a single run."""
         self._merge()
         return len(self._kept) << self._halvings, self._most == MOST_GROUPS
 
@@ -121,7 +117,7 @@ class Runs:
 def key_codes(keys: pyarrow.Table) -> UInt64[np.ndarray, " n_rows"]:
     """A code of 64 bits for each row's key, the same wherever and whenever it is computed.
 
-    Keys that `mle.group_by` takes for one have one code: NaN is null, and -0 is 0.
+    Keys that are one group for `mle.group_by` have one code: NaN is null, and -0 is 0.
 
     Args:
         keys: the key columns.
@@ -182,7 +178,7 @@ def _text_codes(column: Any) -> np.ndarray:
 
 
 def _mixed(codes: np.ndarray) -> np.ndarray:
-    """Bits that depend on all of the code's bits: the last step of SplitMix64, which takes no two codes to one."""
+    """Codes of which every bit depends on all bits before: the last step of SplitMix64, which is one-to-one."""
     codes = codes + np.uint64(0x9E3779B97F4A7C15)
     codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

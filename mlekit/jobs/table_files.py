@@ -1,4 +1,4 @@
-"""The table that is to be fitted, in one file or many: its columns, its rows, and what tells it from others."""
+"""The table of a job, in one file or several: its columns, its rows and its fingerprint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..data.parquet_files import RowGroupReader
 
 
-MOST_DIGESTED = 1 << 32  #: bytes; of larger tables not every byte is read to tell whether they have changed
+MOST_DIGESTED = 1 << 32  #: bytes; of larger tables only the footers are read for the fingerprint
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,9 +57,9 @@ class TableFiles:
     `open_table_files` makes it. It may be sent to other processes that see the same files.
 
     Args:
-        shown: what messages call it.
+        shown: the name in messages.
         paths: where the files lie.
-        content: what reads them.
+        content: the reader of the files.
     """
 
     shown: str
@@ -108,11 +108,11 @@ class TableFiles:
         return self.content.ranges(most)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells it from others, as entries of a manifest.
+        """Entries of a manifest that tell the table from others.
 
-        Up to 4 GiB that is the content of the files. Of larger tables it is the sizes and the times of
-        modification of the files, and their footers, which know place, size and range of every column of every row
-        group. Of several files it is their names as well.
+        Up to 4 GiB they are a digest of the content of the files; of larger tables, of the sizes and the times of
+        modification of the files and of their footers, which hold place, size and range of every column of every
+        row group. Of several files the digest covers the names as well.
         """
         status = [path.stat() for path in self.paths]
         several, size = len(self.paths) > 1, sum(one.st_size for one in status)

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,7 +23,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array
 
-from ..core.atomic_file import atomic_write
+from ..core.archive import Archive, ArchiveKind, decode_array, encode_array, read_archive, write_archive
 from ..core.compilation import Static
 from ..core.status import StatusArray
 from ..core.trees import is_array, tracing
@@ -39,8 +37,7 @@ from ..likelihood.objective import Objective
 
 AnyFit = TypeVar("AnyFit", bound=FitRecord)
 
-#: Of this version every reader knows this and all before.
-FORMAT = 1
+KIND = ArchiveKind("path", "holds no fit, or one that is damaged", format=1)
 #: What there may be or not, whatever there is in the fit that a file is like.
 OPTIONAL = ("weights", "lengths", "index")
 #: Fields of a fit, and what files call them.
@@ -64,9 +61,8 @@ def save(fit: FitRecord, path: str | os.PathLike[str], data: bool = True) -> Non
         raise ValueError("save: this fit is known only to a trace; save what the jitted function returns")
     dataset = fit._dataset
     data = data and dataset.at_hand
-    leaves = {name: _stored(leaf) for name, leaf in _named(fit) if data or not name.startswith(".data")}
+    leaves = {name: encode_array(leaf) for name, leaf in _named(fit) if data or not name.startswith(".data")}
     header: dict[str, Any] = {
-        "format": FORMAT,
         **_described(fit),
         "solver": fit.solver,
         "weight_column": dataset.weight_column,
@@ -144,45 +140,19 @@ def _name(path: Any) -> str:
     return text
 
 
-def _stored(leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    """An array as NumPy writes it, and what that does not say: what it is of, and how often it is repeated."""
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return np.asarray(jax.random.key_data(leaf)), {"key": str(jax.random.key_impl(leaf))}
-    array = np.asarray(leaf)
-    kind: dict[str, Any] = {"dtype": array.dtype.name}
-    if array.ndim and array.strides[0] == 0 and len(array) > 1:
-        kind["repeated"], array = len(array), array[:1]
-    if array.dtype.kind == "V":  # what NumPy itself has no name for, such as bfloat16
-        array = array.ravel().view(f"u{array.dtype.itemsize}").reshape(array.shape)
-    return array, kind
-
-
-def _restored(array: np.ndarray, kind: dict[str, Any]) -> Any:
-    if "key" in kind:
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=kind["key"])
-    dtype = jnp.dtype(kind["dtype"])
-    array = array.view(dtype) if array.dtype != dtype else array
-    if "repeated" in kind:
-        return np.broadcast_to(array, (int(kind["repeated"]), *array.shape[1:]))
-    return jnp.asarray(array)
-
-
 # Files.
 
 
 def _write(path: Path, header: dict[str, Any], arrays: list[np.ndarray], keys: Any) -> None:
-    with atomic_write(path) as out, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("header.json", json.dumps(header, indent=1))
-        for i, array in enumerate(arrays):
-            with archive.open(f"arrays/{i}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
-        if keys is not None:
-            import pyarrow as pa
+    members = {}
+    if keys is not None:
+        import pyarrow as pa
 
-            sink = io.BytesIO()
-            with pa.ipc.new_stream(sink, keys.schema) as stream:
-                stream.write_table(keys)
-            archive.writestr("keys.arrow", sink.getvalue())
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, keys.schema) as stream:
+            stream.write_table(keys)
+        members["keys.arrow"] = sink.getvalue()
+    write_archive(path, KIND, Archive(header, arrays, members))
 
 
 class Content(NamedTuple):
@@ -194,21 +164,8 @@ class Content(NamedTuple):
 
 
 def _read(path: Path) -> Content:
-    content = None
     with path.open("rb") as file:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                header = json.loads(archive.read("header.json"))
-                if header["format"] <= FORMAT:
-                    content = _content(header, archive)
-                    dtype = next(kind["dtype"] for kind in header["arrays"] if kind["name"] == ".solution.vector")
-        except Exception as error:  # whatever a file that was not written here may lead to
-            raise ValueError(f"path: {path} holds no fit, or one that is damaged: {error!r}") from error
-    if content is None:
-        raise ValueError(
-            f"path: {path} is of format {header['format']}, and this version of mlekit reads formats up to "
-            f"{FORMAT}: use a later version"
-        )
+        content, dtype = read_archive(path, file, KIND, _content)
     if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
         raise ValueError(
             f"path: the estimates in {path} are {dtype}: call jax.config.update('jax_enable_x64', True) before "
@@ -217,16 +174,15 @@ def _read(path: Path) -> Content:
     return content
 
 
-def _content(header: dict[str, Any], archive: zipfile.ZipFile) -> Content:
+def _content(archive: Archive) -> tuple[Content, str]:
+    """What a file holds, and the dtype of the estimates."""
+    header = dict(archive.header)
     kinds, groups = header["arrays"], header["groups"]
-    extra = 0 if groups is None else 2 + len(groups["columns"])
-    arrays = []
-    for i in range(len(kinds) + extra):
-        with archive.open(f"arrays/{i}.npy") as member:
-            arrays.append(np.lib.format.read_array(member, allow_pickle=False))
-    keys = None if groups is None else archive.read("keys.arrow")
-    leaves = {kind["name"]: _restored(array, kind) for kind, array in zip(kinds, arrays)}
-    return Content(header, leaves, _groups(groups, arrays[len(kinds) :], keys))
+    named, others = archive.arrays[: len(kinds)], archive.arrays[len(kinds) :]
+    leaves = {kind["name"]: decode_array(array, kind) for kind, array in zip(kinds, named, strict=True)}
+    keys = None if groups is None else archive.members["keys.arrow"]
+    dtype = next(kind["dtype"] for kind in kinds if kind["name"] == ".solution.vector")
+    return Content(header, leaves, _groups(groups, list(others), keys)), dtype
 
 
 def _groups(named: Any, arrays: list[np.ndarray], keys: bytes | None) -> Groups | None:
@@ -239,7 +195,7 @@ def _groups(named: Any, arrays: list[np.ndarray], keys: bytes | None) -> Groups 
     rows = {len(column) for column in columns}
     if not len(table) == len(offsets) == len(lengths) or rows != {int(lengths.sum())}:
         raise ValueError("groups of different sizes")
-    return Groups(table, dict(zip(named["columns"], columns)), offsets, lengths, tuple(named["by"]))
+    return Groups(table, dict(zip(named["columns"], columns, strict=True)), offsets, lengths, tuple(named["by"]))
 
 
 def _rebuilt(content: Content, like: AnyFit, path: Any) -> AnyFit:

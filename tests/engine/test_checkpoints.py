@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import pickle
@@ -9,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,49 +183,46 @@ class Evil:
         return os.mkdir, ("/tmp/this-must-not-be-made",)
 
 
-def damage(kind: str, content: bytes) -> bytes:
-    first, _, rest = content.partition(b"\n")
-    header = json.loads(first)
-    match kind:
-        case "empty":
-            return b""
-        case "truncated":
-            return content[: len(content) // 2]
-        case "flipped":
-            return content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]
-        case "pickle":
-            return pickle.dumps(Evil())
-        case "pickled array":
-            import hashlib
-            import io
-
-            file = io.BytesIO()
-            np.save(file, np.array([Evil()], dtype=object), allow_pickle=True)
-            header |= {"arrays": [[[[[1], "float64"]]], []], "sha256": hashlib.sha256(file.getvalue()).hexdigest()}
-            return json.dumps(header).encode() + b"\n" + file.getvalue()
-        case "huge":
-            return json.dumps(header | {"arrays": [[[[[10**15], "float64"]]], []]}).encode() + b"\n" + rest
-        case "odd":
-            return json.dumps([1, 2]).encode() + b"\n" + rest
-        case "no job":
-            return (
-                json.dumps({name: part for name, part in header.items() if name != "job"}).encode() + b"\n" + rest
-            )
-        case "no number":
-            return json.dumps(header | {"format": float("nan")}).encode() + b"\n" + rest
-        case "later":
-            return json.dumps(header | {"format": 99}).encode() + b"\n" + rest
-    raise AssertionError(kind)
+def rewritten(content: bytes, change: Callable[[dict[str, Any]], Any], **members: bytes) -> bytes:
+    """The file with another header, and with other arrays."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            was = old.read(name)
+            now = json.dumps(change(json.loads(was))).encode() if name == "header.json" else was
+            new.writestr(name, members.get(Path(name).stem, now))
+    return target.getvalue()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["empty", "truncated", "flipped", "pickle", "pickled array", "huge", "odd", "no job", "no number", "later"],
-)
+def pickled_array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array([Evil()], dtype=object), allow_pickle=True)
+    return file.getvalue()
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[: len(content) // 2],
+    "flipped": lambda content: content.replace(b"NUMPY", b"NUMPX", 1),
+    "pickle": lambda content: pickle.dumps(Evil()),
+    "pickled array": lambda content: rewritten(content, lambda header: header, **{"0": pickled_array()}),
+    "fewer": lambda content: rewritten(content, lambda header: header | {"arrays": [[], []]}),
+    "more": lambda content: rewritten(content, lambda header: header | {"arrays": [header["arrays"][0] * 2, []]}),
+    "odd": lambda content: rewritten(content, lambda header: [1, 2]),
+    "no job": lambda content: rewritten(content, lambda header: {**header, "job": None}),
+    "no number": lambda content: rewritten(content, lambda header: header | {"format": float("nan")}),
+    "another digest": lambda content: rewritten(content, lambda header: header | {"sha256": "0"}),
+    "later": lambda content: rewritten(content, lambda header: header | {"format": 99}),
+    "text": lambda content: b'{"format": 1, "job": {}, "arrays": [[], []], "sha256": "0"}\n',
+    "later text": lambda content: b'{"format": 2, "job": {}, "arrays": [[], []]}\n',
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
 def test_what_is_no_checkpoint_is_refused(kind: str, tmp_path: Path) -> None:
     fit(tmp_path)
     path = tmp_path / FILE
-    path.write_bytes(damage(kind, path.read_bytes()))
+    path.write_bytes(DAMAGE[kind](path.read_bytes()))
     with pytest.raises(
         ValueError, match="written by a later version" if kind == "later" else "is damaged, remove it"
     ):
@@ -229,6 +230,44 @@ def test_what_is_no_checkpoint_is_refused(kind: str, tmp_path: Path) -> None:
     assert not Path("/tmp/this-must-not-be-made").exists()
     path.unlink()
     assert fit(tmp_path).converged
+
+
+def as_format_1(content: bytes) -> bytes:
+    """A checkpoint as the first versions wrote it: a line of JSON, then the arrays one after another."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        header = json.loads(archive.read("header.json"))
+        number = sum(name.startswith("arrays/") for name in archive.namelist())
+        arrays = [np.load(io.BytesIO(archive.read(f"arrays/{i}.npy"))) for i in range(number)]
+    shapes, file = iter(arrays), io.BytesIO()
+    kinds = [[[[list(next(shapes).shape), k["dtype"]] for k in one] for one in part] for part in header["arrays"]]
+    for array in arrays:
+        np.save(file, array)
+    sha256 = hashlib.sha256(file.getvalue()).hexdigest()
+    first = {"format": 1, "job": header["job"], "arrays": kinds, "sha256": sha256}
+    return json.dumps(first).encode() + b"\n" + file.getvalue()
+
+
+def test_a_checkpoint_of_the_first_format_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, left = checkpoint._write, [3]
+
+    def and_stop(*args: Any) -> None:
+        write(*args)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "_write", and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, solver=mle.LBFGS(), history=True)
+    monkeypatch.setattr(checkpoint, "_write", write)
+    path = tmp_path / FILE
+    path.write_bytes(as_format_1(path.read_bytes()))
+    ended, whole = fit(tmp_path, solver=mle.LBFGS(), history=True), fit(None, solver=mle.LBFGS(), history=True)
+    assert same(ended, whole)
+    assert ended.history is not None
+    assert whole.history is not None
+    np.testing.assert_array_equal(ended.history.vector, whole.history.vector)
+    assert zipfile.is_zipfile(path), "it is written in today's format"
 
 
 def test_where_it_cannot_be_saved(tmp_path: Path) -> None:

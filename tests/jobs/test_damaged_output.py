@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlekit.jobs import output_directory
+from mlekit.core.archive import LARGEST_HEADER
 from mlekit.jobs.output_directory import LOCK, MANIFEST
 from tests.jobs.outputs import fit, make_table, names_in, rows_of
 
@@ -121,7 +121,7 @@ def test_what_killed_runs_left_is_removed(table, out):
         b'{"format": "1"}',
         b'{"format": 1.0}',
         pickle.dumps(Trap(Path("sprung"))),
-        b" " * (output_directory.LARGEST_MANIFEST + 1),
+        b" " * (LARGEST_HEADER + 1),
     ],
     ids=lambda content: repr(content[:12]),
 )
@@ -139,7 +139,7 @@ def test_a_manifest_of_another_version(table, out):
     fit(table, out)
     path = out / MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(ValueError, match="is of format 2, and this version of mlekit goes on with format 1"):
+    with pytest.raises(ValueError, match="is of format 2, and this version of mlekit reads formats up to 1"):
         fit(table, out)
 
 

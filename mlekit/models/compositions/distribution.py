@@ -40,7 +40,7 @@ class Density(eqx.Module):
     @property
     @abc.abstractmethod
     def atoms(self) -> bool | Callable[[Any], Any] | None:
-        """Which responses are atoms of the distribution, as in `Model.atoms`."""
+        """The responses that are atoms of the distribution, as in `Model.atoms`."""
 
 
 class Distribution(eqx.Module):

@@ -1,4 +1,4 @@
-"""Fits made again: to other data, from other points, or with parameters held."""
+"""Refits: to other data, from other points, or with further parameters fixed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..core.status import Status
-from ..core.trees import holds_keys, is_array, traced, tracing
+from ..core.trees import holds_keys, is_array, traced, tracing, where_rows
 from ..engine import batch_solve
 from ..engine.implicit import without_derivative
 from ..engine.repeated import RepeatedDataset
@@ -53,7 +53,7 @@ def shared_rows(fit: FitRecord) -> tuple[RaggedBatch, Model]:
 
 
 def _first(what: str, leaf: Any) -> Any:
-    """What all data sets have; a `ValueError` where they differ."""
+    """The entry of the first data set; a `ValueError` where the others differ from it."""
     if not is_array(leaf):
         return leaf
     if not tracing(leaf):
@@ -72,11 +72,11 @@ def leaves_at(parameters: Parameters, free: Float[Array, "n n_free"], values: tu
         values: the fixed leaves, each with a leading axis like `free`.
     """
 
-    def one(free: Array, values: tuple[Any, ...]) -> list[Array]:
+    def leaves(free: Array, values: tuple[Any, ...]) -> list[Array]:
         mine = parameters.with_values(values)
         return mine.split(mine.natural(free))
 
-    return eqx.filter_vmap(one)(free, values)
+    return eqx.filter_vmap(leaves)(free, values)
 
 
 def refit(
@@ -95,7 +95,7 @@ def refit(
         model: the model.
         parameters: how its parameters map to the free vector.
         leaves: of the starting parameters, each with a leading axis of data sets.
-        report: as in `pieces.solve`.
+        report: as in `batch_solve.solve_batch`.
     """
     solver = choose_solver(None, parameters.n_free, everything.longest)
     stop = Stop(
@@ -111,14 +111,11 @@ def refit(
 
 
 def from_better(fit: FitRecord, free: Float[Array, "n_sets n_free"], those: Any) -> FitRecord:
-    """The batch with those data sets refitted from other points, where these led to higher maxima."""
+    """The batch refitted from other points, with the higher of both maxima where `those` is true."""
     everything, model = shared_collection(fit)
     parameters = shared_parameters(fit)
     values = fit.parameters.values
     found = refit(everything, model, parameters, leaves_at(parameters, free, values))
     higher = (found.status == Status.converged) & (found.log_likelihood > fit.log_likelihood) & jnp.asarray(those)
-
-    def choose(new: Array, old: Array) -> Array:
-        return jnp.where(higher.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-
-    return eqx.tree_at(lambda fit: fit.solution, fit, jax.tree.map(choose, found, fit.solution))
+    solution = jax.tree.map(functools.partial(where_rows, higher), found, fit.solution)
+    return eqx.tree_at(lambda fit: fit.solution, fit, solution)

@@ -1,4 +1,4 @@
-"""What every fit holds: what was found, from which data, and how a batch is indexed."""
+"""The record of a fit: the solution, its data and model, and the indexing of a batch."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Transformation:
 
 
 class OptaxState(eqx.Module):
-    """Where the optimiser stands."""
+    """The state of an optimiser."""
 
     free: Float[Array, " n_free"]
     loss: Float[Array, ""]
@@ -119,7 +119,7 @@ class Optax(AbstractSolver):
 
     @property
     def name(self) -> str:
-        """How the solver shows in tables."""
+        """The solver's name in tables."""
         return f"Optax(batch_size={self.batch_size})" if self.batch_size else "Optax"
 
     def init(self, free: Float[Array, " n_free"]) -> OptaxState:
@@ -137,7 +137,7 @@ class Optax(AbstractSolver):
         """`CHUNK` steps of the optimiser, or one epoch of mini-batches, and a look at convergence."""
         chunk, batches = self._batches(objective, state.steps)
 
-        def one(carry: tuple[Array, Any, Array], j: Array) -> tuple[tuple[Array, Any, Array], Array]:
+        def step_once(carry: tuple[Array, Any, Array], j: Array) -> tuple[tuple[Array, Any, Array], Array]:
             free, inner, steps = carry
             part = batches(j)
             here = part.evaluate(free)
@@ -151,7 +151,7 @@ class Optax(AbstractSolver):
             return (free, inner, steps + go.astype(jnp.int32)), here.loss
 
         start = (state.free, state.inner, state.steps)
-        (free, inner, steps), losses = jax.lax.scan(one, start, jnp.arange(chunk))
+        (free, inner, steps), losses = jax.lax.scan(step_once, start, jnp.arange(chunk))
         first = state.steps == 0
         bad_start = first & ~jnp.isfinite(losses[0])
         if self.batch_size is None:
@@ -174,7 +174,7 @@ class Optax(AbstractSolver):
         )
 
     def _batches(self, objective: AbstractObjective, steps: Array) -> tuple[int, Any]:
-        """How many optimiser steps to take, and the objective of each."""
+        """The number of optimiser steps to take, and the objective of each."""
         if self.batch_size is None:
             return CHUNK, lambda j: objective
         assert self.key is not None
@@ -182,7 +182,7 @@ class Optax(AbstractSolver):
 
 
 def cauchy_decrement(objective: AbstractObjective, free: Array) -> tuple[Array, Array]:
-    """Loss, and what the best step along the gradient would gain: a lower bound of the decrement."""
+    """The loss, and the gain of the best step along the gradient: a lower bound of the decrement."""
     here = objective.evaluate(free)
     loss, gradient = here.loss, here.gradient
     _, product = jax.jvp(lambda z: objective.evaluate(z).gradient, (free,), (gradient,))

@@ -1,4 +1,4 @@
-"""What special functions share."""
+"""Helpers of the special functions."""
 
 from __future__ import annotations
 

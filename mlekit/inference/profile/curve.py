@@ -44,7 +44,7 @@ class Profile(eqx.Module):
         params: these parameters, a PyTree like `init` with leading axes of points.
         status: why each of these fits ended.
         fit: the fit; made again from a better maximum where the profile met one.
-        better: whether it did.
+        better: whether a better maximum was met.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -57,7 +57,7 @@ class Profile(eqx.Module):
 
     @property
     def drop(self) -> Float[Array, "..."]:
-        """How far the profile lies below the maximum, in nats; 1.92 below are the ends of a 95 % interval."""
+        """The maximum less the profile, in nats; at the ends of a 95 % interval it is 1.92."""
         best = self.fit.log_likelihood
         return jnp.reshape(best, (*jnp.shape(best), *(1,) * len(self.names))) - self.log_likelihood
 

@@ -46,7 +46,7 @@ class Bijector(Constraint):
     def free_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         try:
             return jax.eval_shape(self.inverse, jax.ShapeDtypeStruct(shape, jnp.result_type(float))).shape
-        except Exception as error:  # whatever the other library raises, the user must see the shape it was
+        except Exception as error:  # of any type: the message must name the shape
             raise ValueError(f"{self.bijector} does not suit a parameter of shape {shape}: {error}") from error
 
     def problem(self, value: np.ndarray) -> str | None:

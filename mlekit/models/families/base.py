@@ -1,4 +1,4 @@
-"""What every noise family promises, and the ranges its numbers may lie in."""
+"""The base class of noise families, and the ranges of their parameters and responses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Range(NamedTuple):
     whole: bool = False
 
     def holds(self, x: Array) -> Bool[Array, "..."]:
-        """Whether finite numbers lie in the range."""
+        """True for finite numbers in the range."""
         x = as_float(x)
         inside = (self.low <= x) & (x <= self.high) if self.closed else (self.low < x) & (x < self.high)
         return inside & jnp.isfinite(x) & (jnp.floor(x) == x if self.whole else True)
@@ -64,11 +64,11 @@ class Family(eqx.Module):
     parameters: ClassVar[tuple[str, ...]]
     domains: ClassVar[tuple[Range, ...]]
     support: ClassVar[Range]
-    cheap_information: ClassVar[bool] = True  #: whether the information is cheap enough to steer a solver
+    cheap_information: ClassVar[bool] = True  #: true if the information is cheap enough for the steps of a solver
 
     @property
     def name(self) -> str:
-        """What users write: `mle.families.<name>`."""
+        """The name of the family: `mle.families.<name>`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     def bind(self, obs: Any) -> Family:
@@ -156,7 +156,7 @@ class Family(eqx.Module):
     def _tail(
         self, formula: Callable[..., Array], below: float, above: float, y: ArrayLike, parameters: tuple[Any, ...]
     ) -> Array:
-        """A formula inside the support, and what it is outside."""
+        """A formula inside the support, its limits below and above."""
         y, *p = self._floats(parameters, y)
         y = jnp.floor(y) if self.support.whole else y
         under = y < self.support.low if self.support.closed else y <= self.support.low
@@ -207,7 +207,7 @@ def with_column(obs: Any, which: Any, value: Any, argument: str) -> Any:
     """The observation with another number in that place."""
     if not callable(which):
         if not isinstance(obs, Mapping):
-            column(obs, which, argument)  # says what is wrong
+            column(obs, which, argument)  # raises an error
         return {**obs, which: value}
     try:
         return eqx.tree_at(which, obs, value)

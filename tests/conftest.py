@@ -57,3 +57,13 @@ def _fresh_file() -> Iterator[None]:
 def _room_for_compiled_programs() -> Iterator[None]:
     yield
     forget_compiled_programs(MANY_MAPS)
+
+
+@pytest.fixture(autouse=True)
+def _promotion(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Marked tests run as most users do."""
+    if request.node.get_closest_marker("standard_promotion") is None:
+        yield
+        return
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

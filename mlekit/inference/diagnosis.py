@@ -86,7 +86,8 @@ def _agreement(objective: Objective, free: Array) -> tuple[Array, Array, Array]:
     middle = root.T @ information(objective, free, "opg") @ root
     values, _ = eigh(middle)
     plain, robust = (
-        jnp.diagonal(in_natural_units(objective, free, root @ m @ root.T)) for m in (jnp.eye(len(free)), middle)
+        jnp.diagonal(in_natural_units(objective, free, root @ m @ root.T))
+        for m in (jnp.eye(len(free), dtype=free.dtype), middle)
     )
     factor = jnp.sqrt(robust / jnp.where(plain > 0, plain, jnp.nan))
     least, largest, factor = (jnp.where(known, found, jnp.nan) for found in (values[0], values[-1], factor))

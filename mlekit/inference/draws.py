@@ -37,7 +37,7 @@ def vectors(
 def _draw(words: Array, free: Array, matrix: Array, parameters: Parameters, n: int, batched: bool) -> Array:
     def of_set(words: UInt32[Array, "2"], free: Array, matrix: Array, parameters: Parameters) -> Array:
         normal = jax.random.normal(from_seed(words), (n, free.size), free.dtype)
-        moved = free + normal @ _root(matrix, parameters.jacobian(free))
+        moved = free[None] + normal @ _root(matrix, parameters.jacobian(free))
         return jax.vmap(parameters.natural_vector)(moved)
 
     return vmap_if(batched, of_set)(words, free, matrix, parameters)

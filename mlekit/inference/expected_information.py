@@ -118,7 +118,7 @@ def _simulated(n_simulations: int) -> Callable[[Objective, Any], tuple[Array, ..
         natural = parameters.jacobian(free) @ root
         error = lambda terms: jnp.std(terms, axis=0, ddof=1) / jnp.sqrt(n_simulations)  # noqa: E731
         # To first order, d(I^-1) = -I^-1 dI I^-1.
-        covariance_terms = natural @ (root.T @ (terms - mean) @ root) @ natural.T
+        covariance_terms = natural @ (root.T @ (terms - mean[None]) @ root) @ natural.T
         return mean, error(terms), natural @ natural.T, error(covariance_terms)
 
     return of_dataset

@@ -109,7 +109,7 @@ def identifiability(
         return Identifiability(True, 0, 0, 1.0, (), parameters.names)
     free = objective.parameters.free(start)
     moves = jax.random.normal(jax.random.key(0), (POINTS, *free.shape), free.dtype)
-    points = jnp.concatenate([free[None], free + SPREAD * jnp.maximum(1.0, jnp.abs(free)) * moves])
+    points = jnp.concatenate([free[None], free[None] + SPREAD * jnp.maximum(1.0, jnp.abs(free))[None] * moves])
     matrices, jacobians = _informations(objective, points)
     values, vectors, scales = (np.asarray(part) for part in _spectra(matrices))
     if not np.all(np.isfinite(np.asarray(matrices)[0])):

@@ -76,6 +76,7 @@ def _factor(small_sample: str | None, groups: Array, n_obs: Array, k: int) -> An
     """The factor for `groups` clusters: G/(G-1), and (n-1)/(n-k) with it for regressions."""
     if small_sample is None:
         return 1.0
+    groups = groups.astype(n_obs.dtype)
     few = groups / (groups - 1.0)
     return few if small_sample == "clusters" else few * (n_obs - 1.0) / (n_obs - k)
 

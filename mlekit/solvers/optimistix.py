@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ..core.dtypes import promoted
 from ..core.status import RUNNING, Status
 from .base import AbstractSolver, Stop
 from .objective import AbstractObjective
@@ -132,7 +133,9 @@ class Optimistix(AbstractSolver):
 
         def step_once(carry: tuple[Any, ...]) -> tuple[Any, ...]:
             point, inner, first_loss, _, steps = carry
-            point, after, loss = minimiser.step(loss_twice, point, None, {}, full_state(inner), frozenset())
+            point, after, loss = promoted(
+                minimiser.step, loss_twice, point, None, {}, full_state(inner), frozenset()
+            )
             after = jax.tree.leaves(eqx.filter(after, eqx.is_array))
             inner = tuple(new.astype(old.dtype) for new, old in zip(after, inner, strict=True))
             # By its contract a step returns the loss at the point it began at.

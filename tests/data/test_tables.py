@@ -143,6 +143,7 @@ def test_a_file_that_is_damaged_or_changes(tmp_path: Path) -> None:
         mle.fit(density, 0.0, table)
 
 
+@pytest.mark.standard_promotion
 def test_nulls_that_a_file_does_not_own_up_to(tmp_path: Path) -> None:
     path = tmp_path / "nulls.parquet"
     pq.write_table(pa.table({"x": pa.array([1, None, 3])}), path, write_statistics=False)

@@ -19,6 +19,7 @@ def flights() -> pa.Table:
     return pq.read_table(PATH)
 
 
+@pytest.mark.standard_promotion
 def test_demo_on_a_few_aircraft(flights, tmp_path, capsys, monkeypatch):
     from mlekit.demo import run as demo
 

@@ -81,6 +81,7 @@ LONG = {"batch_fitting", "regression_and_classification", "uncertainty", "unsupe
 SHORT = [path for path in NOTEBOOKS if path.stem not in LONG]
 
 
+@pytest.mark.standard_promotion
 @pytest.mark.parametrize("path", mostly_slow(NOTEBOOKS, *SHORT), ids=lambda path: path.stem)
 def test_notebooks_run(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From start to end with less data, in this process, which spares the imports; warnings are errors."""

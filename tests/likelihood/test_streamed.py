@@ -105,7 +105,11 @@ def test_products_of_the_hessian_with_vectors(directory: Path) -> None:
     """Across functions with derivatives of their own, which second derivatives in a loop may lose."""
 
     def density(p: Any, obs: Any) -> Any:
-        return -jax.nn.softplus(p[0] - obs["x"]) + jax.scipy.special.gammaln(jnp.exp(p[1]) + obs["y"]) - p[1] ** 2
+        return (
+            -jax.nn.softplus(p[0] - obs["x"])
+            + jax.scipy.special.gammaln(jnp.exp(p[1]) + obs["y"].astype(float))
+            - p[1] ** 2
+        )
 
     model, params = mle.Model(density), jnp.array([0.3, 0.2])
     table = mle.open_table(directory / "one.parquet", block_rows=170)
@@ -195,6 +199,7 @@ def test_a_file_of_a_fit_holds_no_rows_of_the_table(directory: Path, tmp_path: P
         mle.load(tmp_path / "a.fit", like=mle.fit(COUNTS, START, mle.open_table(directory / "many")))
 
 
+@pytest.mark.standard_promotion
 def test_derivatives_of_a_fit(directory: Path) -> None:
     table = mle.open_table(directory / "one.parquet", block_rows=170)
 
@@ -318,6 +323,7 @@ def test_long_sums_in_memory_keep_their_digits_in_float32() -> None:
     np.testing.assert_allclose(fit.params, 1 / x.astype(float).mean(), rtol=3e-7)
 
 
+@pytest.mark.standard_promotion
 def test_precision_follows_jax(directory: Path) -> None:
     with jax.enable_x64(False):
         table = mle.open_table(directory / "one.parquet", block_rows=170)

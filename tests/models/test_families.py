@@ -67,6 +67,7 @@ def nodes(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([middle - y, middle + y]), step * np.concatenate([y, y])
 
 
+@pytest.mark.standard_promotion
 @every_family
 def test_names_in_other_libraries(case: Case) -> None:
     """The docstring of a family says what SciPy and numpyro call its distribution."""

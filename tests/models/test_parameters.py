@@ -193,6 +193,7 @@ def test_foreign_bijectors(library: str) -> None:
     np.testing.assert_allclose(fit.covariance(), plain.covariance(), rtol=1e-7, atol=1e-15)
 
 
+@pytest.mark.standard_promotion
 @pytest.mark.parametrize("x64", mostly_slow([True, False], True))
 def test_precision_follows_the_inputs(x64: bool) -> None:
     single = {k: v.astype(np.float32) for k, v in DATA.items()}

@@ -216,7 +216,7 @@ def test_seed_8_classification_is_cross_entropy() -> None:
 
     fit = mle.fit(ridge, jax.tree.map(np.zeros_like, params), data)
     assert fit.converged
-    guessed = np.argmax(x @ fit.params["slopes"] + fit.params["intercept"], axis=1)
+    guessed = np.argmax(x @ fit.params["slopes"] + fit.params["intercept"][None], axis=1)
     assert np.mean(guessed == y) > 0.95
 
 

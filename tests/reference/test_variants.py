@@ -138,7 +138,7 @@ def test_float32_stays_float32_and_agrees(name):
     assert (
         fit.params["coef"].dtype == fit.standard_errors()["coef"].dtype == fit.log_likelihood.dtype == np.float32
     )
-    gap = np.abs(fit.params["coef"] - wanted.params["coef"])
+    gap = np.abs(np.asarray(fit.params["coef"]) - np.asarray(wanted.params["coef"]))
     assert np.all(gap <= np.maximum(1e-3 * np.abs(wanted.params["coef"]), 0.02 * wanted.errors["coef"]))
     np.testing.assert_allclose(fit.standard_errors()["coef"], wanted.errors["coef"], rtol=5e-3)
     np.testing.assert_allclose(fit.log_likelihood, wanted.log_likelihood, rtol=1e-5)

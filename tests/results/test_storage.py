@@ -243,6 +243,7 @@ def test_precision_and_traces(tmp_path: Path) -> None:
         jax.jit(lambda fit: fit.save(path))(pair("single")[0])
 
 
+@pytest.mark.standard_promotion
 def test_foreign_kinds_of_numbers(tmp_path: Path) -> None:
     """NumPy has no name for them, and files of NumPy's none either."""
     args = {"penalty": jnp.asarray(0.5, jnp.bfloat16), "key": jax.random.key(5)}

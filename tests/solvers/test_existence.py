@@ -54,7 +54,7 @@ def test_a_converged_fit_is_a_maximum(model):
     values = jax.jit(jax.vmap(lambda v: mle.log_likelihood(log_density, unravel(v), data)))
     k = len(centre)
     steps = np.concatenate([np.eye(k), -np.eye(k)])
-    up, down = np.split(np.asarray(values(centre + 1e-4 * sizes * steps)), 2)
+    up, down = np.split(np.asarray(values(centre[None] + 1e-4 * sizes[None] * steps)), 2)
     # In units of standard errors: a rise of 1e-6 nats a standard error; rounding alone makes 1e-9.
     assert np.max(np.abs(up - down)) / 2e-4 < 1e-6
     best = float(values(centre[None])[0])

@@ -132,7 +132,10 @@ def gammaln_difference(x: ArrayLike, step: ArrayLike) -> Float[Array, "..."]:
         >>> round(float(mle.special.gammaln_difference(1e6, 3)), 3)  # log of 10⁶ (10⁶ + 1) (10⁶ + 2)
         41.447
     """
-    return _difference(-1, *floats(x, step))
+    x, step = floats(x, step)
+    if x.ndim and step.ndim:  # a number alone is cheaper left as it is
+        x, step = jnp.broadcast_arrays(x, step)
+    return _difference(-1, x, step)
 
 
 def betaln(a: ArrayLike, b: ArrayLike) -> Float[Array, "..."]:

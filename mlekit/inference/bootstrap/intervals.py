@@ -33,8 +33,9 @@ def _end(
     if method == "studentized":
         return best - errors * _quantiles((vector - here) / own, 1 - share)
     assert acceleration is not None
-    below = jnp.sum(vector < here, -2) + 0.5 * jnp.sum(vector == here, -2)  # NaN are neither
-    shift = ndtri(below / jnp.sum(~jnp.isnan(vector), -2))
+    count = lambda those: jnp.sum(those, axis=-2, dtype=vector.dtype)  # noqa: E731
+    below = count(vector < here) + 0.5 * count(vector == here)  # NaN are neither
+    shift = ndtri(below / count(~jnp.isnan(vector)))
     moved = shift + z
     return _quantiles(vector, ndtr(shift + moved / (1 - acceleration * moved)))
 
@@ -43,10 +44,10 @@ def _quantiles(values: Float[Array, "... replicates k"], share: Float[Array, "..
     """For each column its own quantile of the numbers that are there."""
     last = jnp.sort(jnp.moveaxis(values, -2, -1), axis=-1)  # NaN come last
     count = jnp.sum(~jnp.isnan(last), axis=-1)
-    place = share * (count - 1)
+    place = share * (count - 1).astype(share.dtype)
     low = jnp.clip(jnp.floor(place).astype(int), 0, jnp.maximum(count - 1, 0))
     high = jnp.minimum(low + 1, jnp.maximum(count - 1, 0))
     take = lambda i: jnp.take_along_axis(last, i[..., None], axis=-1)[..., 0]  # noqa: E731
-    part = place - low
+    part = place - low.astype(place.dtype)
     found = take(low) * (1 - part) + jnp.where(part > 0, take(high), 0.0) * part
     return jnp.where(jnp.isfinite(place), found, jnp.nan)

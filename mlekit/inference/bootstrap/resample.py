@@ -60,7 +60,9 @@ def resampled_sets(
             if weights is not None and influence is not None:
                 rows = min(weights.shape[2], influence.shape[1])
                 # Not by NumPy, whose BLAS threads keep spinning for a while after a matrix product.
-                moves = np.asarray(jnp.matmul(weights[:, :, :rows], influence[sets, :rows]))
+                moves = np.asarray(
+                    jnp.matmul(weights[:, :, :rows].astype(influence.dtype), influence[sets, :rows])
+                )
             yield sets, times, data, np.where(np.isfinite(moves).all(axis=2, keepdims=True), moves, 0.0)
         first += count
 

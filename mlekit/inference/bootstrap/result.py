@@ -65,7 +65,7 @@ class Bootstrap(eqx.Module):
         count = jnp.sum(fine, axis=-2, keepdims=True)
         mean = jnp.nanmean(self.vector, axis=-2, keepdims=True)
         off = jnp.where(fine, self.vector - mean, 0.0)
-        return jnp.swapaxes(off, -1, -2) @ off / (count - 1)
+        return jnp.swapaxes(off, -1, -2) @ off / (count - 1).astype(off.dtype)
 
     def standard_errors(self) -> PyTree:
         """The standard deviations of the refits, a PyTree like `params`."""
@@ -127,19 +127,19 @@ class Bootstrap(eqx.Module):
 
 def bootstrap_text(draws: Bootstrap) -> str:
     """The bootstrap as a table: estimate, bias and standard error of each parameter, and the failures."""
-    pen = TextRenderer()
+    out = TextRenderer()
     many = draws.vector.ndim > 2
     failed, replicates = np.asarray(draws.failed), draws.replicates
-    pen.title(f"Bootstrap ({draws.kind}): {count(replicates)} replicates" + " a data set" * many)
+    out.title(f"Bootstrap ({draws.kind}): {count(replicates)} replicates" + " a data set" * many)
     if many:
         whole = count(replicates * failed.size)
-        pen.paragraph(f"{counted(failed.size, 'data set')}; {count(failed.sum())} of {whole} refits failed")
-        return pen.render()
+        out.paragraph(f"{counted(failed.size, 'data set')}; {count(failed.sum())} of {whole} refits failed")
+        return out.render()
     reasons = {name: n for name, n in draws.status.counts().items() if name != "converged"}
     text = f"{count(int(failed))} refits failed" + (
         f" ({', '.join(f'{n} {name}' for name, n in reasons.items())})" * bool(reasons)
     )
-    pen.paragraph(f"{text}, {count(replicates - int(failed))} count")
+    out.paragraph(f"{text}, {count(replicates - int(failed))} count")
     vector = np.asarray(draws.vector)
     fine = ~np.any(np.isnan(vector), axis=1)
     best = np.asarray(draws.fit._solution.estimates)
@@ -151,5 +151,5 @@ def bootstrap_text(draws: Bootstrap) -> str:
         error = vector[fine, i].std(ddof=1)
         bias = vector[fine, i].mean() - best[i]
         rows.append([name, uncertain(best[i], error), number(bias, 2), number(error, 4)])
-    pen.table(rows, ["", "estimate", "bias", "std. error"], ["left", "decimal", "decimal", "decimal"])
-    return pen.render()
+    out.table(rows, ["", "estimate", "bias", "std. error"], ["left", "decimal", "decimal", "decimal"])
+    return out.render()

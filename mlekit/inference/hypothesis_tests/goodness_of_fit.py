@@ -135,9 +135,9 @@ class _Measure(eqx.Module):
         if not isinstance(self.statistic, str):
             return jnp.asarray(self.statistic(params, data, *extra))
         below, above = log_tails(likelihood, params, 0.5 if likelihood.model.atoms else None)
-        n = likelihood.rows if counts is None else jnp.sum(counts)
+        n = jnp.asarray(likelihood.rows if counts is None else jnp.sum(counts), below.dtype)
         fine = jnp.ones(below.shape, bool) if counts is None else counts > 0
-        place = jnp.arange(below.shape[0])
+        place = jnp.arange(below.shape[0], dtype=below.dtype)
         here = place < n
         # Each tail by its own function, where floating-point numbers are finer: the first of one belongs to the
         # last of the other. A probability that underflows counts as the smallest number.

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 
 def wald(
-    estimates: Float[Array, "... k"], errors: Float[Array, "... k"], level: float
-) -> tuple[Float[Array, "... k"], Float[Array, "... k"]]:
+    estimates: Float[Array, "..."], errors: Float[Array, "..."], level: float
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     r"""$\hat\theta \pm z_{(1 + \text{level}) / 2}\, \mathrm{se}$."""
     return _wald(estimates, errors, quantile(level, errors.dtype))
 

@@ -62,7 +62,7 @@ def test_a_converged_fit_is_a_maximum(model):
     directions = np.random.default_rng(0).normal(size=(200, k))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     for distance in (0.01, 0.1):
-        assert np.all(np.asarray(values(centre + distance * sizes * directions)) < best)
+        assert np.all(np.asarray(values(centre[None] + distance * sizes[None] * directions)) < best)
 
 
 def existing(x: np.ndarray, y: np.ndarray, model: str) -> str:

@@ -80,7 +80,7 @@ class Compiled:
 
     def _alone(self, lowered: Any, arrays: PyTree, rest: Static) -> bool:
         """Whether the program calls a kernel that waits for threads."""
-        if not devices.on_cpu():
+        if not devices.profile().on_host:
             return False
         leaves, treedef = jax.tree.flatten(arrays)
         key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves), rest)
@@ -116,7 +116,7 @@ class Program:
 @functools.cache
 def _knows_quick() -> bool:
     """Whether this JAX runs on a CPU and takes the options."""
-    if not devices.on_cpu():
+    if not devices.profile().on_host:
         return False
     try:
         jax.jit(lambda: 0, compiler_options=QUICK)()

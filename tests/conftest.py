@@ -1,4 +1,4 @@
-"""Tests run in float64 unless they ask for something else."""
+"""Tests run in float64 unless they ask for something else, and nothing is promoted that was not asked for."""
 
 import gc
 import importlib.metadata
@@ -19,9 +19,18 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 
 import jax
+import jaxtyping
 import pytest
 
+import tests.helpers.shape_checks
+
+# Before anything of the package is imported: shapes and dtypes are checked at run time.
+jaxtyping.install_import_hook("mlekit", f"{tests.helpers.shape_checks.__name__}.checked")
+
 jax.config.update("jax_enable_x64", True)
+# Numbers of unlike types and arrays of unlike ranks meet only where somebody wrote how.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 # Where an operation was written is noted with every frame below it, and a test stands on many.
 jax.config.update("jax_traceback_in_locations_limit", 1)
 # Traces make millions of objects that live for long, and looking through all of them for garbage finds little.

@@ -1,4 +1,4 @@
-r"""Sums of many parts that keep their digits: what rounding takes away from a sum is summed beside it.
+r"""Compensated sums: the rounding error of every addition is summed beside the sum.
 
 $$t = s + p, \qquad e = (s - (t - (t - s))) + (p - (t - s))$$
 
@@ -14,16 +14,16 @@ from jaxtyping import Array, PyTree
 
 
 def begin(zero: PyTree) -> tuple[PyTree, PyTree]:
-    """Nothing summed so far.
+    """The sum of no parts: a pair of sum and error.
 
     Args:
-        zero: what the sum starts from.
+        zero: the start of the sum.
     """
     return zero, jax.tree.map(jnp.zeros_like, zero)
 
 
 def add(sums: tuple[PyTree, PyTree], part: PyTree) -> tuple[PyTree, PyTree]:
-    """One part more."""
+    """The sum with one part more."""
     before, lost = sums
     part = jax.tree.map(lambda s, p: jnp.asarray(p).astype(s.dtype), before, part)
     after = jax.tree.map(jnp.add, before, part)
@@ -31,7 +31,7 @@ def add(sums: tuple[PyTree, PyTree], part: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def total(sums: tuple[PyTree, PyTree]) -> PyTree:
-    """What they add up to."""
+    """The sum with its error taken off."""
     return jax.tree.map(jnp.add, *sums)
 
 

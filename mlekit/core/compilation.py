@@ -17,7 +17,11 @@ from .trees import is_array, tracing
 THOROUGH_ROWS = 1 << 24
 #: Halve the time a CPU's compiler takes, for code that is up to a third slower; not every JAX knows them.
 QUICK: dict[str, bool | str] = {"xla_cpu_use_fusion_emitters": False}
-#: Kernels that run on several threads and wait for them, as they are called in a program.
+#: Kernels, by their names in StableHLO, that wait for threads of the pool on which they run. One program always
+#: leaves a thread free; with several at a time all threads may wait, for ever. Seen with jaxlib 0.10. For FFTs see
+#: https://github.com/PyAutoLabs/PyAutoFit/issues/1530, which has the stacks, and the guard described in
+#: https://github.com/openxla/xla/issues/46345; for LAPACK no issue was found. To be deleted, with `Program.alone`,
+#: once no supported jaxlib hangs without it.
 WAITING = ("@lapack", "stablehlo.fft")
 #: Programs whose kernels are remembered; reading a program takes longer than many a fit.
 REMEMBERED = 256
@@ -25,7 +29,7 @@ REMEMBERED = 256
 
 @jax.tree_util.register_static
 class Static:
-    """Something kept out of JAX's sight: a PyTree without leaves, equal to one that holds the same."""
+    """A static value in a PyTree: a node without leaves, equal to another one of an equal value."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -70,7 +74,7 @@ class Compiled:
         """The function compiled for arguments like these, to be called with such from any thread.
 
         Args:
-            args: arguments, none of them traced; what is no array is kept from these.
+            args: arguments, none of them traced; those parts that are no arrays are part of the program.
             thorough: whether the result will run for so long that a longer compilation pays.
         """
         arrays, others = eqx.partition(args, is_array)
@@ -79,7 +83,7 @@ class Compiled:
         return Program(lowered.compile(), rest, self._alone(lowered, arrays, rest))
 
     def _alone(self, lowered: Any, arrays: PyTree, rest: Static) -> bool:
-        """Whether the program calls a kernel that waits for threads."""
+        """True if the program calls a kernel that waits for threads."""
         if not devices.profile().on_host:
             return False
         leaves, treedef = jax.tree.flatten(arrays)
@@ -93,15 +97,12 @@ class Compiled:
 
 
 class Program:
-    """What `Compiled.lower_and_compile` gives.
-
-    On a CPU, library kernels such as LAPACK's may wait for threads of the pool that they themselves run on. One
-    program always leaves a thread free, several at a time may not, and then all wait for ever.
+    """A compiled function for arguments like those that it was compiled for.
 
     Args:
-        program: what JAX compiled.
+        program: the executable of JAX.
         rest: the arguments that are no arrays.
-        alone: whether it must have the processor to itself.
+        alone: whether no other program may run beside it: see `WAITING`.
     """
 
     def __init__(self, program: Any, rest: Static, alone: bool) -> None:
@@ -115,7 +116,7 @@ class Program:
 
 @functools.cache
 def _knows_quick() -> bool:
-    """Whether this JAX runs on a CPU and takes the options."""
+    """True if this JAX runs on a CPU and knows the options."""
     if not devices.profile().on_host:
         return False
     try:

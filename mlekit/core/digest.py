@@ -1,4 +1,4 @@
-"""What tells one model from another across processes: a digest of its source text and of the values in it."""
+"""Digests of models that are the same in every process: of their source text and of the values in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from .trees import holds_keys, is_array
 
-#: What things keep to be compared by, which differs from process to process.
+#: Attributes made of hashes, which differ from process to process.
 HASHED = ("_hash", "_key")
 
 
@@ -38,16 +38,16 @@ def digest_of(*things: Any) -> str:
 
 
 def _add(digest: Any, thing: Any, above: set[int]) -> None:
-    """`above` holds what this is a part of: functions may close over themselves."""
+    """Add a thing with its parts; `above` holds the ids of its wholes, as functions may close over themselves."""
     if id(thing) not in above:
-        text, parts = _opened(thing)
+        text, parts = _text_and_parts(thing)
         digest.update(f"{text} {len(parts)};".encode())
         for part in parts:
             _add(digest, part, above | {id(thing)})
 
 
-def _opened(thing: Any) -> tuple[str, list[Any]]:
-    """What a thing is, and what it is made of."""
+def _text_and_parts(thing: Any) -> tuple[str, list[Any]]:
+    """The text of a thing itself, and its parts."""
     kind = type(thing).__qualname__
     if hasattr(thing, "__wrapped__"):  # by jax.jit, among others
         return kind, [thing.__wrapped__]
@@ -57,7 +57,7 @@ def _opened(thing: Any) -> tuple[str, list[Any]]:
         return kind, [thing.__func__, thing.__self__]
     if isinstance(thing, types.FunctionType):
         cells = [cell.cell_contents for cell in thing.__closure__ or ()]
-        return _text(thing), [*cells, thing.__defaults__, thing.__kwdefaults__]
+        return _source(thing), [*cells, thing.__defaults__, thing.__kwdefaults__]
     if isinstance(thing, dict):
         return kind, [part for pair in thing.items() for part in pair]
     if isinstance(thing, list | tuple):
@@ -72,7 +72,7 @@ def _opened(thing: Any) -> tuple[str, list[Any]]:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(thing)), []
 
 
-def _text(function: types.FunctionType) -> str:
+def _source(function: types.FunctionType) -> str:
     try:
         return inspect.getsource(function)
     except (OSError, TypeError):

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from .linear_algebra import WRITTEN_OUT
 
-#: Sweeps of Jacobi's rotations, and of up to four parameters: convergence is quadratic, and the last one finds
-#: nothing left to do.
+#: Sweeps of Jacobi's rotations, and for up to four parameters: convergence is quadratic, so that the last sweep
+#: changes nothing.
 SWEEPS, SWEEPS_OF_FOUR = 7, 5
 
 
@@ -39,11 +39,6 @@ class Spectrum(eqx.Module):
     values: Float[Array, " k"]
     vectors: Float[Array, "k k"]
 
-    def inverse(self) -> Float[Array, "k k"]:
-        """The inverse matrix."""
-        half = self.vectors / jnp.sqrt(self.values) / self.scale[:, None]
-        return half @ half.T
-
 
 def spectrum(matrix: Float[Array, "k k"], scale: Float[Array, " k"]) -> Spectrum:
     """The eigenvalues of `matrix` after scaling by `scale`; NaN entries give NaN."""
@@ -60,8 +55,8 @@ def _jacobi(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Arra
     """Eigenvalues in ascending order and eigenvectors of a small symmetric matrix, by Jacobi's rotations.
 
     Rows in the upper half are paired with those in the lower half, and each pair is rotated so that its entry
-    vanishes. Then all rows but the first move on by one place, as players do in a tournament: after `k - 1`
-    rounds everybody has met everybody and is back in place. Angles are carried from one round to the next, or
+    vanishes. Then all rows but the first move on by one place (the round-robin order): after `k - 1` rounds each
+    row has been paired with every other and is back in place. Angles are carried from one round to the next, or
     the compiler would compute them again for every entry. (Brent and Luk 1985.)
     """
     k = len(matrix)
@@ -71,16 +66,21 @@ def _jacobi(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Arra
         """Cosines and sines of the rotations to come."""
         upper, lower = jnp.split(jnp.diagonal(a), 2)
         half = even // 2
-        # Both of a pair must see the same number, or rounding makes their turn no rotation.
+        # Both rows of a pair must use the same number, or rounding makes the matrix no rotation.
         off = 0.5 * (jnp.diagonal(a[:half, half:]) + jnp.diagonal(a[half:, :half]))
-        apart = lower - upper
-        sign = jnp.where((apart < 0) == (off < 0), 1.0, -1.0).astype(a.dtype)
+        difference = lower - upper
+        sign = jnp.where((difference < 0) == (off < 0), 1.0, -1.0).astype(a.dtype)
         # The tangent of the smaller angle; written so that nothing is divided by a vanishing entry.
-        tangent = sign * 2 * jnp.abs(off) / jnp.where(off == 0, 1.0, jnp.abs(apart) + jnp.hypot(apart, 2 * off))
+        tangent = (
+            sign
+            * 2
+            * jnp.abs(off)
+            / jnp.where(off == 0, 1.0, jnp.abs(difference) + jnp.hypot(difference, 2 * off))
+        )
         cosine = 1 / jnp.sqrt(1 + tangent**2)
         return cosine, tangent * cosine
 
-    def turn(rows: Array, cosine: Array, sine: Array) -> Array:
+    def rotate(rows: Array, cosine: Array, sine: Array) -> Array:
         """The rows after their rotations, in their next places."""
         upper, lower = jnp.split(rows, 2)
         c, s = cosine[:, None], sine[:, None]
@@ -89,15 +89,15 @@ def _jacobi(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Arra
             return jnp.concatenate([upper, lower])
         return jnp.concatenate([upper[:1], lower[:1], upper[1:-1], lower[1:], upper[-1:]])
 
-    def round_(_: Any, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+    def next_round(_: Any, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         a, rows, *rotations = carry
-        a = turn(turn(a, *rotations).T, *rotations)
-        return a, turn(rows, *rotations), *angles(a)
+        a = rotate(rotate(a, *rotations).T, *rotations)
+        return a, rotate(rows, *rotations), *angles(a)
 
     a = jnp.pad(matrix, (0, even - k))
     sweeps = SWEEPS_OF_FOUR if even <= 4 else SWEEPS
     begin = (a, jnp.eye(even, dtype=matrix.dtype), *angles(a))
-    a, rows, *_ = jax.lax.fori_loop(0, sweeps * (even - 1), round_, begin)
+    a, rows, *_ = jax.lax.fori_loop(0, sweeps * (even - 1), next_round, begin)
     values = jnp.diagonal(a)[:k]
     order = jnp.argsort(values)
     return values[order], rows[:k, :k][order].T

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
-#: Up to this size factorisations are written out, one scalar operation after the other, each of which runs across
-#: all lanes; LAPACK goes matrix by matrix. Beyond, its cost is small beside that of the derivatives.
+#: Up to this size factorisations are written out in scalar operations, each of which runs across all lanes; LAPACK
+#: goes matrix by matrix. Beyond it, the cost of LAPACK is small beside that of the derivatives.
 WRITTEN_OUT = 10
 
 
 class AbstractFactor(eqx.Module):
-    r"""What solves with a symmetric matrix, and tells whether it is positive definite."""
+    r"""A factorisation of a symmetric matrix: solves with it, and tells if it is positive definite."""
 
     @property
     @abc.abstractmethod
@@ -85,14 +85,15 @@ class ScalarFactor(AbstractFactor):
         columns, k = self._inverse_columns(), len(self.diagonal)
         zero, one = jnp.zeros_like(self.diagonal[0]), jnp.ones_like(self.diagonal[0])
         rows = [[one if i == j else columns[i].get(j, zero) for j in range(k)] for i in range(k)]
-        return jnp.stack([jnp.stack(row) for row in rows]) / jnp.sqrt(self.pivots)
+        return jnp.stack([jnp.stack(row) for row in rows]) / jnp.sqrt(self.pivots)[None, :]
 
 
 @sequential_vmap
 def cholesky(matrix: Float[Array, "k k"]) -> Float[Array, "k k"]:
     """Cholesky's lower triangle; only that of the matrix is read.
 
-    LAPACK goes matrix by matrix: given a stack of them, a CPU's threads may end up waiting for one another.
+    One matrix at a time: given a stack of them, the threads of a CPU have been seen to wait for one another for
+    ever, as with several programs at a time (`WAITING` in compilation.py). Seen with jaxlib 0.10.
     """
     return jnp.linalg.cholesky(matrix, symmetrize_input=False)
 
@@ -129,7 +130,7 @@ class CholeskyFactor(AbstractFactor):
 
 
 def factorise(matrix: Float[Array, "k k"]) -> AbstractFactor:
-    """What solves with a symmetric matrix; only its lower triangle is read, and nothing is pivoted."""
+    """The factorisation of a symmetric matrix; only its lower triangle is read, and nothing is pivoted."""
     k = matrix.shape[0]
     if k > WRITTEN_OUT:
         return CholeskyFactor(cholesky(matrix))
@@ -146,14 +147,14 @@ def factorise(matrix: Float[Array, "k k"]) -> AbstractFactor:
 
 def matvec(matrix: Float[Array, "k k"], vector: Float[Array, " k"]) -> Float[Array, " k"]:
     """A matrix times a vector; a small one as a sum that fuses with what comes before and after it."""
-    return jnp.sum(matrix * vector, axis=-1) if vector.shape[0] <= WRITTEN_OUT else matrix @ vector
+    return jnp.sum(matrix * vector[None, :], axis=-1) if vector.shape[0] <= WRITTEN_OUT else matrix @ vector
 
 
 def curvature_scale(hessian: Float[Array, "k k"], gradient: Float[Array, " k"]) -> Float[Array, " k"]:
-    r"""What one unit of each parameter is worth: the root of the diagonal of its curvature.
+    r"""The scale of each parameter: the root of the diagonal of its curvature.
 
-    Where a diagonal entry vanishes, the gradient gives the unit instead (a step that changes the mean
-    log-likelihood by one nat), and where that vanishes too, it is one.
+    Where a diagonal entry vanishes it is the gradient (one unit then changes the mean log-likelihood by one nat),
+    and where that vanishes too, it is one.
     """
     curvature = jnp.sqrt(jnp.abs(jnp.diagonal(hessian)))
     slope = jnp.abs(gradient)
@@ -162,7 +163,7 @@ def curvature_scale(hessian: Float[Array, "k k"], gradient: Float[Array, " k"]) 
 
 
 def singular_below(k: int, dtype: Any) -> float:
-    """Curvature smaller than this, in units that make its diagonal one, is zero to rounding."""
+    """The curvature below which, in units that make its diagonal one, it is zero to rounding."""
     return 10 * k * float(jnp.finfo(dtype).eps)
 
 
@@ -188,7 +189,7 @@ def inverse(matrix: Float[Array, "k k"]) -> Float[Array, "k k"]:
 
 @inverse.defjvp
 def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    # Written with the inverse itself, so that it may be differentiated again, and no factorisation has to be.
+    # Written with the inverse itself: it may be differentiated again, and no factorisation need be.
     found = inverse(*primals)
     return found, -found @ tangents[0] @ found
 

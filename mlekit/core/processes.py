@@ -12,28 +12,28 @@ from jax.experimental import multihost_utils
 
 
 def gather_bytes(digest: bytes) -> np.ndarray:
-    """What every process says, one row each."""
+    """The bytes of every process, one row each."""
     return np.asarray(multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))).reshape(-1, len(digest))
 
 
 def check_same_in_all(text: str, what: str) -> None:
-    """A `ValueError` where processes do not have the same."""
-    every = gather_bytes(hashlib.sha256(text.encode()).digest())
-    if np.any(every != every[0]):
+    """A `ValueError` where a text is not the same in all processes."""
+    digests = gather_bytes(hashlib.sha256(text.encode()).digest())
+    if np.any(digests != digests[0]):
         raise ValueError(f"{what} not the same in all {jax.process_count()} processes")
 
 
 @contextlib.contextmanager
 def raise_in_all() -> Iterator[None]:
-    """What goes wrong inside in one process is an error in all, so that none waits for another for ever."""
+    """Makes an error in one process an error in all, so that none waits for another for ever."""
     failed: Exception | None = None
     try:
         yield
     except Exception as error:
         failed = error
     if jax.process_count() > 1:
-        said = multihost_utils.process_allgather(np.array(failed is not None))
-        if failed is None and np.any(said):
-            raise ValueError(f"process {int(np.argmax(said))} failed, and says why")
+        flags = multihost_utils.process_allgather(np.array(failed is not None))
+        if failed is None and np.any(flags):
+            raise ValueError(f"process {int(np.argmax(flags))} failed, and says why")
     if failed is not None:
         raise failed

@@ -1,4 +1,4 @@
-"""Random keys: what counts as one, and one for each data set."""
+"""Random keys: a check, and one key for each data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
 
 def is_key(key: Any) -> bool:
-    """Whether this is one random key, typed or not."""
+    """True for one random key, typed or not."""
     if not isinstance(key, jax.Array | np.ndarray):
         return False
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -26,16 +26,16 @@ def check_key(key: Any, who: str) -> None:
         raise TypeError(f"key must be one random key, such as jax.random.key(0); got {key!r}")
 
 
-def seeds(key: PRNGKeyArray, index: Int[Array, " n"] | None) -> UInt32[Array, "n 2"]:
-    """What the key of data set `index` is made of: plain numbers, which may lie on the host."""
-    one = lambda key: jax.random.bits(key, (2,), jnp.uint32)  # noqa: E731
+def seeds(key: PRNGKeyArray, index: Int[Array, "..."] | None) -> UInt32[Array, "... 2"]:
+    """The seed of data set `index`, or of each: plain numbers, which may lie on the host, for `from_seed`."""
+    seed_of = lambda key: jax.random.bits(key, (2,), jnp.uint32)  # noqa: E731
     if index is None:
-        return one(key)
+        return seed_of(key)
     if jnp.ndim(index) == 0:
-        return one(jax.random.fold_in(key, index))
-    return jax.vmap(lambda i: one(jax.random.fold_in(key, i)))(index)
+        return seed_of(jax.random.fold_in(key, index))
+    return jax.vmap(lambda i: seed_of(jax.random.fold_in(key, i)))(index)
 
 
 def from_seed(seed: UInt32[Array, "2"]) -> PRNGKeyArray:
-    """The key."""
+    """The key of a seed."""
     return jax.random.wrap_key_data(jnp.asarray(seed), impl="threefry2x32")

@@ -96,7 +96,7 @@ class StatusArray(eqx.Module):
         return table[np.asarray(self.codes)].tolist() if self.shape else str(table[int(self.codes)])
 
     def counts(self) -> dict[str, int]:
-        """How many data sets ended in each status, most frequent first, those that did not occur left out."""
+        """The number of data sets of each status that occurred, most frequent first."""
         values, counts = np.unique(np.asarray(self.codes), return_counts=True)
         order = np.argsort(-counts, kind="stable")
         return {Status(int(values[i])).name: int(counts[i]) for i in order}

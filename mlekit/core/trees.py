@@ -1,4 +1,4 @@
-"""PyTrees of arrays: which leaves are some, selecting their rows, and packing them."""
+"""PyTrees of arrays: names and kinds of leaves, selecting their rows, and packing them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import jax.tree_util as jtu
 import numpy as np
 from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, PyTree
+
+from .dtypes import common_dtype
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
@@ -36,12 +38,12 @@ _ADD_AXIS, _DROP_AXIS = operator.itemgetter(None), operator.itemgetter(0)
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array, of JAX or of NumPy."""
+    """True for an array of JAX or of NumPy."""
     return isinstance(leaf, jax.Array | np.ndarray)
 
 
 def holds_keys(leaf: Any) -> bool:
-    """Whether a leaf holds typed random keys, which only JAX can."""
+    """True for an array of typed random keys, which only JAX has."""
     return is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
@@ -51,17 +53,17 @@ def on_host(leaf: Any) -> Any:
 
 
 def traced(tree: PyTree) -> bool:
-    """Whether any array is known only to a trace, inside `jit` or `vmap`."""
+    """True if any array is a tracer, inside `jit` or `vmap`."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def tracing(tree: PyTree = ()) -> bool:
-    """Whether a trace of `jit` is under way, even if none of these arrays belongs to it."""
+    """True during a trace of `jit`, even if none of these arrays belongs to it."""
     return traced((tree, jnp.zeros(())))
 
 
 def transforming() -> bool:
-    """Whether any of JAX's transformations is under way, `grad` and `vmap` included."""
+    """True during any of JAX's transformations, `grad` and `vmap` included."""
     return get_opaque_trace_state(convention="flax") != _nothing_under_way()
 
 
@@ -72,7 +74,7 @@ def _nothing_under_way() -> Any:
 
 
 def repeat(leaf: Any, n_sets: int) -> Any:
-    """One for each data set; numbers and known arrays take no further memory, what is neither stays as it is."""
+    """A leaf repeated for each data set: numbers and known arrays without further memory; others are unchanged."""
     if isinstance(leaf, jax.core.Tracer) or holds_keys(leaf):
         return jnp.broadcast_to(leaf, (n_sets, *leaf.shape))
     if is_array(leaf) or isinstance(leaf, np.generic | float | int):
@@ -81,7 +83,7 @@ def repeat(leaf: Any, n_sets: int) -> Any:
 
 
 def shared(tree: PyTree) -> bool:
-    """Whether `repeat` made every array of the tree, so that one serves all data sets."""
+    """True if `repeat` made every array of the tree, so that one serves all data sets."""
     arrays = [leaf for leaf in jax.tree.leaves(tree) if is_array(leaf)]
     return all(isinstance(leaf, np.ndarray) and leaf.strides[:1] == (0,) for leaf in arrays)
 
@@ -130,6 +132,16 @@ def where_rows(mask: Array, new: Array, old: Any) -> Array:
     return jnp.where(align_to_rows(mask, new), new, old)
 
 
+def replace_rows(rows: np.ndarray, old: Array, new: Array) -> Array:
+    """The array with `new` in place of these rows."""
+    return old.at[rows].set(new)
+
+
+def vmap_if(batched: bool, fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """The function of every data set of a batch, or of the one there is."""
+    return eqx.filter_vmap(fn, **options) if batched else fn
+
+
 def pack(tree: PyTree) -> tuple[Array, ...]:
     """The arrays of a tree as flat vectors, one for each dtype: few large copies instead of many small ones."""
     leaves = jax.tree.leaves(tree)
@@ -142,12 +154,12 @@ def unpack(vectors: tuple[Array, ...], like: PyTree) -> PyTree:
     """The tree that `pack` made these vectors of; `like` has its shapes and dtypes."""
     leaves, treedef = jax.tree.flatten(like)
     kinds = _dtypes(leaves)
-    begin = [0] * len(kinds)
+    starts = [0] * len(kinds)
     out = []
     for leaf in leaves:
         i = kinds.index(leaf.dtype)
-        out.append(vectors[i][begin[i] : begin[i] + leaf.size].reshape(leaf.shape))
-        begin[i] += leaf.size
+        out.append(vectors[i][starts[i] : starts[i] + leaf.size].reshape(leaf.shape))
+        starts[i] += leaf.size
     return jax.tree.unflatten(treedef, out)
 
 
@@ -161,17 +173,17 @@ def n_rows(data: PyTree) -> int:
 
 
 def is_inexact(leaf: Any) -> bool:
-    """Whether a leaf is an array of floating-point numbers."""
+    """True for floating-point numbers."""
     return leaf is not None and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
 def default_float(data: PyTree) -> Any:
     """The widest floating-point dtype among the leaves, or JAX's default where there is none."""
     kinds = [jnp.result_type(leaf) for leaf in jax.tree.leaves(data) if is_inexact(leaf)]
-    return jnp.result_type(*kinds) if kinds else jnp.result_type(float)
+    return common_dtype(*kinds) if kinds else jnp.result_type(float)
 
 
-def differential(fn: Callable[[PyTree], Any], operands: PyTree, change: PyTree) -> Any:
-    """How `fn(operands)` changes with them, where `change` is `None` for those that do not."""
-    moving, still = eqx.partition(operands, jax.tree.map(lambda _, c: c is not None, operands, change))
-    return jax.jvp(lambda moving: fn(eqx.combine(moving, still)), (moving,), (change,))[1]
+def differential(fn: Callable[[PyTree], Any], operands: PyTree, tangents: PyTree) -> Any:
+    """The tangent of `fn(operands)`; tangents of operands that do not change are `None`."""
+    moving, still = eqx.partition(operands, jax.tree.map(lambda _, t: t is not None, operands, tangents))
+    return jax.jvp(lambda moving: fn(eqx.combine(moving, still)), (moving,), (tangents,))[1]

@@ -66,7 +66,7 @@ def solve_batch(
     return found
 
 
-def unproven(status: Any) -> np.ndarray:
+def unproven(status: Any) -> np.ndarray | np.bool_:
     """True where a search found no maximum and another one might."""
     codes = np.asarray(status)
     return (codes != Status.converged) & (codes < Status.nonfinite_start)

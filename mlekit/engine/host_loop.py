@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from .checkpoint import Checkpointer
 from .search import Steps
 
 
+@runtime_checkable
 class Callback(Protocol):
     """Sees the steps of a search."""
 
@@ -54,7 +55,7 @@ class HostLoop:
     def __call__(self, steps: Steps, state: Any) -> Any:
         """The solver's last state."""
         # Where a solver takes over at a point that was known, its first step is no new one.
-        before = 0 if self._before is None else self._before - (not state.is_newton_step)
+        before = 0 if self._before is None else self._before - int(not state.is_newton_step)
         carry = steps.begin(state)
         if self._checkpointer is not None:
             carry = self._checkpointer.begin(carry)

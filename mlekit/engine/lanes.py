@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ..core.dtypes import as_index
 from ..core.trees import pack, unpack
 from ..likelihood.in_memory import InMemoryLikelihood
 from ..likelihood.objective import Objective
@@ -52,13 +53,13 @@ def run_lanes(
     limits = jnp.broadcast_to(stop.max_steps, (n_sets,))
     every = jnp.arange(n_sets)
     last = Stop(stop.tolerance, limits)
-    queue = _Queue(solver, objective, n_obs, last, n_lanes, every, count)
+    queue = _Queue(solver, objective, n_obs, last, n_lanes, every, jnp.asarray(count, jnp.int32))
     if n_lanes < MANY_LANES:
         return queue.run(states)
     first = Stop(stop.tolerance, jnp.minimum(limits, LONG_SEARCH))
     states, blocks = dataclasses.replace(queue, stop=first).run(states)
-    left = running(states, last) & (every < count)
-    order, n_left = jnp.argsort(~left, stable=True), jnp.sum(left)
+    left = running(states, last) & (every < as_index(count))
+    order, n_left = jnp.argsort(~left, stable=True), jnp.sum(left, dtype=jnp.int32)
     few = dataclasses.replace(queue, n_lanes=n_lanes // FEWER, order=order, count=n_left)
     states, more = few.run(states)
     return states, blocks + more
@@ -115,7 +116,7 @@ class _Queue:
         """The states of all data sets after the last step of each, and the blocks of rows that lanes ran over."""
         like = jax.tree.map(lambda leaf: leaf[0], states)
         packed = jax.vmap(pack)(states)
-        position = jnp.minimum(jnp.arange(self.n_lanes), self.count).astype(jnp.int32)
+        position = jnp.minimum(jnp.arange(self.n_lanes, dtype=jnp.int32), self.count)
         zero = self._sample.zero(self._curvature) if self._by_points else ()
         lanes = Lanes(
             position=position,
@@ -176,7 +177,7 @@ class _Queue:
     def _rows_left(self, i: Array, block: Array) -> Bool[Array, ""]:
         likelihood = self.objective(i).likelihood
         assert isinstance(likelihood, InMemoryLikelihood)  # as all that lanes hold
-        return block * likelihood.block < likelihood.n_unpadded
+        return as_index(block) * likelihood.block < likelihood.n_unpadded
 
     # All lanes.
 
@@ -220,7 +221,7 @@ class _Queue:
         keep = lambda rows, new: rows.at[home].set(new, mode="drop")  # noqa: E731
         states = jax.tree.map(keep, lanes.states, jax.vmap(pack)(state))
         done = here & ~running(state, Stop(self.stop.tolerance, self.stop.max_steps[i]))
-        following = jnp.minimum(lanes.next_position + jnp.cumsum(done) - 1, self.count)
+        following = jnp.minimum(lanes.next_position + jnp.cumsum(done, dtype=jnp.int32) - 1, self.count)
         position = jnp.where(done, following, position).astype(position.dtype)
         return Lanes(
             position=put(lanes.position, position),

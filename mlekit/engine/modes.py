@@ -136,7 +136,7 @@ def select_modes(
 
     def join(i: Array, leader: Array) -> Array:
         """Give the start at place `i` to the first mode it belongs to."""
-        near = jnp.all(jnp.abs(estimates - estimates[i]) <= reach, axis=1) & real & (tier == tier[i])
+        near = jnp.all(jnp.abs(estimates - estimates[i][None, :]) <= reach, axis=1) & real & (tier == tier[i])
         near &= (leader == place) & (place < i)
         return leader.at[i].set(jnp.min(jnp.where(near, place, i)))
 
@@ -154,7 +154,7 @@ def select_modes(
     highest = jnp.argmax(jnp.where(jnp.isfinite(reached), reached, -jnp.inf))
     return jnp.where(real[0], order[0], highest), Modes(
         log_likelihood=of_modes(reached),
-        count=jnp.sum(number == place[:, None], axis=1),
+        count=jnp.sum(number[None, :] == place[:, None], axis=1),
         vector=of_modes(vector),
         errors=of_modes(errors),
         found=number[jnp.argsort(order)],

@@ -33,7 +33,7 @@ RETREATS, RETREAT = 10, 0.25
 
 
 def parse_starts(starts: Any, key: Any, init: Any) -> tuple[Array | None, Any]:
-    """One key a start, or `None` where no starts are asked for; and `init`, as `Draws` if it takes a key.
+    """One key a start, or `None` where no starts are asked for; and `init`, as `DrawnStarts` if it takes a key.
 
     Raises:
         ValueError: `starts` is no positive whole number, or one of `starts` and `key` lacks the other.

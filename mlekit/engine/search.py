@@ -112,7 +112,7 @@ def search(
     begun = mapped(newton.warm_start)(state)
     proof = drive(newton, begun, Stop(stop.tolerance, left.astype(jnp.int32)))
     # Where Newton's method began at a point that was known, its first step is no new one.
-    steps = state.steps + proof.steps - ~begun.is_newton_step
+    steps = state.steps + proof.steps - (~begun.is_newton_step).astype(jnp.int32)
     undecided = jnp.where(claims & (not exact), Status.stalled, Status.max_steps)
     status = jnp.where(proof.status == RUNNING, undecided, proof.status)
     # A start that was not finite says more than that Newton could not begin there either.

@@ -62,7 +62,7 @@ def solve(
         dataset: the data, where a state is saved.
 
     Raises:
-        ValueError: a history or a checkpoint are wanted under a trace; or as `checkpoint.keeping`.
+        ValueError: a history or a checkpoint are wanted under a trace; or as `checkpointing`.
     """
     if tracing((problem.likelihood, problem.starts)):
         if history:

@@ -89,8 +89,8 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         condition = hide(jnp.where(low > 0, eigen.values[-1] / low, jnp.inf))
 
         # Through the constraints by the exact delta method.
-        jacobian = parameters.jacobian(state.free) / eigen.scale
-        half = jacobian @ (eigen.vectors / jnp.sqrt(jnp.where(eigen.values > 0, eigen.values, jnp.nan)))
+        jacobian = parameters.jacobian(state.free) / eigen.scale[None, :]
+        half = jacobian @ (eigen.vectors / jnp.sqrt(jnp.where(eigen.values > 0, eigen.values, jnp.nan))[None, :])
         errors = jnp.sqrt(jnp.sum(half**2, axis=1) / n_obs)
         errors = jnp.where(jnp.any(jacobian != 0, axis=1), errors, 0.0)
         errors = jnp.where(status == Status.converged, errors, jnp.nan)

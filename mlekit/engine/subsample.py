@@ -76,7 +76,7 @@ class SubsampledSteps(eqx.Module):
         state = solver.update(
             before, found, n_obs, Stop(jnp.where(sampled, loose, stop.tolerance), stop.max_steps)
         )
-        steps = steps + ~sampled
+        steps = steps + (~sampled).astype(jnp.int32)
         over, following, new = _hand_over(solver, before, state, phase, self.start)
         over = (phase != WHOLE) & (over | ~self._runs(state, phase, steps))
         # Other rows may forbid where the sample has its maximum.

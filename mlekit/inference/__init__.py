@@ -1,1 +1,1 @@
-"""What the derivatives at the optimum say."""
+"""Inference: functions of a fit and of the derivatives at its maximum."""

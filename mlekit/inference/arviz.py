@@ -1,4 +1,4 @@
-"""Draws as ArviZ reads them: what is drawn, what each draw says of each observation, and the observations."""
+"""Draws as ArviZ reads them: parameters, log-densities of the observations, and the observations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Up to so many numbers, half a gigabyte, contributions are computed without being asked for.
 MANY = 1 << 26
-#: What the axes are called: those of draws, and that of observations unless a column has this name.
+#: Names of the axes of draws, and of that of observations unless a column has this name.
 DRAWS, ROWS = ("chain", "draw"), "obs_id"
 
 
@@ -39,7 +39,7 @@ def of_fit(
     **options: Any,
 ) -> Any:
     """`Fit.to_arviz`, which says what the arguments are."""
-    check_one(fit.batched)
+    check_single(fit.batched)
     about = (
         "draws from the asymptotic normal distribution of a maximum-likelihood estimate, made on the free scale: "
         "no prior, and no posterior distribution"
@@ -47,7 +47,7 @@ def of_fit(
     return draws_tree(fit, vectors(fit, key, n_draws, kind, **options), log_likelihood, about, covariance=kind)
 
 
-def check_one(batched: bool) -> None:
+def check_single(batched: bool) -> None:
     """A `ValueError` for a batch."""
     if batched:
         raise ValueError("to_arviz: ArviZ describes one data set at a time; pick one of the batch: fits[i]")
@@ -61,7 +61,7 @@ def draws_tree(fit: FitRecord, drawn: Any, log_likelihood: bool | None, about: s
     likelihood = objective(fit).likelihood
     data, weights = likelihood.aligned()
     count = int(likelihood.n_unpadded)
-    rows, whole = _repeated(count, weights)
+    rows, whole = _repeated_rows(count, weights)
     observed = {name: np.asarray(column)[rows] for name, column in _named(data)}
     axis = ROWS
     while axis in observed:
@@ -99,7 +99,7 @@ def draws_tree(fit: FitRecord, drawn: Any, log_likelihood: bool | None, about: s
         dataset.attrs.update(attributes)
         for name, size in dataset.sizes.items():
             dataset.coords[name] = np.arange(size)
-    return _together(groups, attributes)
+    return _as_installed(groups, attributes)
 
 
 def _dataset(parameters: Parameters, drawn: Any) -> xarray.Dataset:
@@ -117,8 +117,8 @@ def _dataset(parameters: Parameters, drawn: Any) -> xarray.Dataset:
     )
 
 
-def _together(groups: dict[str, xarray.Dataset], attributes: dict[str, Any]) -> Any:
-    """The groups in one, as the ArviZ that is installed wants them."""
+def _as_installed(groups: dict[str, xarray.Dataset], attributes: dict[str, Any]) -> Any:
+    """The groups in one object, of the type that the installed ArviZ reads."""
     import xarray
 
     if not _before_trees():
@@ -133,22 +133,22 @@ def _together(groups: dict[str, xarray.Dataset], attributes: dict[str, Any]) -> 
 
 
 def _before_trees() -> bool:
-    """Whether the ArviZ that is installed is older than its use of xarray's trees."""
+    """True if the installed ArviZ does not yet use the trees of xarray."""
     try:
         return importlib.metadata.version("arviz").startswith("0.")
     except importlib.metadata.PackageNotFoundError:
         return False
 
 
-def _repeated(count: int, weights: Any) -> tuple[np.ndarray, bool]:
+def _repeated_rows(count: int, weights: Any) -> tuple[np.ndarray, bool]:
     """The rows as often as their frequency weights say; all once, and `False`, if these are no whole numbers."""
-    every = np.arange(count)
+    rows = np.arange(count)
     if weights is None:
-        return every, True
+        return rows, True
     weights = np.asarray(weights)[:count]
     times = weights.astype(int)
     whole = bool(np.all(times == weights))
-    return (np.repeat(every, times) if whole else every), whole
+    return (np.repeat(rows, times) if whole else rows), whole
 
 
 def _named(data: PyTree) -> list[tuple[str, Any]]:

@@ -34,7 +34,7 @@ class Comparison(eqx.Module):
         bic: Schwarz's criterion.
         weight: Akaike weights, from `aicc` where `criterion="aicc"`, from `bic` where `criterion="bic"`.
         status: why each fit ended; criteria of a fit that did not converge are NaN, and its weight zero.
-        criterion: what the fits are ordered and weighted by.
+        criterion: the one that orders the fits and gives their weights.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -50,8 +50,6 @@ class Comparison(eqx.Module):
     @property
     def best(self) -> Any:
         """The name of the fit with the lowest criterion, of batches an array; `None` where none converged."""
-        import numpy as np
-
         values = np.asarray(getattr(self, self.criterion))
         names = np.array([*self.names, None], dtype=object)
         none = np.all(np.isnan(values), axis=-1)
@@ -60,7 +58,6 @@ class Comparison(eqx.Module):
 
     def to_pandas(self) -> pandas.DataFrame:
         """The table as a pandas data frame, one row a fit; of batches the index has the data set, too."""
-        import numpy as np
         import pandas
 
         columns = ("log_likelihood", "aic", "aicc", "bic", "weight")
@@ -78,13 +75,9 @@ class Comparison(eqx.Module):
     def __repr__(self) -> str:
         if isinstance(self.aic, jax.core.Tracer):
             return f"Comparison(<traced>, {', '.join(self.names)})"
-        pass
-
         return comparison_text(self)
 
     def _repr_html_(self) -> str:
-        pass
-
         return comparison_html(self)
 
 
@@ -96,7 +89,7 @@ def compare(fits: Mapping[str, FitRecord], *, criterion: str = "aic") -> Compari
 
     Args:
         fits: `{name: fit}`, or `{name: batch}` with the same data sets in each.
-        criterion: `aic`, `aicc` or `bic`: what to order by, and to make weights of.
+        criterion: `aic`, `aicc` or `bic`, to order by and to make weights of.
 
     Returns:
         `Comparison`.
@@ -123,13 +116,13 @@ def compare(fits: Mapping[str, FitRecord], *, criterion: str = "aic") -> Compari
     if not fits:
         raise ValueError("fits: there are none to compare")
     check_choice(criterion, ("aic", "aicc", "bic"), "criterion")
-    each = list(fits.values())
-    for other in each[1:]:
-        same_data(each[0], other)
+    first, *others = fits.values()
+    for other in others:
+        same_data(first, other)
     stack = lambda values: jnp.stack(list(values), axis=-1)  # noqa: E731
-    proven = stack(fit.converged for fit in each)
+    proven = stack(fit.converged for fit in fits.values())
     table = {
-        name: jnp.where(proven, stack(getattr(fit, name) for fit in each), jnp.nan)
+        name: jnp.where(proven, stack(getattr(fit, name) for fit in fits.values()), jnp.nan)
         for name in ("aic", "aicc", "bic")
     }
     height = jnp.where(jnp.isnan(table[criterion]), jnp.inf, table[criterion])
@@ -139,11 +132,11 @@ def compare(fits: Mapping[str, FitRecord], *, criterion: str = "aic") -> Compari
     )
     return Comparison(
         names=tuple(map(str, fits)),
-        n_free=tuple(fit.n_free for fit in each),
-        log_likelihood=stack(fit.log_likelihood for fit in each),
+        n_free=tuple(fit.n_free for fit in fits.values()),
+        log_likelihood=stack(fit.log_likelihood for fit in fits.values()),
         **table,
         weight=share / jnp.where(jnp.isfinite(lowest), jnp.sum(share, axis=-1, keepdims=True), 1.0),
-        status=StatusArray(stack(fit._solution.status for fit in each)),
+        status=StatusArray(stack(fit._solution.status for fit in fits.values())),
         criterion=criterion,
     )
 
@@ -176,7 +169,7 @@ def _draw_comparison(out: Renderer, table: Comparison) -> str:
             table.names[i],
             likelihood(table.log_likelihood[i]),
             count(table.n_free[i]),
-            *(likelihood(one[i]) for one in (table.aic, table.aicc, table.bic)),
+            *(likelihood(values[i]) for values in (table.aic, table.aicc, table.bic)),
             f"{float(table.weight[i]):.3f}" if states[i] == "converged" else states[i],
         ]
         for i in order

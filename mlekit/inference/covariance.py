@@ -55,7 +55,7 @@ def _observed_errors(fit: FitRecord) -> Array:
 def errors_of(matrix: Float[Array, "... k k"]) -> Float[Array, "... k"]:
     """The standard errors of a covariance."""
     variance = jnp.diagonal(matrix, axis1=-2, axis2=-1)
-    # The root of nothing has no derivative, but that of a fixed parameter is nothing.
+    # The root of zero has no derivative, but the standard error of a fixed parameter has one: zero.
     root = jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
     return jnp.where(variance > 0, root, jnp.where(variance == 0, 0.0, variance + jnp.nan))
 

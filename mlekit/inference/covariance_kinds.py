@@ -1,4 +1,4 @@
-"""The kinds of covariance, one class each: what `Fit.covariance(kind=...)` chooses from.
+"""The kinds of covariance, one class each, for `Fit.covariance(kind=...)`.
 
 All but the simulated one are $J V_z J^T$ with $V_z = I^{-1}$ for some information $I$, or a sandwich
 $V_z = I^{-1} M I^{-1}$ with the observed information and a middle matrix $M$; $J$ is the derivative of the natural
@@ -37,7 +37,7 @@ class CovarianceOptions:
     key: Any = None
     n_simulations: int = N_SIMULATIONS
 
-    def given(self) -> list[str]:
+    def specified(self) -> list[str]:
         """The names of those that are not at their defaults."""
         names = [name for name in ("clusters", "small_sample", "lags", "key") if getattr(self, name) is not None]
         return names if self.n_simulations == N_SIMULATIONS else [*names, "n_simulations"]
@@ -47,7 +47,7 @@ class AbstractCovarianceKind(eqx.Module):
     """A kind of covariance. To add one, write a subclass and put an instance of it into `KINDS`."""
 
     name: eqx.AbstractClassVar[str]  #: the value of `kind=` that chooses it
-    #: The options that it takes, each with the words of a message for what the option goes with.
+    #: The options that it takes; each with the end of the message "... goes with" for other kinds.
     takes: eqx.AbstractClassVar[Mapping[str, str]]
 
     @abc.abstractmethod
@@ -65,7 +65,7 @@ class AbstractCovarianceKind(eqx.Module):
 
 def check_taken(kind: AbstractCovarianceKind, options: CovarianceOptions) -> None:
     """A `ValueError` that names an option which this kind does not take."""
-    for option in options.given():
+    for option in options.specified():
         if option not in kind.takes:
             raise ValueError(_goes_with(option, kind))
 
@@ -87,7 +87,7 @@ class Observed(AbstractCovarianceKind):
 
     def compute(self, fit: FitRecord, options: CovarianceOptions) -> Float[Array, "... k k"]:
         """$J I^{-1} J^T$."""
-        return evaluate_proven(fit, _inverse_information(self.name), fit._solution.free)
+        return _from_information(fit, self.name)
 
     def why_missing(self, options: CovarianceOptions) -> str:
         """The Hessian at the maximum."""
@@ -105,13 +105,13 @@ class Expected(AbstractCovarianceKind):
 
     def check(self, fit: FitRecord, options: CovarianceOptions) -> None:
         """Without a key nothing is simulated."""
-        if options.key is None and "n_simulations" in options.given():
+        if options.key is None and "n_simulations" in options.specified():
             raise ValueError(_goes_with("n_simulations", self))
 
     def compute(self, fit: FitRecord, options: CovarianceOptions) -> Float[Array, "... k k"]:
         """$J I^{-1} J^T$."""
         if options.key is None and fit.model.regression is not None:
-            return evaluate_proven(fit, _inverse_information(self.name), fit._solution.free)
+            return _from_information(fit, self.name)
         found = expected_information.by_simulation(fit, options.key, options.n_simulations)
         return jnp.where(fit.converged[..., None, None], found.covariance, jnp.nan)
 
@@ -131,7 +131,7 @@ class OuterProduct(AbstractCovarianceKind):
 
     def compute(self, fit: FitRecord, options: CovarianceOptions) -> Float[Array, "... k k"]:
         """$J I^{-1} J^T$."""
-        return evaluate_proven(fit, _inverse_information(self.name), fit._solution.free)
+        return _from_information(fit, self.name)
 
     def why_missing(self, options: CovarianceOptions) -> str:
         """The scores at the maximum."""
@@ -208,6 +208,11 @@ KINDS: dict[str, AbstractCovarianceKind] = {
 def _check_small_sample(options: CovarianceOptions) -> None:
     if options.small_sample is not None:
         check_choice(options.small_sample, SMALL_SAMPLE, "small_sample")
+
+
+def _from_information(fit: FitRecord, kind: str) -> Float[Array, "... k k"]:
+    """$J I^{-1} J^T$ with the information of this kind, where a maximum is proven."""
+    return evaluate_proven(fit, _inverse_information(kind), fit._solution.free)
 
 
 @functools.cache

@@ -12,6 +12,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ..core.checks import check_level
+from ..core.dtypes import common_dtype
+from ..core.trees import vmap_if
 from ..data.arrays import as_arrays
 from ..models.parameters import Parameters
 from .covariance import covariance
@@ -95,7 +97,7 @@ def _pairs(value: PyTree, errors: PyTree, level: float) -> PyTree:
 
 def _floats(tree: PyTree) -> PyTree:
     """The tree with whole numbers, which have no derivative, as floating-point ones."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf, 0.0)), tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, common_dtype(leaf, 0.0)), tree)
 
 
 def prediction_of(
@@ -127,12 +129,13 @@ def prediction_of(
         )
     matrix = covariance(fit, kind, **options)
 
-    def one(vector: Array, spread: Array, parameters: Parameters, data: PyTree, args: PyTree) -> Prediction:
+    def of_set(vector: Array, spread: Array, parameters: Parameters, data: PyTree, args: PyTree) -> Prediction:
         return predict(fn, vector, spread, parameters, data, args, level)
 
     axes = (0, 0, eqx.if_array(0), data_axis, eqx.if_array(0))
-    of_all = eqx.filter_vmap(one, in_axes=axes) if fit.batched else one
-    return of_all(fit._solution.estimates, matrix, fit.parameters, data, fit.args)
+    return vmap_if(fit.batched, of_set, in_axes=axes)(
+        fit._solution.estimates, matrix, fit.parameters, data, fit.args
+    )
 
 
 def predict(
@@ -147,27 +150,26 @@ def predict(
     r"""$g(\hat\theta, x_i)$ with variance $G_i V G_i^T$ for every row of the data."""
     extra = () if args is None else (args,)
 
-    def one(obs: PyTree) -> tuple[PyTree, PyTree]:
-        on = lambda v: _floats(fn(parameters.tree(v), obs, *extra))  # noqa: E731
-        value, unravel = ravel_pytree(on(vector))
-        slope = jax.jacfwd(lambda v: ravel_pytree(on(v))[0])(vector)
-        return unravel(value), unravel(jnp.sqrt(jnp.sum((slope @ spread) * slope, axis=1)))
+    def of_row(obs: PyTree) -> tuple[PyTree, PyTree]:
+        predicted = lambda v: _floats(fn(parameters.tree(v), obs, *extra))  # noqa: E731
+        value, unravel = ravel_pytree(predicted(vector))
+        jacobian = jax.jacfwd(lambda v: ravel_pytree(predicted(v))[0])(vector)
+        return unravel(value), unravel(jnp.sqrt(jnp.sum((jacobian @ spread) * jacobian, axis=1)))
 
-    value, error = jax.vmap(one)(data)
+    value, error = jax.vmap(of_row)(data)
     ends = jax.tree.map(lambda v, e: wald(v, e, level), value, error)
-    pick = lambda i: jax.tree.map(lambda v, pair: pair[i], value, ends)  # noqa: E731
-    return Prediction(value, error, pick(0), pick(1))
+    lower, upper = (jax.tree.map(lambda v, pair: pair[i], value, ends) for i in (0, 1))  # noqa: B023
+    return Prediction(value, error, lower, upper)
 
 
 def estimate_of(fit: FitRecord, fn: Callable[[PyTree], Any], kind: str, **options: Any) -> Estimate:
     """`Fit.estimate`, which says what the arguments are."""
     matrix = covariance(fit, kind, **options)
 
-    def one(vector: Array, spread: Array, parameters: Parameters) -> Estimate:
+    def of_set(vector: Array, spread: Array, parameters: Parameters) -> Estimate:
         return estimate(fn, vector, spread, parameters)
 
-    of_all = eqx.filter_vmap(one) if fit.batched else one
-    return of_all(fit._solution.estimates, matrix, fit.parameters)
+    return vmap_if(fit.batched, of_set)(fit._solution.estimates, matrix, fit.parameters)
 
 
 def estimate(

@@ -1,4 +1,4 @@
-"""What there is to say of the standard errors of a fit: parameters that move together, a model in doubt."""
+"""Remarks on the standard errors of a fit: parameters that move together, a model in doubt."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .information import in_natural_units, information
 from .record import FitRecord
 
 #: Two informations disagree strongly where they differ in some direction by this factor, and by so many times the
-#: root of the number of observations more: what a sample from the model itself hardly ever shows.
+#: root of the number of observations more, as a sample from the model itself hardly ever does.
 FACTOR, NOISE = 2.0, 20.0
 
 
 class Diagnosis(eqx.Module):
-    """What `Fit.diagnose` found; prints as sentences.
+    """The findings of `Fit.diagnose`; prints as sentences.
 
     Args:
         least: least eigenvalue of the outer product of the scores, measured by the observed information: one, to
@@ -49,8 +49,6 @@ class Diagnosis(eqx.Module):
     @property
     def remarks(self) -> tuple[str, ...]:
         """A sentence for everything that is worth one; none where all is well."""
-        pass
-
         return diagnosis_remarks(self)
 
     def __repr__(self) -> str:
@@ -66,8 +64,8 @@ def diagnose(fit: FitRecord) -> Diagnosis:
     factor = jnp.full_like(fit._solution.estimates, jnp.nan)
     if fit.n_free and has_contributions(fit):
         least, largest, factor = evaluate(fit, _agreement, fit._solution.free)
-    hide = lambda value: jnp.where(fit.converged, value, jnp.nan)  # noqa: E731
-    least, largest = hide(least), hide(largest)
+    if_proven = lambda value: jnp.where(fit.converged, value, jnp.nan)  # noqa: E731
+    least, largest = if_proven(least), if_proven(largest)
     limit = FACTOR + NOISE / jnp.sqrt(fit.n_obs)
     # Where parameters are many beside the observations, eigenvalues spread by themselves (Marchenko and Pastur).
     crowd = jnp.sqrt(fit.n_free / fit.n_obs)
@@ -91,7 +89,7 @@ def _agreement(objective: Objective, free: Array) -> tuple[Array, Array, Array]:
         jnp.diagonal(in_natural_units(objective, free, root @ m @ root.T)) for m in (jnp.eye(len(free)), middle)
     )
     factor = jnp.sqrt(robust / jnp.where(plain > 0, plain, jnp.nan))
-    least, largest, factor = (jnp.where(known, one, jnp.nan) for one in (values[0], values[-1], factor))
+    least, largest, factor = (jnp.where(known, found, jnp.nan) for found in (values[0], values[-1], factor))
     return least, largest, factor
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
@@ -15,6 +14,7 @@ from ..core.compilation import Compiled
 from ..core.eigen import eigh
 from ..core.linear_algebra import singular_below
 from ..core.random_keys import check_key, from_seed, seeds
+from ..core.trees import vmap_if
 from ..models.parameters import Parameters
 from .covariance import covariance, errors_of
 from .record import FitRecord, check_one_axis, index
@@ -30,21 +30,21 @@ def vectors(
     if kind == "expected" and fit.model.regression is None:
         key, options["key"] = jax.random.split(key)
     matrix = covariance(fit, kind, **options)
-    return _drawn(seeds(key, index(fit)), fit._solution.free, matrix, fit.parameters, int(n_draws), fit.batched)
+    return _draw(seeds(key, index(fit)), fit._solution.free, matrix, fit.parameters, int(n_draws), fit.batched)
 
 
 @Compiled
-def _drawn(words: Array, free: Array, matrix: Array, parameters: Parameters, n: int, batched: bool) -> Array:
-    def one(words: UInt32[Array, "2"], free: Array, matrix: Array, parameters: Parameters) -> Array:
+def _draw(words: Array, free: Array, matrix: Array, parameters: Parameters, n: int, batched: bool) -> Array:
+    def of_set(words: UInt32[Array, "2"], free: Array, matrix: Array, parameters: Parameters) -> Array:
         normal = jax.random.normal(from_seed(words), (n, free.size), free.dtype)
         moved = free + normal @ _root(matrix, parameters.jacobian(free))
         return jax.vmap(parameters.natural_vector)(moved)
 
-    return (eqx.filter_vmap(one) if batched else one)(words, free, matrix, parameters)
+    return vmap_if(batched, of_set)(words, free, matrix, parameters)
 
 
 def _root(matrix: Float[Array, "k k"], jacobian: Float[Array, "k n_free"]) -> Float[Array, "n_free n_free"]:
-    r"""What turns rows of standard normal numbers into rows of covariance $V_z$, where $V = J V_z J^T$.
+    r"""A root of the covariance $V_z$ of the free vector, where $V = J V_z J^T$.
 
     Free parameters follow from the natural ones, so the columns of $J$ are independent and there is one $V_z$. The
     root is symmetric in units of the errors, and so the same on every machine.
@@ -54,14 +54,14 @@ def _root(matrix: Float[Array, "k k"], jacobian: Float[Array, "k n_free"]) -> Fl
     error = errors_of(matrix)
     unit = 1 / jnp.where(error > 0, error, 1.0)
     q, r = jnp.linalg.qr(jacobian * unit[:, None])
-    back = solve_triangular(r, q.T * unit)
+    back = solve_triangular(r, q.T * unit[None, :])
     spread = back @ matrix @ back.T
     size = errors_of(spread)
     known = jnp.all(jnp.isfinite(spread)) & jnp.all(jnp.isfinite(size))
     scale = jnp.where(known & (size > 0), size, 1.0)
-    safe = jnp.where(known, spread / scale[:, None] / scale, jnp.eye(len(size), dtype=spread.dtype))
+    safe = jnp.where(known, spread / scale[:, None] / scale[None, :], jnp.eye(len(size), dtype=spread.dtype))
     values, directions = eigh(safe)
-    # A sum over few clusters has no spread in some directions, but one below zero is none.
+    # A sum over few clusters has variance zero in some directions, but no variance is negative.
     known &= jnp.all(values > -singular_below(len(size), spread.dtype))
-    root = (directions * jnp.sqrt(jnp.maximum(values, 0.0))) @ directions.T
-    return jnp.where(known, root * scale, jnp.nan)
+    root = (directions * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]) @ directions.T
+    return jnp.where(known, root * scale[None, :], jnp.nan)

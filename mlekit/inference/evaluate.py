@@ -1,4 +1,4 @@
-"""What is wanted of the data set of a fit, or of each data set of a batch, compiled once and bounded in memory."""
+"""Functions of the data set of a fit, or of each data set of a batch: compiled once, bounded in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .record import FitRecord, check_one_axis, objective
 
 
 def has_contributions(fit: FitRecord) -> bool:
-    """Whether the model gives one log-density a row, and so scores."""
+    """True if the model gives one log-density a row, and so scores."""
     if not fit.model.is_joint:
         return True
     one = fit[0] if fit.batched else fit
@@ -192,7 +192,7 @@ def to_width(rows: Array, width: int) -> Array:
 
 
 def _is_vector(columns: Any) -> bool:
-    """Whether a list holds labels, one an observation, and no columns."""
+    """True for a list of labels, one an observation, false for one of columns."""
     return bool(columns) and not any(isinstance(one, str) or np.ndim(one) for one in columns)
 
 

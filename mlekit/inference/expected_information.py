@@ -99,12 +99,12 @@ def by_simulation(fit: FitRecord, key: Any, n_simulations: int = N_SIMULATIONS) 
 
 @functools.cache
 def _simulated(n_simulations: int) -> Callable[[Objective, Any], tuple[Array, ...]]:
-    def at(objective: Objective, value: Any) -> tuple[Array, ...]:
+    def of_dataset(objective: Objective, value: Any) -> tuple[Array, ...]:
         free, seed = value
         likelihood, parameters = objective.likelihood, objective.parameters
         _, weights = likelihood.aligned()
 
-        def one(key: Array) -> Array:
+        def of_simulation(key: Array) -> Array:
             data = simulated(objective, free, key)
             if likelihood.model.is_joint:
                 total = jax.grad(lambda z: likelihood.block_sum(parameters.natural(z), data, weights))(free)
@@ -112,13 +112,13 @@ def _simulated(n_simulations: int) -> Callable[[Objective, Any], tuple[Array, ..
             _, scores = likelihood.block_scores(free, parameters.natural, data)
             return weighted_squares(scores, weights)
 
-        terms = jax.lax.map(one, jax.random.split(from_seed(seed), n_simulations))
+        terms = jax.lax.map(of_simulation, jax.random.split(from_seed(seed), n_simulations))
         mean = jnp.mean(terms, axis=0)
         root = root_of_inverse(mean)
         natural = parameters.jacobian(free) @ root
-        spread = lambda each: jnp.std(each, axis=0, ddof=1) / jnp.sqrt(n_simulations)  # noqa: E731
-        # To first order, the covariance moves by minus itself times the information's move times itself.
-        moves = natural @ (root.T @ (terms - mean) @ root) @ natural.T
-        return mean, spread(terms), natural @ natural.T, spread(moves)
+        error = lambda terms: jnp.std(terms, axis=0, ddof=1) / jnp.sqrt(n_simulations)  # noqa: E731
+        # To first order, d(I^-1) = -I^-1 dI I^-1.
+        covariance_terms = natural @ (root.T @ (terms - mean) @ root) @ natural.T
+        return mean, error(terms), natural @ natural.T, error(covariance_terms)
 
-    return at
+    return of_dataset

@@ -1,4 +1,4 @@
-"""Whether data can tell the parameters of a model apart, before anything is fitted."""
+"""Identifiability: can data tell the parameters of a model apart, before anything is fitted."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ KEPT = 0.5
 
 
 class Identifiability(eqx.Module):
-    """What data tell of the parameters of a model, made by `mle.identifiability`.
+    """The directions in parameter space that data tell apart, made by `mle.identifiability`.
 
     Args:
-        identified: whether they tell all parameters apart.
-        rank: how many directions they tell of.
-        n_free: how many there are.
+        identified: whether the data tell all parameters apart.
+        rank: number of directions of which they tell something.
+        n_free: number of directions, and of free parameters.
         condition_number: of the scaled information at the point where it is best; infinite where it is singular.
         directions: those of which the data tell nothing, `{parameter name: weight}` each, in the parameters' own
             units, the largest weight one.
@@ -53,8 +53,6 @@ class Identifiability(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __repr__(self) -> str:
-        pass
-
         return identifiability_text(self)
 
 
@@ -67,7 +65,7 @@ def identifiability(
     constraints: PyTree = None,
     weights: Any = None,
 ) -> Identifiability:
-    r"""Whether the data can tell the parameters apart, before fitting.
+    r"""The rank of the information at the start: can the data tell the parameters apart?
 
     The rank of the outer product of the scores $\sum_i w_i s_i s_i^T$, scaled to a unit diagonal, at the start
     and at four points near it: parameters are (locally) identified if some point has full rank. Of a joint
@@ -141,26 +139,26 @@ def _named(direction: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
 
 @Compiled
 def _informations(objective: Objective, points: Float[Array, "points n_free"]) -> tuple[Array, Array]:
-    """The information at each point, and how the natural parameters move with the free vector."""
+    """The information at each point, and the derivative of the natural parameters by the free vector."""
 
-    def one(free: Array) -> tuple[Array, Array]:
-        each = objective.likelihood.has_contributions(objective.parameters.natural(free))
-        kind = Curvature.outer_product if each else Curvature.exact
+    def at_point(free: Array) -> tuple[Array, Array]:
+        has_scores = objective.likelihood.has_contributions(objective.parameters.natural(free))
+        kind = Curvature.outer_product if has_scores else Curvature.exact
         return objective.evaluate(free, kind).curvature, objective.parameters.jacobian(free)
 
-    return jax.lax.map(one, points)
+    return jax.lax.map(at_point, points)
 
 
 @Compiled
 def _spectra(matrices: Float[Array, "points k k"]) -> tuple[Array, Array, Array]:
-    def one(matrix: Array) -> tuple[Array, Array, Array]:
+    def scaled_spectrum(matrix: Array) -> tuple[Array, Array, Array]:
         fine = jnp.all(jnp.isfinite(matrix))
         safe = jnp.where(fine, matrix, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
         scale = curvature_scale(safe, jnp.zeros(matrix.shape[0], matrix.dtype))
         found = spectrum(safe, scale)
         return jnp.where(fine, found.values, jnp.nan), found.vectors, scale
 
-    return jax.vmap(one)(matrices)
+    return jax.vmap(scaled_spectrum)(matrices)
 
 
 #: Weights that differ by less than this are called equal.
@@ -168,12 +166,12 @@ EQUAL = 1e-3
 
 
 def identifiability_text(found: Identifiability) -> str:
-    """Whether parameters are identified, and which are not."""
+    """The verdict in words, with a sentence for each direction that is not identified."""
     if found.identified:
         text = f"Identified: the data tell all {count(found.n_free)} directions apart"
         return f"{text} (condition number {number(found.condition_number, 2)})."
     lines = [f"Not identified: the data tell {count(found.rank)} of {count(found.n_free)} directions apart."]
-    return "\n".join([*lines, *(direction_text(one) for one in found.directions)])
+    return "\n".join([*lines, *map(direction_text, found.directions)])
 
 
 def direction_text(direction: dict[str, float]) -> str:

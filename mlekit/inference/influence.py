@@ -26,14 +26,14 @@ def influence(width: int, natural: bool = True) -> Callable[[Objective, Array], 
 
     Args:
         width: number of rows.
-        natural: of the natural parameters, or else of the free vector, where $J$ is one.
+        natural: derivatives of the natural parameters; if false of the free vector, where $J = 1$.
     """
 
-    def at(objective: Objective, free: Array) -> Float[Array, "width k"]:
+    def of_dataset(objective: Objective, free: Array) -> Float[Array, "width k"]:
         scores = objective.likelihood.scores(free, objective.parameters.natural)
         moves = inverse(objective, free, "observed")
         if natural:
             moves = objective.parameters.jacobian(free) @ moves
         return to_width(scores @ moves.T, width)
 
-    return at
+    return of_dataset

@@ -58,9 +58,9 @@ def of_kind(kind: str) -> Callable[[Objective, Array], Array]:
 def inverse(objective: Objective, free: Float[Array, " n_free"], kind: str) -> Float[Array, "n_free n_free"]:
     """The inverse of the information; NaN where that is not positive definite.
 
-    One that is a sum of squares is summed twice, the second time in the coordinates that make the first sum a
-    unit matrix. So it loses no more digits than an orthogonal factorisation of all rows would: half of what
-    their product loses. (Cholesky QR twice: Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015.)
+    A sum of squares is summed twice, the second time in coordinates that make the first sum a unit matrix. So it
+    loses no more digits than an orthogonal factorisation of all rows would, which is half of what the product of
+    the rows loses. (Cholesky QR twice: Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015.)
     """
     if not free.size:  # every parameter is fixed
         return jnp.zeros((0, 0), free.dtype)
@@ -69,11 +69,11 @@ def inverse(objective: Objective, free: Float[Array, " n_free"], kind: str) -> F
     still = jax.lax.stop_gradient(information(objective, free, kind))
     first = root_of_inverse(still)
     safe = jnp.where(jnp.isfinite(first), first, 0.0)
-    # In whatever coordinates, the sum comes out the same: they are none of its derivatives' business.
+    # The result does not depend on these coordinates, so they are treated as constants in its derivatives.
     both = safe @ inverse_matrix(_squares(objective, free, kind, safe)) @ safe.T
     known = jnp.all(jnp.isfinite(first))
     if kind == "opg":
-        # Scores that are nothing but rounding look like any others, unless they are measured by the curvature.
+        # Scores that are rounding errors alone show only in units of the curvature.
         unit = root_of_inverse(jax.lax.stop_gradient(information(objective, free, "observed")))
         pivots = factorise(unit.T @ still @ unit).pivots
         known &= ~(jnp.min(pivots) <= singular_below(free.shape[0], free.dtype))
@@ -105,15 +105,15 @@ def _squares(objective: Objective, free: Array, kind: str, basis: Float[Array, "
     def of_predictions(data: PyTree, weights: Array | None) -> Array:
         assert regression is not None
 
-        def twice(z: Array, obs: PyTree) -> tuple[Array, Array]:
+        def predictions_twice(z: Array, obs: PyTree) -> tuple[Array, Array]:
             found = regression.predictions(parameters.natural(z), obs, *extra).astype(free.dtype)
             return found, found
 
-        each = jax.vmap(jax.jacfwd(twice, has_aux=True), in_axes=(None, 0))
-        jacobian, predictions = each(free, data)
+        of_rows = jax.vmap(jax.jacfwd(predictions_twice, has_aux=True), in_axes=(None, 0))
+        jacobian, predictions = of_rows(free, data)
         rows = jacobian @ basis
-        bent = jax.vmap(regression.information)(predictions, data) @ rows
-        return jnp.einsum("ija,ijb->ab", weighted_rows(bent, weights), rows)
+        weighted = jax.vmap(regression.information)(predictions, data) @ rows
+        return jnp.einsum("ija,ijb->ab", weighted_rows(weighted, weights), rows)
 
     total = of_predictions if kind == "expected" else of_scores
     m = basis.shape[1]

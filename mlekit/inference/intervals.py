@@ -1,14 +1,14 @@
-"""Confidence intervals of the parameters, by whichever method is asked for."""
+"""Confidence intervals of the parameters, by one of several methods."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import equinox as eqx
 import jax
 from jaxtyping import Array, PyTree
 
 from ..core.checks import check_choice, check_level
+from ..core.trees import vmap_if
 from ..models.parameters import Parameters
 from .bootstrap.bootstrap import bootstrap
 from .covariance import errors
@@ -17,7 +17,7 @@ from .record import FitRecord
 from .wald import wald, wald_transformed
 
 METHODS = ("wald", "wald-transformed", "profile", "bootstrap")
-#: What a method was called before.
+#: Former names of methods.
 FORMER = {"wald-free": "wald-transformed"}
 
 
@@ -53,6 +53,5 @@ def bounds(
     vector, standard_errors = fit._solution.estimates, errors(fit, kind, **options)
     if method == "wald":
         return wald(vector, standard_errors, level)
-    ranges = eqx.filter_vmap(Parameters.ranges) if fit.batched else Parameters.ranges
-    low, high = ranges(fit.parameters, vector)
+    low, high = vmap_if(fit.batched, Parameters.ranges)(fit.parameters, vector)
     return wald_transformed(vector, standard_errors, low, high, level)

@@ -1,10 +1,10 @@
-"""What every fit holds: what was found, from which data, and how a batch is indexed."""
+"""The record of a fit: the solution, its data and model, and the indexing of a batch."""
 
 from __future__ import annotations
 
 import dataclasses
 import operator
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -25,6 +25,8 @@ from ..likelihood.objective import Objective
 from ..models.model import Model
 from ..models.parameters import Parameters
 from . import criteria
+
+Record = TypeVar("Record", bound="FitRecord")
 
 
 class FitRecord(eqx.Module):
@@ -190,7 +192,7 @@ class FitRecord(eqx.Module):
             raise TypeError("a single fit has no length; only a batch of fits does")
         return self.n_sets
 
-    def __getitem__(self, index: Any) -> Self:
+    def __getitem__(self: Record, index: Any) -> Record:
         if not self.batched:
             raise TypeError("a single fit cannot be indexed; only a batch of fits can")
         if isinstance(index, int | np.integer) and not -self.n_sets <= index < self.n_sets:

@@ -1,4 +1,4 @@
-"""Fits made again: to other data, from other points, or with parameters held."""
+"""Refits: to other data, from other points, or with further parameters fixed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..core.status import Status
-from ..core.trees import holds_keys, is_array, traced, tracing
+from ..core.trees import holds_keys, is_array, traced, tracing, where_rows
 from ..engine.batch_solve import solve_batch
 from ..engine.implicit import without_derivative
 from ..engine.problem import Problem
@@ -51,7 +51,7 @@ def shared_rows(fit: FitRecord) -> RaggedBatch:
 
 
 def _first(what: str, leaf: Any) -> Any:
-    """What all data sets have; a `ValueError` where they differ."""
+    """The entry of the first data set; a `ValueError` where the others differ from it."""
     if not is_array(leaf):
         return leaf
     if not tracing(leaf):
@@ -61,7 +61,9 @@ def _first(what: str, leaf: Any) -> Any:
     return leaf[0]
 
 
-def leaves_at(parameters: Parameters, free: Float[Array, "n n_free"], values: tuple[Any, ...]) -> list[Array]:
+def leaves_at(
+    parameters: Parameters, free: Float[Array | np.ndarray, "n n_free"], values: tuple[Any, ...]
+) -> list[Array]:
     """The leaves of `params` of many free vectors.
 
     Args:
@@ -70,11 +72,11 @@ def leaves_at(parameters: Parameters, free: Float[Array, "n n_free"], values: tu
         values: the fixed leaves, each with a leading axis like `free`.
     """
 
-    def one(free: Array, values: tuple[Any, ...]) -> list[Array]:
+    def leaves(free: Array, values: tuple[Any, ...]) -> list[Array]:
         mine = parameters.with_values(values)
         return mine.split(mine.natural(free))
 
-    return eqx.filter_vmap(one)(free, values)
+    return eqx.filter_vmap(leaves)(free, values)
 
 
 def refit(
@@ -101,12 +103,9 @@ def refit(
 
 
 def from_better(fit: FitRecord, free: Float[Array, "n_sets n_free"], those: Any) -> FitRecord:
-    """The batch with those data sets refitted from other points, where these led to higher maxima."""
+    """The batch refitted from other points, with the higher of both maxima where `those` is true."""
     parameters = shared_parameters(fit)
     found = refit(shared_batch(fit), parameters, leaves_at(parameters, free, fit.parameters.values))
     higher = (found.status == Status.converged) & (found.log_likelihood > fit.log_likelihood) & jnp.asarray(those)
-
-    def choose(new: Array, old: Array) -> Array:
-        return jnp.where(higher.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-
-    return eqx.tree_at(lambda fit: fit._solution, fit, jax.tree.map(choose, found, fit._solution))
+    solution = jax.tree.map(functools.partial(where_rows, higher), found, fit._solution)
+    return eqx.tree_at(lambda fit: fit._solution, fit, solution)

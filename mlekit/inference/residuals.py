@@ -26,7 +26,7 @@ def log_tails(
     Args:
         likelihood: of one data set.
         params: parameters.
-        share: how much of the jump at a response, from 0 to 1, is to count as above it; of none if left out.
+        share: the part of an atom's probability, from 0 to 1, that counts as above the response; none if left out.
     """
     log_cdf, log_survival = likelihood.model.log_cdf, likelihood.model.log_survival
     assert log_cdf is not None
@@ -37,11 +37,11 @@ def log_tails(
     below, above = tails(data) if likelihood.model.is_joint else jax.vmap(tails)(data)
     if share is None:
         return below, above
-    log_jump = jnp.minimum(likelihood.contributions(params), below)
+    log_atom = jnp.minimum(likelihood.contributions(params), below)
     if callable(atoms := likelihood.model.atoms):
-        log_jump = jnp.where(jax.vmap(atoms)(data), log_jump, -jnp.inf)
-    part = share * jnp.where(log_jump == -jnp.inf, 0.0, jnp.exp(log_jump - below))
-    return below + jnp.log1p(-part), jnp.logaddexp(above, log_jump + jnp.log(share))
+        log_atom = jnp.where(jax.vmap(atoms)(data), log_atom, -jnp.inf)
+    part = share * jnp.where(log_atom == -jnp.inf, 0.0, jnp.exp(log_atom - below))
+    return below + jnp.log1p(-part), jnp.logaddexp(above, log_atom + jnp.log(share))
 
 
 def check_log_cdf(fit: FitRecord, who: str) -> None:
@@ -55,15 +55,15 @@ def check_log_cdf(fit: FitRecord, who: str) -> None:
 
 def pit(fit: FitRecord, key: Any) -> Float[Array, "... n_obs"]:
     """`Fit.pit`."""
-    return _of_rows(fit, key, "pit", False)
+    return _evaluate_rows(fit, key, "pit", False)
 
 
 def residuals(fit: FitRecord, key: Any) -> Float[Array, "... n_obs"]:
     """`Fit.residuals`."""
-    return _of_rows(fit, key, "residuals", True)
+    return _evaluate_rows(fit, key, "residuals", True)
 
 
-def _of_rows(fit: FitRecord, key: Any, who: str, normal: bool) -> Array:
+def _evaluate_rows(fit: FitRecord, key: Any, who: str, normal: bool) -> Array:
     check_log_cdf(fit, who)
     atoms = fit.model.atoms
     if atoms and key is None:
@@ -76,31 +76,31 @@ def _of_rows(fit: FitRecord, key: Any, who: str, normal: bool) -> Array:
     if key is not None:
         check_key(key, who)
     words = None if key is None else seeds(key, index(fit))
-    return evaluate_proven(fit, _rows(longest(fit), normal), (fit._solution.free, words))
+    return evaluate_proven(fit, _of_rows(longest(fit), normal), (fit._solution.free, words))
 
 
 @functools.cache
-def _rows(width: int, normal: bool) -> Callable[[Objective, Any], Array]:
-    """The share of the distribution below each row, or the normal quantile of that share, shape `(width,)`.
+def _of_rows(width: int, normal: bool) -> Callable[[Objective, Any], Array]:
+    """The distribution function at each row, or the normal quantile of its value, shape `(width,)`.
 
-    Where there is a seed, a share drawn between the two sides of each jump.
+    With a seed, at an atom a value drawn between the two sides of the jump.
     """
 
-    def at(objective: Objective, value: tuple[Array, Array | None]) -> Array:
+    def of_dataset(objective: Objective, value: tuple[Array, Array | None]) -> Array:
         free, seed = value
         likelihood, params = objective.likelihood, objective.parameters.natural(free)
         share = None
         if seed is not None:
             key = from_seed(seed)
-            # So that what is drawn for a row does not depend on how many follow.
-            draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), dtype=free.dtype))
-            share = draw(jnp.arange(likelihood.rows))
+            # A key for each row, so that its draw does not depend on how many rows follow.
+            uniform = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), dtype=free.dtype))
+            share = uniform(jnp.arange(likelihood.rows))
         below, above = log_tails(likelihood, params, share)
         found = jnp.exp(below)
-        if normal:  # each half of the distribution is measured from its own end, where numbers are finer
+        if normal:  # each half by its own tail, where floating-point numbers are finer
             found = jnp.where(below > above, -ndtri(jnp.exp(above)), ndtri(found))
         length = likelihood.n_unpadded
         found = jnp.where(jnp.arange(likelihood.rows) < length, found, jnp.nan)
         return jnp.pad(found[:width], (0, max(0, width - likelihood.rows)), constant_values=jnp.nan)
 
-    return at
+    return of_dataset

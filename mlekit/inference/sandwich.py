@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..likelihood.objective import Objective
 from ..likelihood.weights import weighted_rows
@@ -82,7 +82,7 @@ def _factor(small_sample: str | None, groups: Array, n_obs: Array, k: int) -> An
 
 def _weighted_scores(
     objective: Objective, free: Array
-) -> tuple[Float[Array, "rows n_free"], Float[Array, " rows"]]:
+) -> tuple[Float[Array, "rows n_free"], Bool[Array, " rows"]]:
     """Gradients of the weighted contributions, and which rows count."""
     likelihood = objective.likelihood
     scores = likelihood.scores(free, objective.parameters.natural)

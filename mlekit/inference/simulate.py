@@ -22,7 +22,7 @@ def check_simulator(model: Model, who: str) -> None:
 
 
 def simulated(objective: Objective, free: Array, key: Array) -> PyTree:
-    """The rows of a data set in their order, drawn anew at the free vector."""
+    """A data set drawn from the model at a free vector, its rows in their order."""
     likelihood = objective.likelihood
     params = objective.parameters.natural(free)
     data, _ = likelihood.aligned()
@@ -32,13 +32,13 @@ def simulated(objective: Objective, free: Array, key: Array) -> PyTree:
         drawn = likelihood.model.simulate(key, params, data, *extra)
     else:
         keys = jax.random.split(key, likelihood.rows)
-        draw = lambda key, obs: likelihood.model.simulate(key, params, obs, *extra)  # noqa: E731
-        drawn = jax.vmap(draw)(keys, data)
-    return _like(drawn, data)
+        simulate = lambda key, obs: likelihood.model.simulate(key, params, obs, *extra)  # noqa: E731
+        drawn = jax.vmap(simulate)(keys, data)
+    return _checked(drawn, data)
 
 
-def _like(drawn: PyTree, data: PyTree) -> PyTree:
-    """The draw, once it is known to look like the data it stands for."""
+def _checked(drawn: PyTree, data: PyTree) -> PyTree:
+    """The draw as arrays; a `ValueError` unless it has the structure and shapes of the data."""
     got, wanted = jax.tree.structure(drawn), jax.tree.structure(data)
     if str(got) != str(wanted):
         raise ValueError(

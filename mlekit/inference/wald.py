@@ -80,7 +80,7 @@ def line_slope(value: Array, low: Array, high: Array) -> Array:
 def from_line(h: Array, low: Array, high: Array) -> Array:
     """The inverse of `to_line`."""
     below, above = jnp.isfinite(low), jnp.isfinite(high)
-    # What is left out must be finite, or derivatives are not.
+    # Values that `where` does not choose must be finite too, or the derivatives are not.
     low, high, there = jnp.where(below, low, 0.0), jnp.where(above, high, 0.0), jnp.where(below | above, h, 0.0)
     between = low + (high - low) / (1 + jnp.exp(-there))
     one_edge = jnp.where(below, low + jnp.exp(there), high - jnp.exp(-there))

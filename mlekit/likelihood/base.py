@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -66,15 +66,15 @@ class AbstractLikelihood(eqx.Module):
         """True where there are so many rows that a sample of them is worth a look."""
 
     @abc.abstractmethod
-    def of_sample(self, yes: Any) -> Self:
+    def of_sample(self, yes: Any) -> AbstractLikelihood:
         """The likelihood of a sample of the rows where `yes`, and of all of them elsewhere."""
 
     @abc.abstractmethod
-    def reversibly(self) -> Self:
+    def reversibly(self) -> AbstractLikelihood:
         """The same in a form that reverse mode can cross."""
 
     @abc.abstractmethod
-    def differentiable_weights(self, params: PyTree) -> Self:
+    def differentiable_weights(self, params: PyTree) -> AbstractLikelihood:
         """The same for derivatives with respect to its weights, if these are in memory."""
 
     @abc.abstractmethod

@@ -13,9 +13,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ..core import compensated_sum, differentiable_loops
+from ..core.dtypes import as_index
 from ..core.trees import default_float, n_rows, traced, where_rows
 from ..models.model import Model
 from . import density_call
@@ -49,10 +51,10 @@ class InMemoryLikelihood(AbstractLikelihood):
     model: Model
     args: PyTree
     data: PyTree
-    weights: Float[Array, " rows"] | None = None
-    offset: Int[Array, ""] | None = None
-    length: Int[Array, ""] | None = None
-    anchor: Int[Array, ""] | None = None
+    weights: Float[Array, "... rows"] | None = None
+    offset: Int[Array | np.ndarray, "..."] | None = None
+    length: Int[Array | np.ndarray, "..."] | None = None
+    anchor: Int[Array | np.ndarray, "..."] | None = None
     sampled: Bool[Array, ""] | None = None
     longest: int = eqx.field(static=True, default=0)
     block: int = eqx.field(static=True, default=0)
@@ -67,13 +69,13 @@ class InMemoryLikelihood(AbstractLikelihood):
     @property
     def n_unpadded(self) -> Any:
         """As `AbstractLikelihood.n_unpadded`."""
-        return self.rows if self.length is None else self.length
+        return self.rows if self.length is None else as_index(self.length)
 
     @property
     def n_rows(self) -> Int[Array, ""]:
         """Number of rows that count: those of the data set with a positive weight."""
         if self.weights is None and self.sampled is None:
-            return jnp.asarray(self.n_unpadded)
+            return jnp.asarray(self.rows if self.length is None else self.length)
         return self.total(count_rows, jnp.asarray(0))
 
     @property
@@ -86,16 +88,15 @@ class InMemoryLikelihood(AbstractLikelihood):
     def contributions(self, params: PyTree) -> Float[Array, " rows"]:
         """Log-densities of the rows at `params`, unweighted; zero for the rows of padding."""
         values = density_call.contributions_of_rows(self.model, self.args, params, self.aligned()[0])
-        return values if self.length is None else jnp.where(jnp.arange(self.rows) < self.length, values, 0)
+        return values if self.length is None else jnp.where(jnp.arange(self.rows) < self.n_unpadded, values, 0)
 
     def scores(
         self, free: Float[Array, " n_free"], natural: Callable[[Array], PyTree]
     ) -> Float[Array, "rows n_free"]:
         """Gradients of the contributions with respect to the free vector; zero for the rows of padding."""
         _, scores = self.block_scores(free, natural, self.aligned()[0])
-        return (
-            scores if self.length is None else jnp.where(jnp.arange(self.rows)[:, None] < self.length, scores, 0)
-        )
+        keep = jnp.arange(self.rows)[:, None] < self.n_unpadded
+        return scores if self.length is None else jnp.where(keep, scores, 0)
 
     def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
         """The sum, over all rows at once: differentiable in every way."""
@@ -188,7 +189,7 @@ class InMemoryLikelihood(AbstractLikelihood):
 
         def batch(j: Array) -> InMemoryLikelihood:
             position = order[(j * size + jnp.arange(size)) % length]
-            index = position if self.offset is None else self.offset + position
+            index = position if self.offset is None else as_index(self.offset) + position
             weights = None if self.weights is None else self.weights[index]
             data = jax.tree.map(lambda leaf: leaf[index], self.data)
             return InMemoryLikelihood(self.model, self.args, data, weights)
@@ -209,7 +210,7 @@ class InMemoryLikelihood(AbstractLikelihood):
         aligned = self.offset is None and size == rows
         if aligned and self.length is None and self.weights is None:
             return self.data, None
-        base = 0 if self.offset is None else self.offset
+        base, first = 0 if self.offset is None else as_index(self.offset), as_index(first)
         begin = jnp.minimum(base + first, rows - size)  # where the arrays end, the stretch begins earlier
         cut = lambda leaf: leaf if aligned else jax.lax.dynamic_slice_in_dim(leaf, begin, size)  # noqa: E731
         data = jax.tree.map(cut, self.data)
@@ -228,7 +229,7 @@ class InMemoryLikelihood(AbstractLikelihood):
             return data, weights
         anchor: Any = 0
         if self.weights is not None:
-            anchor = jnp.argmax(self.weights > 0) if self.anchor is None else self.anchor
+            anchor = jnp.argmax(self.weights > 0) if self.anchor is None else as_index(self.anchor)
 
         def replace(leaf: Array, whole: Array) -> Array:
             one = jax.lax.dynamic_index_in_dim(whole, base + anchor)
@@ -245,7 +246,7 @@ class InMemoryLikelihood(AbstractLikelihood):
             return self.data, self.weights
         position = jnp.arange(self.rows)
         counts = position < self.n_unpadded
-        index = (0 if self.offset is None else self.offset) + jnp.where(counts, position, 0)
+        index = (0 if self.offset is None else as_index(self.offset)) + jnp.where(counts, position, 0)
         data = jax.tree.map(lambda leaf: leaf[index], self.data)
         if self.weights is not None:
             return data, jnp.where(counts, self.weights[index], 0)

@@ -33,7 +33,7 @@ class Objective(AbstractObjective):
     @property
     def n_obs(self) -> Float[Array, ""]:
         """Number of observations, the sum of the weights, in the precision of the free vector."""
-        return self.likelihood.n_obs.astype(self.parameters.dtype)
+        return jnp.asarray(self.likelihood.n_obs, self.parameters.dtype)
 
     @property
     def cheap_curvature(self) -> Curvature:

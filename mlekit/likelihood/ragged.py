@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -52,7 +52,7 @@ class Chunk(eqx.Module):
     """
 
     rows: PyTree
-    weights: Float[Array, " rows"] | None
+    weights: Float[Array | np.ndarray, " rows"] | None
     offset: Int[Array | np.ndarray, " n_sets"]
     length: Int[Array | np.ndarray, " n_sets"] | None
     anchor: Int[Array | np.ndarray, " n_sets"] | None
@@ -78,7 +78,7 @@ class Chunk(eqx.Module):
             model=bound.model,
             args=bound.args,
             data=self.rows,
-            weights=self.weights,
+            weights=cast(Array | None, self.weights),  # a chunk is on the device by now
             offset=offset,
             length=length,
             anchor=anchor,
@@ -206,10 +206,13 @@ class RaggedBatch:
             likelihood = chunk.likelihood_at(self.bound, *(getattr(chunk, field) for field in fields))
         block = block_rows(self.rows, 0, longest)
         likelihood = dataclasses.replace(likelihood, block=block, reversible=True)
-        mine = jax.tree.map(lambda _: False, likelihood)
-        for field in fields:
-            yes = jax.tree.map(lambda _: True, getattr(likelihood, field))
-            mine = dataclasses.replace(mine, **{field: yes})
+        chosen = lambda likelihood: [getattr(likelihood, field) for field in fields]  # noqa: E731
+        mine = eqx.tree_at(
+            chosen,
+            jax.tree.map(lambda _: False, likelihood),
+            replace_fn=lambda part: jax.tree.map(lambda _: True, part),
+            is_leaf=lambda x: x is None,
+        )
         return eqx.partition(likelihood, mine)
 
     def _anchor_traced(self) -> Any:

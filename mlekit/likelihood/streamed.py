@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ..core import compensated_sum, differentiable_loops
+from ..core.dtypes import common_dtype
 from ..core.trees import differential, is_inexact
 from ..data import block_reader
 from ..data.block_reader import BlockLayout
@@ -255,7 +256,7 @@ def _only_if(sound: Array, tree: PyTree) -> PyTree:
 
 def _zero(params: PyTree, likelihood: StreamedLikelihood) -> Array:
     kinds = map(jnp.result_type, jax.tree.leaves(params))
-    return jnp.zeros((), jnp.result_type(likelihood.data.layout.weight_dtype, *kinds))
+    return jnp.zeros((), common_dtype(likelihood.data.layout.weight_dtype, *kinds))
 
 
 def streamed_likelihood(

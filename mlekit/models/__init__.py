@@ -1,1 +1,1 @@
-"""What a user writes: parameters, constraints, log-densities, families and compositions."""
+"""Models: parameters, constraints, log-densities, families and compositions."""

@@ -1,4 +1,4 @@
-"""Arrays that a model closes over, brought into sight: derivatives reach only what a function is given."""
+"""Closure conversion: arrays that a model closes over become leaves, so that derivatives reach them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .regression_density import Regression
 class ConvertedClosure(eqx.Module):
     """A function whose closed-over arrays are among its leaves.
 
-    For arguments other than those it was opened for, it is the function that it was made of.
+    For arguments of other shapes than those of the conversion it is the original function.
 
     Args:
-        arrays: what it closes over.
-        program: what it computes, a jaxpr.
-        shapes: of the arguments that it was opened for.
-        treedef: of its result.
+        arrays: the closed-over arrays.
+        program: the function as a jaxpr.
+        shapes: of the arguments at the conversion.
+        treedef: of the result.
         original: the function itself.
     """
 
@@ -45,15 +45,15 @@ class ConvertedClosure(eqx.Module):
 
 
 def convert_closure(model: Model, example: Callable[[], tuple[PyTree, PyTree, PyTree]]) -> Model:
-    """The model with whatever a transformation of JAX traces in its closure among its leaves.
+    """The model with those closed-over arrays among its leaves that a transformation of JAX traces.
 
-    A model that closes over nothing of the kind is handed back as it is, and so is every model outside of
+    A model that closes over no such array is handed back as it is, and so is every model outside of
     transformations.
 
     Args:
         model: the model.
-        example: makes `params`, what the model sees of the data, and `args`, `None` if it takes two arguments;
-            shapes will do.
+        example: makes `params`, the observation or data that the model gets, and `args`, `None` if it takes two
+            arguments; shapes will do.
     """
     if not transforming():
         return model
@@ -70,7 +70,7 @@ def convert_closure(model: Model, example: Callable[[], tuple[PyTree, PyTree, Py
 
 
 def is_converted(model: Model) -> bool:
-    """Whether `opened` changed the model."""
+    """True if `convert_closure` changed the model."""
     leaves = jax.tree.leaves(model, is_leaf=lambda leaf: isinstance(leaf, ConvertedClosure))
     return any(isinstance(leaf, ConvertedClosure) for leaf in leaves)
 
@@ -90,7 +90,7 @@ def _convert(fn: Callable[..., Any], example: tuple[Any, ...]) -> Any:
     known = {id(leaf) for leaf in jax.tree.leaves(fn)}
     try:
         found = jax.make_jaxpr(flat)(*leaves)
-    except KeyError:  # a likelihood will say what there is no such name among
+    except KeyError:  # no such name among the columns: the likelihood raises a better error
         return fn
     if not any(traced(const) and id(const) not in known for const in found.consts):
         return fn
@@ -98,7 +98,7 @@ def _convert(fn: Callable[..., Any], example: tuple[Any, ...]) -> Any:
 
 
 def _signature(args: Any) -> tuple[list[Any], tuple[Any, ...]]:
-    """The arrays among the leaves; and what identifies their structure, with all else that is there."""
+    """The arrays among the leaves, and a key of their structure and of all other leaves."""
     leaves, treedef = jax.tree.flatten(args)
     counts = [is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves]
     kinds = tuple(_kind(leaf) for leaf, yes in zip(leaves, counts) if yes)
@@ -112,7 +112,7 @@ def _kind(leaf: Any) -> tuple[tuple[int, ...], Any]:
 
 
 def observation_struct(model: Model, data: PyTree, axes: int, rows: int) -> PyTree:
-    """The shapes of what a model sees of data: one observation, or all `rows` of a data set if it is joint.
+    """The shapes of a model's second argument: one observation, or all `rows` of a data set if it is joint.
 
     Args:
         model: the model.

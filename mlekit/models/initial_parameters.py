@@ -1,9 +1,8 @@
-"""A start and its constraints: what can be known of them before tracing, made into `Parameters`."""
+"""Parameters from a start and its constraints, checked as far as that is possible before tracing."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +12,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ..core.dtypes import common_dtype
 from ..core.trees import leaf_name
 from .constraints import Constraint, Fixed, Tied, as_constraint, is_constraint, unconstrained
 from .parameters import Leaf, Parameters, lay_out
@@ -21,13 +21,13 @@ from .parameters import Leaf, Parameters, lay_out
 def build_parameters(
     init: PyTree, constraints: PyTree = None, *, dtype: Any = None, batched: bool = False, check: bool = True
 ) -> tuple[Parameters, PyTree]:
-    """The `Parameters` of a start, after all that can be known before tracing was checked.
+    """The `Parameters` of a start, checked as far as that is possible before tracing.
 
     Args:
         init: starting `params`. Real numbers and arrays of them are parameters; inside an
             `equinox.Module` whole numbers, flags and functions stay what they are.
         constraints: PyTree prefix of `init`; `None` or a key left out of a dict means unconstrained.
-        dtype: what Python numbers become; by default JAX's default float.
+        dtype: of Python numbers; by default JAX's default float.
         batched: whether every leaf of `init` has a leading axis of data sets.
         check: whether a start outside its constraint is an error.
 
@@ -69,7 +69,7 @@ def build_parameters(
     if check:
         _check_start(leaves, arrays, batched)
 
-    free_dtype = functools.reduce(jnp.promote_types, (a.dtype for a in arrays), jnp.dtype("float32"))
+    free_dtype = common_dtype(*(array.dtype for array in arrays), jnp.float32)
     others = tuple(value for (_, value), wanted in zip(paths, is_parameter) if not wanted)
     parameters = Parameters(
         leaves=tuple(leaves),
@@ -105,7 +105,7 @@ def _is_parameter(path: Any, leaf: Any, inside_module: bool) -> bool:
 
 
 def _inside_modules(init: PyTree) -> list[bool]:
-    """For every leaf of `init`, whether it lies inside an `equinox.Module`, where integers are settings."""
+    """True for each leaf of `init` inside an `equinox.Module`, where integers are settings."""
     is_module = lambda node: isinstance(node, eqx.Module)  # noqa: E731
     tops = jtu.tree_leaves(init, is_leaf=is_module)
     return [is_module(top) for top in tops for _ in jtu.tree_leaves(top)]
@@ -141,7 +141,7 @@ def _leaf(name: str, shape: tuple[int, ...], dtype: Any, constraint: Any) -> Lea
 
 
 def _tie(leaves: list[Leaf]) -> list[Leaf]:
-    """Point every tied leaf at the leaf that is really moved, through chains of ties."""
+    """The leaves, each tied one with the free leaf at the end of its chain of ties."""
     by_name = {leaf.name: leaf for leaf in leaves}
 
     def root(leaf: Leaf, seen: tuple[str, ...]) -> Leaf:
@@ -183,7 +183,7 @@ def _check_start(leaves: list[Leaf], arrays: list[Array], batched: bool) -> None
             continue
         where = ""
         if batched:
-            first = next(i for i, one in enumerate(value) if check(one) is not None)
+            first = next(i for i, of_set in enumerate(value) if check(of_set) is not None)
             where, value = f" of data set {first}", value[first]
         raise ValueError(f"init: {leaf.name}{where} is {_shorten(value)}; it {trouble}")
 

@@ -53,9 +53,9 @@ def joint(fn: Callable[..., Any]) -> Joint:
 
 
 class Complement(eqx.Module):
-    """The logarithm of what a probability leaves over: the survival function from the distribution function.
+    """The logarithm of one less a probability: the survival function from the distribution function.
 
-    Or the other way round; it has the digits of what it is made of.
+    Or the other way round. It has no more digits than the probability that it is made of.
     """
 
     log_probability: Callable[..., Any]
@@ -101,7 +101,7 @@ class Model(eqx.Module):
         log_cdf: Callable[..., Any] | None = None,
         log_survival: Callable[..., Any] | None = None,
     ) -> None:
-        # What was derived is derived anew: `dataclasses.replace` hands it in with a companion that is not its own.
+        # `dataclasses.replace` hands in the old complement beside a new companion: complements are made anew.
         log_cdf, log_survival = (None if isinstance(fn, Complement) else fn for fn in (log_cdf, log_survival))
         self.log_density, self.simulate = log_density, simulate
         self.log_cdf = log_cdf if log_cdf is not None or log_survival is None else Complement(log_survival)
@@ -120,7 +120,7 @@ class Model(eqx.Module):
 
     @property
     def is_joint(self) -> bool:
-        """Whether the model needs a whole data set at once (`mle.joint`)."""
+        """True if the model needs a whole data set at once (`mle.joint`)."""
         return isinstance(self.log_density, Joint)
 
     @property
@@ -130,7 +130,7 @@ class Model(eqx.Module):
 
     @property
     def atoms(self) -> bool | Callable[[Any], Any] | None:
-        """Which responses are atoms of the distribution: have a probability, and no density.
+        """The responses that are atoms of the distribution: that have a probability, and no density.
 
         `True` if all are, as whole numbers; `False` if none is; a function `atoms(obs)` of an observation if some
         are, as the zeros of `mle.zero_inflated`; `None` if the model does not tell.

@@ -19,7 +19,7 @@ from .constraints import Constraint, Fixed
 
 
 class Leaf(eqx.Module):
-    """One leaf of `params`: its name, its shape, what it may be, and where it lies in the vectors."""
+    """One leaf of `params`: its name, shape and constraint, and its place in the free vector."""
 
     name: str = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
@@ -32,7 +32,7 @@ class Leaf(eqx.Module):
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the leaf, or the twin it is tied to, keeps the value it started with."""
+        """True if the leaf, or the twin it is tied to, keeps the value it started with."""
         return isinstance(self.constraint, Fixed)
 
     @property
@@ -43,7 +43,7 @@ class Leaf(eqx.Module):
 
     @property
     def moving(self) -> np.ndarray:
-        """Which entries of its free array are part of the free vector."""
+        """The indices of the entries of its free array that are part of the free vector."""
         return np.delete(np.arange(math.prod(self.free_shape)), self.frozen)
 
     @property
@@ -60,7 +60,7 @@ class Leaf(eqx.Module):
 
 
 class Parameters(eqx.Module):
-    """How a PyTree of parameters in natural units maps to the free vector and back.
+    """The map between a PyTree of parameters in natural units and the free vector.
 
     Made by `build_parameters`. `natural` and `free` are inverse to each other; both may be jitted, mapped and
     differentiated.
@@ -88,7 +88,7 @@ class Parameters(eqx.Module):
 
     @property
     def all_numbers(self) -> bool:
-        """Whether every free leaf is a single number."""
+        """True if every free leaf is a single number."""
         return all(
             leaf.is_fixed or leaf.free_shape == () for leaf in self.leaves
         )  # none of which is frozen in part
@@ -117,7 +117,7 @@ class Parameters(eqx.Module):
         return self.with_values(self.fixed_leaves(self.split(params)))
 
     def fixed_leaves(self, values: list[Any]) -> tuple[Array | None, ...]:
-        """Of the leaves `values` those that are fixed, in whole or in part, `None` for the others."""
+        """The leaves `values` that are fixed, in whole or in part; `None` in place of the others."""
         by_name = dict(zip((leaf.name for leaf in self.leaves), values))
         return tuple(
             jnp.asarray(by_name[leaf.tied_to or leaf.name], leaf.dtype) if leaf.is_fixed or leaf.frozen else None
@@ -167,7 +167,7 @@ class Parameters(eqx.Module):
         return dataclasses.replace(self, leaves=tuple(placed), values=(None,) * len(leaves), n_free=n_free)
 
     def ranges(self, vector: Float[Array, " k"]) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
-        """The open range of each scalar parameter, as its constraint leaves it: where it begins and ends."""
+        """The lower and upper ends of the open range of each scalar parameter under its constraint."""
         lows, highs = [], []
         for leaf, value in zip(self.leaves, self.split(self.tree(vector))):
             if isinstance(leaf.constraint, Constraint):
@@ -185,7 +185,7 @@ class Parameters(eqx.Module):
             raise ValueError(f"params: expected the structure {self.treedef}, got {treedef}")
         return [leaf for leaf, place in zip(leaves, self.places) if place is not None]
 
-    def tree(self, vector: Float[Array, "... k"]) -> PyTree:
+    def tree(self, vector: Float[Array | np.ndarray, "... k"]) -> PyTree:
         """A PyTree like `params` whose entries are those of `vector`, in the order of `names`."""
         batch = vector.shape[:-1]
         bounds = np.cumsum([leaf.size for leaf in self.leaves])[:-1]

@@ -11,7 +11,7 @@ from .regression_density import Regression
 
 
 def regression(predict: Callable[..., Any], family: Family, response: str | Callable[[Any], Any] = "y") -> Model:
-    r"""A model of a response given predictors: a function predicts, a noise family says how far it may be off.
+    r"""A model of a response given predictors: a function predicts, a noise family is the distribution around it.
 
     $$\log p(y \mid \eta), \qquad \eta = \text{predict}(\theta, \text{obs})$$
 

@@ -10,18 +10,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ..core.dtypes import common_dtype
 from .families import Family, as_family
 from .families.base import column, listed, with_column
 
 
 class Regression(eqx.Module):
-    r"""The log-density of a regression, a callable `(params, obs)` with all that is known of its structure.
+    r"""The log-density of a regression, a callable `(params, obs)` that keeps its parts.
 
     $$\log p(y \mid \eta), \quad \eta = \text{predict}(\theta, x), \qquad
         \nabla = J^\top \frac{\partial \log p}{\partial \eta}, \quad I = J^\top I(\eta) J, \quad
         J = \frac{\partial \eta}{\partial \theta}$$
 
-    `mle.regression` makes a `mle.Model` of it, and says what the arguments are.
+    `mle.regression` makes a `mle.Model` of it and documents the arguments.
     """
 
     predict: Callable[..., Any]
@@ -47,7 +48,7 @@ class Regression(eqx.Module):
 
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The log-density of one observation."""
-        # Not from the vector: what all observations share is computed once as long as it stays apart.
+        # Unstacked, so that XLA hoists what does not depend on the observation.
         return self.from_predictions(self._parts(params, obs, *args), obs)
 
     def predictions(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, " m"]:
@@ -110,5 +111,5 @@ class Regression(eqx.Module):
                 else f"shape {jnp.shape(out)}"
             )
             raise ValueError(f"{wanted}; it returned {got}")
-        dtype = jnp.result_type(*parts, 0.0)
+        dtype = common_dtype(*parts, 0.0)
         return [part.astype(dtype) for part in parts]

@@ -164,7 +164,7 @@ def _grid(
 
     def spaced(box: np.ndarray, count: int) -> list[np.ndarray]:
         lines = jnp.asarray(np.linspace(box[0], box[1], count), low.dtype)
-        return list(np.asarray(from_line(lines, low, high), float).T)
+        return list(np.asarray(from_line(lines, low[None], high[None]), float).T)
 
     def holds(box: np.ndarray) -> np.ndarray:
         return drop(spaced(box, COARSE)) <= most

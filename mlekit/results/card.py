@@ -48,7 +48,7 @@ def certificate_rows(fit: FitRecord) -> list[tuple[str, str, str, str]]:
         ("least eigenvalue", number(least, 3), least, least > 0 and (proven or math.isfinite(decrement))),
         ("condition number", number(condition, 3), condition, condition < eps**-0.5),
     ]
-    return [(name, shown, *_verdict(value, ok)) for name, shown, value, ok in judged]
+    return [(name, shown, *_verdict(value, bool(ok))) for name, shown, value, ok in judged]
 
 
 def _verdict(value: float, ok: bool) -> tuple[str, str]:

@@ -211,13 +211,12 @@ def _rebuilt(content: Content, like: AnyFit, path: Any) -> AnyFit:
         raise ValueError(
             f"like: its estimates are {precision}, and those in {path} {wanted}: fit the same model in {wanted}"
         )
-    blank: Any = 0.0
-    optional: Any = {name: blank if f".{name}" in leaves else None for name in OPTIONAL}
+    optional: Any = {name: 0.0 if f".{name}" in leaves else None for name in OPTIONAL}
     dataset: AbstractDataset
     if groups is not None:
         dataset = GroupsDataset(optional["index"], Static(groups), header["weight_column"])
     elif header["data"]:
-        dataset = InMemoryDataset(data=jax.tree.map(lambda _: blank, like._dataset.template), **optional)
+        dataset = InMemoryDataset(data=jax.tree.map(lambda _: 0.0, like._dataset.template), **optional)
     else:
         dataset = like._dataset
         if dataset.fingerprint != header["fingerprint"]:
@@ -229,11 +228,12 @@ def _rebuilt(content: Content, like: AnyFit, path: Any) -> AnyFit:
         known = {field.name for field in dataclasses.fields(dataset)}
         others = optional | {"weight_column": header["weight_column"]}
         dataset = dataclasses.replace(dataset, **{name: others[name] for name in known & set(others)})
-    modes = Modes(blank, blank, blank, blank, blank, blank, StatusArray(blank), like.parameter_names)
+    row, whole = jnp.zeros((1, 1)), jnp.zeros(1, int)
+    modes = Modes(row[0], whole, row, row, whole, row[0], StatusArray(whole), like.parameter_names)
     parts: dict[str, Any] = {
         "_dataset": dataset,
         "_modes": modes if header["optima"] else None,
-        "_history": History(blank, blank, blank, blank) if header["path"] else None,
+        "_history": History(whole, row[0], row[0], row) if header["path"] else None,
     }
     frame = dataclasses.replace(like, solver=header["solver"], **parts)
     if lacking := sorted({name for name, _ in _named(frame)} ^ set(leaves)):

@@ -1,4 +1,4 @@
-"""What every solver is: a start and a step, written for one data set; loops and lanes drive it."""
+"""The base classes of solvers: a start and a step, written for one data set; loops and lanes drive them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Stop(eqx.Module):
 
     Args:
         tolerance: on the decrement, in nats of log-likelihood.
-        max_steps: steps at most.
+        max_steps: steps at most, of one search or of each of many.
     """
 
     tolerance: Float[Array, ""]
-    max_steps: Int[Array, ""]
+    max_steps: Int[Array, "*sets"]
 
 
 def usual_tolerance(dtype: Any) -> float:
@@ -33,7 +33,7 @@ class AbstractSolver(eqx.Module):
     """A method that maximises a likelihood.
 
     `init` evaluates nothing: the first `step` evaluates the start. So a loop calls the user's function at one
-    place, and a fresh data set may join others that are half-way.
+    place, and a fresh data set may join others that have taken steps already.
     Loops and lanes read five arrays in any state: `free`, `loss`, `decrement`, `steps` and `status`.
     """
 
@@ -51,7 +51,7 @@ class AbstractSolver(eqx.Module):
 
     @property
     def name(self) -> str:
-        """How the solver shows in tables."""
+        """The solver's name in tables."""
         return type(self).__name__
 
 
@@ -63,7 +63,7 @@ class AbstractPointSolver(AbstractSolver):
 
     @abc.abstractmethod
     def curvature(self, objective: AbstractObjective) -> Curvature:
-        """Which curvature it wants beside loss and gradient."""
+        """The curvature that it needs beside loss and gradient."""
 
     @abc.abstractmethod
     def trial_point(self, state: Any) -> Float[Array, " n_free"]:

@@ -10,7 +10,7 @@ from .line_search import AbstractQuasiNewton
 
 
 class Inverse(eqx.Module):
-    """The inverse Hessian as far as it is known, and whether anything is known yet."""
+    """The estimate of the inverse Hessian; `blank` is true before the first update."""
 
     matrix: Float[Array, "n_free n_free"]
     blank: Bool[Array, ""]
@@ -40,11 +40,11 @@ class BFGS(AbstractQuasiNewton):
         known = jnp.where(product > 0, product, 1.0)
         size = jnp.dot(change, change)
         scaled = memory.matrix * jnp.where(memory.blank, known / jnp.where(size > 0, size, 1.0), 1.0)
-        bent = scaled @ change
+        curved = scaled @ change
         matrix = (
             scaled
-            - (jnp.outer(bent, step) + jnp.outer(step, bent)) / known
-            + jnp.outer(step, step) * (1.0 + jnp.dot(change, bent) / known) / known
+            - (jnp.outer(curved, step) + jnp.outer(step, curved)) / known
+            + jnp.outer(step, step) * (1.0 + jnp.dot(change, curved) / known) / known
         )
         return Inverse(matrix, jnp.asarray(False))
 

@@ -1,4 +1,4 @@
-"""Which solver runs: the one asked for, or one that suits the size of the problem."""
+"""The choice of a solver: the one asked for, or one that suits the size of the problem."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def choose_solver(solver: Any, n_free: int, n_obs: int) -> AbstractSolver:
 
 
 def _is_of_optimistix(solver: Any) -> bool:
-    """Whether this is a solver of optimistix, or a class of them; nobody has one without importing it."""
+    """True for a solver of optimistix, or a class of them; there is none unless optimistix was imported."""
     optimistix = sys.modules.get("optimistix")
     if optimistix is None:
         return False

@@ -1,4 +1,4 @@
-r"""When a maximum is proven, when it lies at infinity, and when there is none: one definition for all.
+r"""Convergence: one definition, for all solvers, of a proven maximum, one at infinity, and none.
 
 The decrement $\delta = \tfrac12 n\, g^T H^{-1} g$ is the log-likelihood that a perfect next step could still
 gain. Small alone it proves nothing: towards a maximum at infinity it shrinks by a constant factor while
@@ -16,23 +16,23 @@ from ..core.linear_algebra import norm, singular_below
 from ..core.status import RUNNING, Status
 from .quadratic_model import QuadraticModel
 
-#: So many Newton steps in a row that repeat their predecessor are no accident: steps that keep their length
-#: lead to infinity, steps that shrink too slowly to a maximum without curvature.
+#: So many Newton steps in a row repeat their predecessor only with a reason: steps that keep their length lead to
+#: infinity, steps that shrink too slowly lead to a maximum without curvature.
 LASTING = 0.9
 SAME_STEPS, HALF_STEPS = 4, 20
-#: A drift counts once no more than so many nats are at stake, and a long one while there are more. It shows long
-#: before the tolerance is reached, and stopping while the log-density is still exact is better: far out,
-#: cancellation invents likelihood.
+#: Steps that repeat count as divergence once no more than so many nats are at stake, and about twice as many steps
+#: while there are more. They show long before the tolerance is reached, and it is better to stop while the
+#: log-density is still exact: far out, cancellation raises the computed likelihood.
 LOST, LOST_LONG = 1e-5, 1e-3
 #: Two points within tolerance are enough where the second lies so far below it, else a third polishes.
 SHARP = 1e-10
-#: So many points in a row without positive-definite information, on a scale that shrank below what numbers
-#: resolve, lie on the way to a singularity.
+#: So many points in a row without positive-definite information, on a scale that has shrunk below the resolution
+#: of the dtype, lie on the way to a singularity.
 INDEFINITE_STEPS = 30
 
 
 class Progress(eqx.Module):
-    r"""What one point tells of convergence, and what of the points before is worth remembering.
+    r"""The state of convergence at a point, with counts over the points before.
 
     Args:
         decrement: $\delta$ at the best point, in nats; infinite where the information is not positive
@@ -42,8 +42,8 @@ class Progress(eqx.Module):
         n_same_step: how many Newton steps in a row kept their direction and length.
         n_half_step: how many kept their direction and at least half their length.
         n_indefinite: how many points in a row lay on the way to a singularity.
-        diverging: whether steps repeated once with little at stake; a search that gets stuck after that has
-            met nothing but rounding.
+        diverging: whether steps repeated once with little at stake; a search that gets stuck after that is
+            stopped by rounding alone.
         certain: whether this point proves the maximum, though a further step may polish its last digits.
     """
 
@@ -66,7 +66,7 @@ def start_progress(free: Float[Array, " n_free"]) -> Progress:
 
 def classify(
     before: Progress,
-    local: QuadraticModel,
+    model: QuadraticModel,
     n_obs: Float[Array, ""],
     tolerance: Float[Array, ""],
     full: Bool[Array, ""],
@@ -77,27 +77,27 @@ def classify(
 
     Args:
         before: the progress at the previous point.
-        local: the quadratic around the new point.
+        model: the quadratic model around the new point.
         n_obs: number of observations.
         tolerance: on the decrement, in nats.
         full: whether the new point was reached by a full Newton step.
         free: the new point.
-        shrunk: whether some parameter's unit has shrunk below what numbers resolve, since the start.
+        shrunk: whether some parameter's unit has shrunk below the resolution of the dtype since the start.
     """
     eps = jnp.finfo(free.dtype).eps
     singular = singular_below(free.shape[0], free.dtype)
-    definite = local.definite
-    delta = n_obs * local.gain
-    newton = local.minimiser / local.scale
+    definite = model.definite
+    delta = n_obs * model.gain
+    newton = model.minimiser / model.scale
 
     # Rounding of the gradient alone makes a decrement of this size.
-    widths = jnp.where(definite, local.factor.inverse_diagonal() / local.scale_ratio, 1.0)
+    widths = jnp.where(definite, model.factor.inverse_diagonal() / model.scale_ratio, 1.0)
     floor = 0.5 * n_obs * (32 * eps) ** 2 * jnp.minimum(jnp.sum(widths), 1 / singular)
     within = delta <= jnp.maximum(tolerance, floor)
 
     # Steps are measured in the shortest units met so far, for in those of the new point a parameter that runs away
     # seems not to move.
-    now, last = local.minimiser, before.step * local.scale
+    now, last = model.minimiser, before.step * model.scale
     length, length_before = norm(now), norm(last)
     aligned = jnp.sum(now * last) > 0.95 * length * length_before
     # A step that the parameters cannot resolve repeats itself because it leads nowhere.
@@ -105,28 +105,28 @@ def classify(
     moves = jnp.any(jnp.abs(newton) > 16 * eps * size)
     goes_on = aligned & (delta > floor) & moves
     long, half = goes_on & (length > LASTING * length_before), goes_on & (length > 0.5 * length_before)
-    # With nothing left to gain, one parameter that keeps moving is enough: all others may have settled.
-    wanders = within & (newton * before.step > 0) & (jnp.abs(newton) > jnp.sqrt(eps) * size)
+    # With nothing left to gain, one parameter that keeps moving is enough: all others may have converged.
+    drifting = within & (newton * before.step > 0) & (jnp.abs(newton) > jnp.sqrt(eps) * size)
     repeat = jnp.abs(newton) / jnp.where(before.step == 0, 1.0, jnp.abs(before.step))
-    lasting = full & definite & (long | jnp.any(wanders & (repeat > LASTING)))
-    repeats = full & definite & (half | jnp.any(wanders & (repeat > 0.5)))
-    strays = ~definite & jnp.all(jnp.isfinite(local.matrix)) & shrunk
+    lasting = full & definite & (long | jnp.any(drifting & (repeat > LASTING)))
+    repeats = full & definite & (half | jnp.any(drifting & (repeat > 0.5)))
+    towards_singularity = ~definite & jnp.all(jnp.isfinite(model.matrix)) & shrunk
     n_within_tolerance = jnp.where(within, before.n_within_tolerance + 1, 0)
     n_same_step = jnp.where(lasting, before.n_same_step + 1, 0)
     n_half_step = jnp.where(repeats, before.n_half_step + 1, 0)
-    n_indefinite = jnp.where(strays, before.n_indefinite + 1, 0)
+    n_indefinite = jnp.where(towards_singularity, before.n_indefinite + 1, 0)
 
     sharp = delta <= jnp.maximum(SHARP * tolerance, floor)
     certain = (n_within_tolerance >= 2) & full & ~repeats
     proven = certain & (sharp | (n_within_tolerance >= 3))
     lost = (n_same_step >= SAME_STEPS) & (delta <= jnp.maximum(jnp.maximum(tolerance, LOST), eps**0.375))
     lost |= (n_same_step >= 2 * SAME_STEPS - 1) & (delta <= LOST_LONG)
-    # One repeat tells as much where the curvature has faded to next to nothing beside what it was.
-    faded = repeats & jnp.any(local.scale_ratio * eps**0.375 > 1)
+    # A single repeat is enough where the curvature has shrunk to next to nothing since the start.
+    faded = repeats & jnp.any(model.scale_ratio * eps**0.375 > 1)
     diverging = before.diverging | (((n_same_step >= SAME_STEPS - 1) | faded) & (delta <= LOST_LONG))
     slow = (n_half_step >= HALF_STEPS) & within
 
-    vanished = ~definite & (-0.5 * n_obs * jnp.sum(local.slope * local.semidefinite_step) <= tolerance)
+    vanished = ~definite & (-0.5 * n_obs * jnp.sum(model.slope * model.semidefinite_step) <= tolerance)
 
     status = jnp.where(vanished | slow, Status.not_identified, RUNNING)
     status = jnp.where(vanished & diverging, Status.unbounded, status)

@@ -117,7 +117,7 @@ class AbstractQuasiNewton(AbstractPointSolver):
         )
         # A line that leads nowhere means that the memory misleads: forget it once, then give up.
         memory = _where(spent, self.init_memory(free), memory)
-        failures = jnp.where(accept, 0, state.failures + spent)
+        failures = jnp.where(accept, 0, state.failures + spent.astype(jnp.int32))
 
         fresh = accept | spent
         direction = self.direction(memory, gradient)

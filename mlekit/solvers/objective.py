@@ -1,4 +1,4 @@
-"""What a solver minimises, and what it is told of a point: all that a method knows of the problem."""
+"""The objective that a solver minimises, and its evaluation at a point: all that a method knows of the problem."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
 class Curvature(enum.Enum):
-    """Which matrix of second order an evaluation holds."""
+    """The matrix of second order that an evaluation holds."""
 
     none = "none"  #: no matrix
     exact = "exact"  #: the Hessian

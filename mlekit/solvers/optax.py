@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..core.checks import check_count
+from ..core.dtypes import promoted
 from ..core.status import RUNNING, Status
 from .base import AbstractSolver, Stop
 from .objective import AbstractObjective
@@ -49,7 +51,7 @@ class Transformation:
 
 
 class OptaxState(eqx.Module):
-    """Where the optimiser stands."""
+    """The state of an optimiser."""
 
     free: Float[Array, " n_free"]
     loss: Float[Array, ""]
@@ -117,7 +119,7 @@ class Optax(AbstractSolver):
 
     @property
     def name(self) -> str:
-        """How the solver shows in tables."""
+        """The solver's name in tables."""
         return f"Optax(batch_size={self.batch_size})" if self.batch_size else "Optax"
 
     def init(self, free: Float[Array, " n_free"]) -> OptaxState:
@@ -125,7 +127,7 @@ class Optax(AbstractSolver):
         return OptaxState(
             free=free,
             loss=jnp.asarray(jnp.inf, free.dtype),
-            inner=self.transformation.extended.init(free),
+            inner=promoted(self.transformation.extended.init, free),
             decrement=jnp.asarray(jnp.inf, free.dtype),
             steps=jnp.asarray(0, jnp.int32),
             status=jnp.asarray(RUNNING, jnp.int32),
@@ -135,20 +137,21 @@ class Optax(AbstractSolver):
         """`CHUNK` steps of the optimiser, or one epoch of mini-batches, and a look at convergence."""
         chunk, batches = self._batches(objective, state.steps)
 
-        def one(carry: tuple[Array, Any, Array], j: Array) -> tuple[tuple[Array, Any, Array], Array]:
+        def step_once(carry: tuple[Array, Any, Array], j: Array) -> tuple[tuple[Array, Any, Array], Array]:
             free, inner, steps = carry
             part = batches(j)
             here = part.evaluate(free)
-            updates, after = self.transformation.extended.update(
-                here.gradient, inner, free, value=here.loss, grad=here.gradient, value_fn=part
+            known = {"value": here.loss, "grad": here.gradient, "value_fn": part}
+            updates, after = promoted(
+                functools.partial(self.transformation.extended.update, **known), here.gradient, inner, free
             )
             go = steps < stop.max_steps
             free = jnp.where(go, free + updates.astype(free.dtype), free)
             inner = jax.tree.map(lambda new, old: jnp.where(go, new, old), after, inner)
-            return (free, inner, steps + go), here.loss
+            return (free, inner, steps + go.astype(jnp.int32)), here.loss
 
         start = (state.free, state.inner, state.steps)
-        (free, inner, steps), losses = jax.lax.scan(one, start, jnp.arange(chunk))
+        (free, inner, steps), losses = jax.lax.scan(step_once, start, jnp.arange(chunk))
         first = state.steps == 0
         bad_start = first & ~jnp.isfinite(losses[0])
         if self.batch_size is None:
@@ -171,7 +174,7 @@ class Optax(AbstractSolver):
         )
 
     def _batches(self, objective: AbstractObjective, steps: Array) -> tuple[int, Any]:
-        """How many optimiser steps to take, and the objective of each."""
+        """The number of optimiser steps to take, and the objective of each."""
         if self.batch_size is None:
             return CHUNK, lambda j: objective
         assert self.key is not None
@@ -179,7 +182,7 @@ class Optax(AbstractSolver):
 
 
 def cauchy_decrement(objective: AbstractObjective, free: Array) -> tuple[Array, Array]:
-    """Loss, and what the best step along the gradient would gain: a lower bound of the decrement."""
+    """The loss, and the gain of the best step along the gradient: a lower bound of the decrement."""
     here = objective.evaluate(free)
     loss, gradient = here.loss, here.gradient
     _, product = jax.jvp(lambda z: objective.evaluate(z).gradient, (free,), (gradient,))

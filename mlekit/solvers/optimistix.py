@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     import optimistix
 
 
-#: So many steps in a row without any move mean that a line search ends nowhere, however often it halves its step.
+#: After so many steps in a row without a move a line search is stuck.
 IDLE_STEPS = 100
 
 
 class OptimistixState(eqx.Module):
-    """Where the minimiser stands.
+    """The state of a minimiser.
 
     Args:
-        free: what it would return.
-        loss: there.
-        point: where it goes on from.
-        inner: the arrays of its own state; what else that holds is the same at every step.
-        idle: steps in a row that led nowhere.
+        free: the point that it would return.
+        loss: the loss there.
+        point: the point of its next step.
+        inner: the arrays of its own state; the rest of that is the same at every step.
+        n_idle: steps in a row that did not move the point.
         decrement: a lower bound.
         steps: steps of the minimiser.
         status: a `Status` value.
@@ -40,7 +40,7 @@ class OptimistixState(eqx.Module):
     loss: Float[Array, ""]
     point: Float[Array, " n_free"]
     inner: tuple[Array, ...]
-    idle: Int[Array, ""]
+    n_idle: Int[Array, ""]
     decrement: Float[Array, ""]
     steps: Int[Array, ""]
     status: Int[Array, ""]
@@ -82,13 +82,15 @@ class Optimistix(AbstractSolver):
 
     @property
     def name(self) -> str:
-        """How the solver shows in tables."""
+        """The solver's name in tables."""
         return f"Optimistix({type(self.minimiser).__name__})"
 
     def init(self, free: Float[Array, " n_free"]) -> OptimistixState:
         """The state before the first step; its `inner` has the right shapes, and nothing in it yet."""
         try:
-            inner = eqx.filter_eval_shape(self._begin, lambda point, args: (jnp.sum(point), jnp.sum(point)), free)
+            inner = eqx.filter_eval_shape(
+                self._initial, lambda point, args: (jnp.sum(point), jnp.sum(point)), free
+            )
         except KeyError as error:
             raise TypeError(f"solver: {self.name} wants the option {error}, which mlekit cannot give it") from None
         shapes = jax.tree.leaves(eqx.filter(inner, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)))
@@ -97,7 +99,7 @@ class Optimistix(AbstractSolver):
             loss=jnp.asarray(jnp.inf, free.dtype),
             point=_wide(free),
             inner=tuple(jnp.zeros(leaf.shape, leaf.dtype) for leaf in shapes),
-            idle=jnp.asarray(0, jnp.int32),
+            n_idle=jnp.asarray(0, jnp.int32),
             decrement=jnp.asarray(jnp.inf, free.dtype),
             steps=jnp.asarray(0, jnp.int32),
             status=jnp.asarray(RUNNING, jnp.int32),
@@ -113,58 +115,60 @@ class Optimistix(AbstractSolver):
             loss = _wide(objective(point))
             return loss, loss
 
-        begun, others = eqx.partition(self._begin(loss_twice, state.free), eqx.is_array)
+        initial, others = eqx.partition(self._initial(loss_twice, state.free), eqx.is_array)
         first = state.steps == 0
 
-        def whole(inner: tuple[Array, ...]) -> Any:
-            return eqx.combine(jax.tree.unflatten(jax.tree.structure(begun), inner), others)
+        def full_state(inner: tuple[Array, ...]) -> Any:
+            return eqx.combine(jax.tree.unflatten(jax.tree.structure(initial), inner), others)
 
-        def decided(point: Array, inner: tuple[Array, ...]) -> tuple[Array, Any]:
-            return minimiser.terminate(loss_twice, point, None, {}, whole(inner), frozenset())
+        def terminated(point: Array, inner: tuple[Array, ...]) -> tuple[Array, Any]:
+            return minimiser.terminate(loss_twice, point, None, {}, full_state(inner), frozenset())
 
         def goes_on(carry: tuple[Any, ...]) -> Array:
             point, inner, _, _, steps = carry
-            done, result = decided(point, inner)
+            done, result = terminated(point, inner)
             fine = (result == optimistix.RESULTS.successful) & jnp.all(jnp.isfinite(point))
             return ~done & fine & (steps < jnp.minimum(stop.max_steps, state.steps + CHUNK))
 
-        def one(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            point, inner, opening, _, steps = carry
-            point, after, loss = minimiser.step(loss_twice, point, None, {}, whole(inner), frozenset())
+        def step_once(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            point, inner, first_loss, _, steps = carry
+            point, after, loss = minimiser.step(loss_twice, point, None, {}, full_state(inner), frozenset())
             after = jax.tree.leaves(eqx.filter(after, eqx.is_array))
             inner = tuple(new.astype(old.dtype) for new, old in zip(after, inner, strict=True))
-            # By its contract a step returns what the function said of the point it began at.
-            return point, inner, jnp.where(steps == 0, loss, opening), loss, steps + 1
+            # By its contract a step returns the loss at the point it began at.
+            return point, inner, jnp.where(steps == 0, loss, first_loss), loss, steps + 1
 
         inner = tuple(
-            jnp.where(first, new, old) for new, old in zip(jax.tree.leaves(begun), state.inner, strict=True)
+            jnp.where(first, new, old) for new, old in zip(jax.tree.leaves(initial), state.inner, strict=True)
         )
         begin = (state.point, inner, _wide(state.loss), _wide(state.loss), state.steps)
-        point, inner, opening, last, steps = jax.lax.while_loop(goes_on, one, begin)
-        done, result = decided(point, inner)
-        best, _, _ = minimiser.postprocess(loss_twice, point, last, None, {}, whole(inner), frozenset(), result)
+        point, inner, first_loss, last, steps = jax.lax.while_loop(goes_on, step_once, begin)
+        done, result = terminated(point, inner)
+        best, _, _ = minimiser.postprocess(
+            loss_twice, point, last, None, {}, full_state(inner), frozenset(), result
+        )
         free = best.astype(state.free.dtype)
         loss, decrement = cauchy_decrement(objective, free)
 
-        believes = done | (decrement <= 0.1 * stop.tolerance)
-        status = jnp.where(believes, Status.converged, RUNNING)
+        claims = done | (decrement <= 0.1 * stop.tolerance)
+        status = jnp.where(claims, Status.converged, RUNNING)
         lost = ~jnp.isfinite(loss) | ~jnp.all(jnp.isfinite(free))
-        idle = jnp.where(jnp.all(point == state.point), state.idle + steps - state.steps, 0)
-        gives_up = (result != optimistix.RESULTS.successful) | ((idle >= IDLE_STEPS) & ~believes)
+        n_idle = jnp.where(jnp.all(point == state.point), state.n_idle + steps - state.steps, 0)
+        gives_up = (result != optimistix.RESULTS.successful) | ((n_idle >= IDLE_STEPS) & ~claims)
         status = jnp.where(lost | gives_up, Status.stalled, status)
-        status = jnp.where(first & ~jnp.isfinite(opening), Status.nonfinite_start, status)
+        status = jnp.where(first & ~jnp.isfinite(first_loss), Status.nonfinite_start, status)
         return OptimistixState(
             free=jnp.where(lost, state.free, free),
             loss=jnp.where(lost, state.loss, loss),
             point=point,
             inner=inner,
-            idle=idle,
+            n_idle=n_idle,
             decrement=decrement,
             steps=steps,
             status=status.astype(jnp.int32),
         )
 
-    def _begin(self, fn: Any, free: Array) -> Any:
+    def _initial(self, fn: Any, free: Array) -> Any:
         """The minimiser's own state at a start."""
         point = _wide(free)
         number = jax.ShapeDtypeStruct((), point.dtype)

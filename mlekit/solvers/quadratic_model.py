@@ -20,7 +20,7 @@ class QuadraticModel(eqx.Module):
         slope: $b = D^{-1} g$.
         factor: the factors of $A$.
         scale: the diagonal of $D$.
-        scale_ratio: squares of `scale` over the units of this point: a verdict is in the latter.
+        scale_ratio: squares of `scale` over the units of this point, in which convergence is judged.
         definite: whether $A$ is positive definite beyond rounding.
         minimiser: $-A^{-1} b$; zero unless positive definite.
         gain: $\tfrac12 b^T A^{-1} b$, the most the quadratic can fall; infinite unless positive definite.
@@ -42,15 +42,15 @@ class QuadraticModel(eqx.Module):
 def quadratic_model(
     curvature: Float[Array, "k k"], gradient: Float[Array, " k"], scale: Float[Array, " k"]
 ) -> QuadraticModel:
-    """The quadratic with this curvature and gradient."""
+    """The quadratic model with this curvature and gradient."""
     matrix = curvature / scale[:, None] / scale[None, :]
     slope = gradient / scale
     scale_ratio = (scale / curvature_scale(curvature, gradient)) ** 2
     singular = singular_below(slope.shape[0], slope.dtype)
-    # Raised by what rounding may hide, a semi-definite matrix is definite. Both go through the same code.
+    # Raised by the size of rounding errors, a semi-definite matrix is definite. Both go through the same code.
     pair = jnp.stack([matrix, matrix + jnp.diag(2 * singular / scale_ratio)])
     factors = jax.vmap(factorise)(pair)
-    pivots = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors) * scale_ratio, axis=1)
+    pivots = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors) * scale_ratio[None, :], axis=1)
     minimisers = -jax.vmap(lambda factor: factor.solve(slope))(factors)
     definite = pivots[0] > singular
     minimiser = jnp.where(definite, minimisers[0], 0.0)

@@ -19,7 +19,7 @@ from .quadratic_model import quadratic_model
 from .trust_region_step import trust_region_step
 
 ACCEPT = 1e-4  #: least share of the predicted decrease that a step must bring
-GROWTH = 3.0  #: of the radius after a step that kept its promise
+GROWTH = 3.0  #: of the radius after a step that brought the predicted decrease
 STEPS_WITHOUT_GAIN = 50  #: a radius shrinks by 1e-30 meanwhile, so this is no impatience
 SMALLEST_RADIUS = 1e-3  #: times the machine precision: below it, no step is a step any more
 
@@ -58,7 +58,7 @@ class AbstractTrustRegion(AbstractPointSolver):
     """
 
     second_order: ClassVar[bool] = True
-    #: Whether the first point within tolerance ends the search, or full Newton steps go on to prove it.
+    #: True if the first point within tolerance ends the search; otherwise full Newton steps go on to prove it.
     stops_within_tolerance: ClassVar[bool] = False
 
     radius: float = 1.0
@@ -87,10 +87,10 @@ class AbstractTrustRegion(AbstractPointSolver):
         )
 
     def warm_start(self, state: Any) -> TrustRegionState:
-        """The state in which to go on from where another solver stands, mindful of what it proved."""
+        """The state that goes on from that of another solver, with the progress it has made."""
         if not isinstance(state, TrustRegionState):
             return self.init(state.free)
-        # What is within tolerance stays so at the trial point, which the other solver did not get to see.
+        # A point within tolerance stays so at the trial point, which the other solver did not evaluate.
         ahead = state.is_newton_step & (state.progress.n_within_tolerance > 0)
         fresh = self.init(jnp.where(ahead, state.trial, state.free))
         keep = lambda old, new: jnp.where(ahead, old, new)  # noqa: E731
@@ -112,7 +112,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         independent of units. (Conn, Gould and Toint 2000, *Trust-Region Methods*, chapters 6, 7 and 17.4.)
 
         Args:
-            state: where the solver stands.
+            state: the state so far.
             trial: loss, gradient and curvature at the trial point.
             n_obs: number of observations.
             stop: when to stop.
@@ -154,17 +154,17 @@ class AbstractTrustRegion(AbstractPointSolver):
         scale = jnp.where(accept, jnp.maximum(units, state.scale), state.scale)
         initial_scale = jnp.where(first & (state.initial_scale == 0), scale, state.initial_scale)
         shrunk = jnp.any(scale * jnp.sqrt(eps) > initial_scale)
-        local = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0))
-        seen, verdict = classify(state.progress, local, n_obs, stop.tolerance, state.is_newton_step, free, shrunk)
+        model = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0))
+        seen, verdict = classify(state.progress, model, n_obs, stop.tolerance, state.is_newton_step, free, shrunk)
         progress = jax.tree.map(lambda new, old: jnp.where(accept, new, old), seen, state.progress)
 
-        is_newton_step = local.definite & (norm(local.minimiser) <= radius)
-        level = ~local.definite & (norm(local.semidefinite_step) <= radius)
-        bounded = trust_region_step(local, radius, ~(is_newton_step | level))
-        move = jnp.where(is_newton_step, local.minimiser, jnp.where(level, local.semidefinite_step, bounded))
+        is_newton_step = model.definite & (norm(model.minimiser) <= radius)
+        is_level = ~model.definite & (norm(model.semidefinite_step) <= radius)
+        bounded = trust_region_step(model, radius, ~(is_newton_step | is_level))
+        move = jnp.where(is_newton_step, model.minimiser, jnp.where(is_level, model.semidefinite_step, bounded))
         length = norm(move)
-        predicted = -jnp.sum(move * (local.slope + 0.5 * matvec(local.matrix, move)))
-        point = free + move / local.scale
+        predicted = -jnp.sum(move * (model.slope + 0.5 * matvec(model.matrix, move)))
+        point = free + move / model.scale
 
         trial_nonfinite = jnp.where(accept, False, ~finite)
         n_without_gain = jnp.where(accept & (first | gained), 0, state.n_without_gain + 1)

@@ -9,14 +9,14 @@ from jaxtyping import Array, Bool, Float
 from ..core.linear_algebra import AbstractFactor, factorise, matvec, norm
 from .quadratic_model import QuadraticModel
 
-#: Trial shifts of a trust-region step at most: most need one or two, an indefinite matrix a few more.
+#: Shifts to try at most: most steps need one or two, those of an indefinite matrix a few more.
 SHIFTS = 5
 
 
 def trust_region_step(
     model: QuadraticModel,
     radius: Float[Array, ""],
-    wanted: Bool[Array, ""],
+    active: Bool[Array, ""],
 ) -> Float[Array, " k"]:
     r"""A minimiser of a quadratic on the surface of a ball, to within a tenth of the radius.
 
@@ -30,7 +30,7 @@ def trust_region_step(
     Args:
         model: the quadratic, $A$ with a diagonal of size one; a minimiser that it has lies outside the ball.
         radius: $\Delta$.
-        wanted: whether the step is wanted at all; lanes that need none cost nothing.
+        active: whether the step is needed; without it the loop ends at once.
 
     Returns:
         The step, shape `(k,)`.
@@ -43,11 +43,11 @@ def trust_region_step(
     low = jnp.maximum(jnp.maximum(0.0, jnp.max(-jnp.diagonal(matrix))), length / radius - size)
     high = length / radius + size
 
-    def newton(shift: Array, move: Array, reach: Array, factor: AbstractFactor) -> Array:
-        bend = jnp.sum(move * factor.solve(move))
-        return shift + (reach / radius - 1.0) * reach**2 / jnp.maximum(bend, tiny)
+    def newton_shift(shift: Array, step: Array, length: Array, factor: AbstractFactor) -> Array:
+        derivative = jnp.sum(step * factor.solve(step))
+        return shift + (length / radius - 1.0) * length**2 / jnp.maximum(derivative, tiny)
 
-    def trial(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+    def try_shift(carry: tuple[Array, ...]) -> tuple[Array, ...]:
         shift, low, high, step, lowest, _, tried = carry
         factor = factorise(matrix + shift * jnp.eye(k, dtype=dtype))
         move = -factor.solve(slope)
@@ -55,30 +55,30 @@ def trust_region_step(
         good = (jnp.min(factor.pivots) > 0) & jnp.isfinite(reach)
         short = good & (reach <= radius)
         low, high = jnp.where(short, low, jnp.maximum(low, shift)), jnp.where(short, shift, high)
-        better = newton(shift, move, reach, factor)
+        better = newton_shift(shift, move, reach, factor)
         between = jnp.maximum(jnp.sqrt(low * high), low + 0.05 * (high - low))
-        following = jnp.where(good & (better > low) & (better < high), better, between)
+        next_shift = jnp.where(good & (better > low) & (better < high), better, between)
         arrived = good & (jnp.abs(reach - radius) <= 0.1 * radius)
         step = jnp.where(good & (reach <= 1.1 * radius), move, step)
-        ahead = factor.solve(lowest)
-        ahead = ahead / jnp.maximum(norm(ahead), tiny)
-        lowest = jnp.where(good & jnp.all(jnp.isfinite(ahead)), ahead, lowest)
-        return following, low, high, step, lowest, arrived, tried + 1
+        iterate = factor.solve(lowest)
+        iterate = iterate / jnp.maximum(norm(iterate), tiny)
+        lowest = jnp.where(good & jnp.all(jnp.isfinite(iterate)), iterate, lowest)
+        return next_shift, low, high, step, lowest, arrived, tried + 1
 
-    opening = newton(jnp.zeros((), dtype), minimiser, norm(minimiser), factor)
-    inside = definite & (opening > low) & (opening < high)
-    opening = jnp.where(inside, opening, jnp.maximum(jnp.sqrt(low * high), low + 1e-3 * (high - low)))
+    shift = newton_shift(jnp.zeros((), dtype), minimiser, norm(minimiser), factor)
+    inside = definite & (shift > low) & (shift < high)
+    shift = jnp.where(inside, shift, jnp.maximum(jnp.sqrt(low * high), low + 1e-3 * (high - low)))
     steepest = -slope * (radius / jnp.maximum(length, tiny))
     # Any direction serves that is not orthogonal to the lowest eigenvector.
     guess = jnp.cos(jnp.arange(1, k + 1, dtype=dtype)) / k**0.5
-    carry: tuple[Array, ...] = (opening, low, high, steepest, guess, ~wanted, jnp.asarray(0, jnp.int32))
-    carry = jax.lax.while_loop(lambda carry: ~carry[5] & (carry[6] < SHIFTS), trial, carry)
+    carry: tuple[Array, ...] = (shift, low, high, steepest, guess, ~active, jnp.asarray(0, jnp.int32))
+    carry = jax.lax.while_loop(lambda carry: ~carry[5] & (carry[6] < SHIFTS), try_shift, carry)
     step, lowest = carry[3:5]
 
     reach = norm(step)
     step = jnp.where(reach > radius, step * (radius / jnp.maximum(reach, tiny)), step)
     along = jnp.sum(step * lowest)
     room = jnp.sqrt(jnp.maximum(radius**2 - jnp.sum(step**2), 0.0) + along**2)
-    sinks = ~definite & (jnp.sum(lowest * matvec(matrix, lowest)) < 0) & (reach < 0.9 * radius)
+    negative = ~definite & (jnp.sum(lowest * matvec(matrix, lowest)) < 0) & (reach < 0.9 * radius)
     uphill = jnp.sum(lowest * (slope + matvec(matrix, step))) > 0
-    return step + jnp.where(sinks, jnp.where(uphill, -along - room, -along + room), 0.0) * lowest
+    return step + jnp.where(negative, jnp.where(uphill, -along - room, -along + room), 0.0) * lowest

@@ -163,7 +163,7 @@ def test_a_batch_is_as_one_by_one(batch: mle.Fit) -> None:
         np.testing.assert_allclose(among.errors, modes_of(alone).errors, rtol=1e-9)
         places, heights = maxima(x)
         np.testing.assert_allclose(batch[i].params, places[0], atol=1e-6)
-        off = np.abs(among.log_likelihood[: among.n_modes, None] - heights)
+        off = np.abs(among.log_likelihood[: among.n_modes, None] - heights[None])
         assert np.all(np.min(off, axis=1) < 1e-9)
     modes = modes_of(batch)
     assert set(modes.n_modes.tolist()) >= {2, 3}

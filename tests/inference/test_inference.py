@@ -173,7 +173,7 @@ def test_wald_errors_cover() -> None:
     fits = mle.fit_batch(logistic, np.zeros(3), {"x": x, "y": y})
     assert fits.status.counts() == {"converged": 1000}
     low, high = fits.intervals()
-    covered = np.mean((low < truth) & (truth < high), axis=0)
+    covered = np.mean((low < truth[None]) & (truth[None] < high), axis=0)
     # Three standard errors of a share of 0.95 among 1,000 are 0.021.
     assert np.all(np.abs(covered - 0.95) < 0.021), covered
 

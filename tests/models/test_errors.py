@@ -38,7 +38,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
         ["log_density", "one number", "(2,)"],
     ),
     "integer density": ({"log_density": lambda p, o: 3}, TypeError, ["log_density", "floating", "int"]),
-    "complex density": ({"log_density": lambda p, o: 1j * o["x"]}, TypeError, ["log_density", "real", "complex"]),
+    "complex density": (
+        {"log_density": lambda p, o: 1j * o["x"].astype(complex)},
+        TypeError,
+        ["log_density", "real", "complex"],
+    ),
     "no function": ({"log_density": 3.0}, TypeError, ["log_density", "function", "float"]),
     "unknown column": ({"log_density": lambda p, o: o["z"]}, ValueError, ["'z'", "obs has ['x', 'y']"]),
     "unknown parameter": ({"log_density": lambda p, o: p["tau"]}, ValueError, ["'tau'", "'sigma'"]),

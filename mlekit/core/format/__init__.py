@@ -1,1 +1,1 @@
-"""How numbers and tables are written, in a terminal and in a notebook."""
+"""Numbers, tables and progress as text, for a terminal and for a notebook."""

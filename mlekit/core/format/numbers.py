@@ -1,4 +1,4 @@
-"""How numbers read: enough digits to be useful, none that the precision does not hold."""
+"""Numbers as text: enough digits to be useful, none that the precision does not hold."""
 
 from __future__ import annotations
 

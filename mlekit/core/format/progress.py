@@ -23,27 +23,27 @@ class FitProgress:
     """A line with the steps, log-likelihood and decrement of one fit while it runs.
 
     Args:
-        label: what the line begins with, such as the solver's name.
+        label: the beginning of the line, such as the solver's name.
 
     Example:
         >>> with FitProgress("Newton") as progress:
         ...     progress(3, -12.5, 1e-3)
     """
 
-    every = 5  #: steps between two looks: a look costs as much as many a step
+    every = 5  #: steps between two updates: one costs as much as many a step
 
     def __init__(self, label: str) -> None:
         self._bar = _bar(desc=label, bar_format="{desc}: {n_fmt} steps [{elapsed}{postfix}]")
 
     def __call__(self, steps: Any, log_likelihood: Any, decrement: Any, *rest: Any) -> None:
-        """Show how far the fit is.
+        """Update the line.
 
         Args:
             steps: steps taken so far, in all.
             log_likelihood: the sum at the present point, in nats; NaN where it is not known, as while only a
                 sample of the rows is looked at.
             decrement: at the present point, in nats.
-            rest: what else a search tells.
+            rest: further values that a search reports; not shown.
         """
         there = float(log_likelihood)
         where = "log-likelihood not known yet" if math.isnan(there) else f"log-likelihood {there:.8g}"
@@ -97,7 +97,7 @@ class BatchProgress:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many data sets have ended with each status that occurred."""
+        """The number of data sets of each status that occurred."""
         return {status.name: int(self._counts[status]) for status in Status if self._counts[status]}
 
     def __enter__(self) -> BatchProgress:
@@ -121,7 +121,7 @@ def _bar(**options: Any) -> Any:
 
 @contextlib.contextmanager
 def fit_bar(wanted: bool, label: str, arrays: PyTree) -> Iterator[FitProgress | None]:
-    """Shows a line for one fit, unless under a trace, and yields what sees its steps."""
+    """Shows a line for one fit, unless during a trace, and yields it."""
     if not wanted or tracing(arrays):
         yield None
         return
@@ -131,7 +131,7 @@ def fit_bar(wanted: bool, label: str, arrays: PyTree) -> Iterator[FitProgress | 
 
 @contextlib.contextmanager
 def batch_bar(wanted: bool, fits: int, arrays: PyTree) -> Iterator[Callable[[Any], None] | None]:
-    """Shows a bar, unless under a trace, and yields what reports the fits that have finished."""
+    """Shows a bar, unless during a trace, and yields a function that reports finished fits to it."""
     if not wanted or tracing(arrays):
         yield None
         return

@@ -1,6 +1,6 @@
-"""Renderers of one report: as text for a terminal, as HTML for a notebook.
+"""Two renderers of the same report: one for a terminal, one for a notebook.
 
-A report says each thing once, so that both show the same. The HTML needs no style sheet: tags carry
+A report calls the methods of either, so that both show the same. The HTML needs no style sheet: tags carry
 their own colours as white text on a dark ground, readable in light and dark notebooks, and each also says
 in words and by a sign what its colour means.
 """
@@ -11,7 +11,7 @@ import html
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tabulate import tabulate
 
@@ -26,8 +26,9 @@ _GROUNDS = {GOOD: "#1a7f37", DOUBTFUL: "#9a6700", BAD: "#cf222e"}
 Rows = Sequence[Sequence[str]]
 
 
+@runtime_checkable
 class Renderer(Protocol):
-    """What can be drawn."""
+    """The parts of a report."""
 
     def title(self, text: str, status: str | None = None) -> None:
         """The first line, with the status of a single fit."""
@@ -39,7 +40,7 @@ class Renderer(Protocol):
         """Quantities with a verdict on each: `(name, value, verdict, tone)`."""
 
     def statuses(self, counts: dict[str, int]) -> None:
-        """How many data sets ended how."""
+        """The number of data sets of each status."""
 
     def table(self, rows: Rows, headers: Sequence[str] = (), align: Sequence[str] = ()) -> None:
         """A table of text."""
@@ -122,7 +123,7 @@ class HtmlRenderer:
 
 
 def status_tone(name: str) -> str:
-    """Whether a status is good news, leaves the question open, or says that there is a problem."""
+    """The tone of a status: good, doubtful or bad."""
     tones = {"converged": GOOD, "max_steps": DOUBTFUL, "stalled": DOUBTFUL}
     return tones.get(Status[name].name, BAD)
 

@@ -1,4 +1,4 @@
-"""What special functions share."""
+"""Helpers of the special functions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from ..dtypes import common_dtype
+
 
 def floats(*arguments: ArrayLike) -> tuple[Array, ...]:
     """Arguments in their common floating dtype."""
-    dtype = jnp.result_type(*arguments, 0.0)
+    dtype = common_dtype(*arguments, 0.0)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"special functions here take real numbers, got {dtype}")
     return tuple(jnp.asarray(argument, dtype) for argument in arguments)

@@ -210,7 +210,7 @@ def _difference(n: int, x: Array, step: Array) -> Array:
     value, slope = _divided_difference(_asymptotic(n), near * near, far * far)
     above, below = jnp.zeros_like(z), jnp.ones_like(z)
     if n < 0:
-        # Of each (x + step + k) / (x + k), the part (z + step) / z is in the first logarithm: what is left is
+        # Of each (x + step + k) / (x + k), the part (z + step) / z is in the first logarithm: the rest is
         # bounded. Its product less one is above / below.
         share = jnp.where(lift, step * far, 0)
         for k in range(shift):
@@ -261,7 +261,7 @@ def _divided_difference(coefficients: tuple[float, ...], w: Any, v: Any) -> tupl
 
 
 def _shift(n: int) -> int:
-    """Where the asymptotic series is exact to rounding; the recurrence lifts smaller arguments by this much."""
+    """The argument from which the asymptotic series is exact; the recurrence lifts smaller ones by as much."""
     return 6 + max(n, 1)
 
 

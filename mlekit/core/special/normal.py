@@ -1,7 +1,7 @@
 r"""The normal distribution function by its logarithm, which goes on where the function itself is too small.
 
-With $h = \varphi / \Phi$, the derivatives are $(\log\Phi)' = h$ and $h' = -h\,(h + x)$. In the lower tail $h$ is
-nearly $-x$: so what it has more, $g = h + x$, is computed by itself, and the second derivative does not cancel.
+With the inverse Mills ratio $h = \varphi / \Phi$, the derivatives are $(\log\Phi)' = h$ and $h' = -h\,(h + x)$. In
+the lower tail $h$ is nearly $-x$: the excess $g = h + x$ is computed by itself, so that nothing cancels.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def _log_ndtr(x: Array) -> Array:
 
 @_log_ndtr.defjvp
 def _log_ndtr_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return _log_ndtr(*primals), slopes(*primals)[0] * tangents[0]
+    return _log_ndtr(*primals), inverse_mills_ratio(*primals)[0] * tangents[0]
 
 
 @jax.custom_jvp
 @jax.jit
-def slopes(x: Array) -> tuple[Array, Array]:
-    """The derivative $h$ of `log_ndtr`, and $g = h + x$."""
+def inverse_mills_ratio(x: Array) -> tuple[Array, Array]:
+    """The inverse Mills ratio $h$, the derivative of `log_ndtr`; and $g = h + x$."""
     tail = _tail(x)
     far = x < -FAR
     share = jnp.where(x > 0, 1 - tail, jnp.where(far, 1, tail))
@@ -79,20 +79,22 @@ def slopes(x: Array) -> tuple[Array, Array]:
     return jnp.where(far, excess - x, near), jnp.where(far, excess, near + x)
 
 
-@slopes.defjvp
-def _slopes_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    slope, excess = slopes(*primals)
-    bend = slope * excess
-    return (slope, excess), (-bend * tangents[0], (1 - bend) * tangents[0])
+@inverse_mills_ratio.defjvp
+def _inverse_mills_ratio_jvp(
+    primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    ratio, excess = inverse_mills_ratio(*primals)
+    product = ratio * excess
+    return (ratio, excess), (-product * tangents[0], (1 - product) * tangents[0])
 
 
 def _tail(x: Array) -> Array:
-    """The chance beyond `x` on its side of zero."""
+    """The probability beyond `x` on its side of zero."""
     return 0.5 * erfc(jnp.abs(x) * math.sqrt(0.5))
 
 
 def _excess(t: Array) -> Array:
-    """What $h$ has more than $t = -x$, for $t$ from `FAR` on."""
+    """The excess of $h$ over $t = -x$, for $t$ from `FAR` on."""
     above, below = (horner(c, 1 / (t * t)) for c in _fraction())
     return above / (below * t)
 

@@ -6,142 +6,31 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array
 
-from ...core.checks import check_choice, check_count, check_level, warn
-from ...core.format.numbers import count, counted, number, uncertain
-from ...core.format.renderers import TextRenderer
+from ...core.checks import check_choice, check_count, warn
+from ...core.format.progress import batch_bar
 from ...core.random_keys import check_key, seeds
 from ...core.status import Status, StatusArray
-from ...core.trees import batch_of_one, n_rows, only_one, tracing
+from ...core.trees import batch_of_one, n_rows, only_one, replace_rows, tracing
 from ...likelihood.objective import Objective
 from ...likelihood.ragged import RaggedBatch
 from ...likelihood.weights import weighted_rows
-from ..arviz import check_one, draws_tree
 from ..evaluate import encode_row_labels, evaluate, has_contributions, longest
 from ..influence import influence
 from ..record import FitRecord, index
 from ..refit import leaves_at, refit, shared_parameters, shared_rows
 from ..sandwich import sums_of_clusters
 from ..simulate import check_simulator
-from ..wald import quantile
-from .intervals import METHODS, _ends
-from .resample import again, drawn
+from .resample import repeat_sets, resampled_sets
+from .result import Bootstrap
 
 KINDS = ("nonparametric", "parametric", "cluster", "weights")
-#: More failed refits than this share are worth a warning: what is left is no longer a fair sample.
+#: More failed refits than this share are worth a warning: the others are no longer a fair sample.
 FAILURES = 0.01
-
-
-class Bootstrap(eqx.Module):
-    """Refits to data drawn anew, made by `mle.bootstrap`.
-
-    Args:
-        vector: the estimates of each, in natural units, shape `(replicates, k)`; NaN where a refit failed.
-        errors: their standard errors.
-        status: why each refit ended.
-        acceleration: for BCa intervals, shape `(k,)`; `None` where the model gives no scores.
-        fit: the fit that was resampled.
-        kind: how.
-    """
-
-    vector: Float[Array, "... replicates k"]
-    errors: Float[Array, "... replicates k"]
-    status: StatusArray
-    acceleration: Float[Array, "... k"] | None
-    fit: FitRecord
-    kind: str = eqx.field(static=True)
-
-    @property
-    def params(self) -> PyTree:
-        """The estimates of all refits, a PyTree like `init` whose leaves have a leading axis of replicates."""
-        return self.fit.parameters.tree(self.vector)
-
-    @property
-    def replicates(self) -> int:
-        """Number of refits."""
-        return self.vector.shape[-2]
-
-    @property
-    def failed(self) -> Int[Array, "..."]:
-        """Number of refits that found no proven maximum; they count in nothing else."""
-        return jnp.sum(self.status.codes != Status.converged, axis=-1)
-
-    @property
-    def bias(self) -> PyTree:
-        """How far the mean of the refits lies above the estimate, a PyTree like `params` of the fit."""
-        return self.fit.parameters.tree(jnp.nanmean(self.vector, axis=-2) - self.fit._solution.estimates)
-
-    def covariance(self) -> Float[Array, "... k k"]:
-        """The covariance of the refits over `parameter_names`."""
-        fine = ~jnp.any(jnp.isnan(self.vector), axis=-1, keepdims=True)
-        count = jnp.sum(fine, axis=-2, keepdims=True)
-        mean = jnp.nanmean(self.vector, axis=-2, keepdims=True)
-        off = jnp.where(fine, self.vector - mean, 0.0)
-        return jnp.swapaxes(off, -1, -2) @ off / (count - 1)
-
-    def standard_errors(self) -> PyTree:
-        """The standard deviations of the refits, a PyTree like `params`."""
-        return self.fit.parameters.tree(jnp.nanstd(self.vector, axis=-2, ddof=1))
-
-    def intervals(self, level: float = 0.95, method: str = "percentile") -> PyTree:
-        r"""Confidence intervals, a PyTree like `params` of `(lower, upper)`.
-
-        Args:
-            level: confidence level, between 0 and 1.
-            method: `percentile`, the quantiles of the refits; `basic`, these mirrored at the estimate; `bca`,
-                quantiles corrected for bias and for how the standard error changes, with the acceleration
-                $\sum u_i^3 / 6 (\sum u_i^2)^{3/2}$ from the influence $u_i$ of each observation; or
-                `studentized`, from the refits' own standard errors. (Efron 1987; Davison and Hinkley 1997.)
-
-        Returns:
-            A pair of numbers in place of every parameter; fixed ones are their own intervals.
-
-        Raises:
-            ValueError: another method, a level outside (0, 1), or `bca` for a model without scores.
-        """
-        lower, upper = map(self.fit.parameters.tree, self.ends(level, method))
-        return jax.tree.map(lambda a, b: (a, b), lower, upper)
-
-    def ends(self, level: float, method: str) -> tuple[Float[Array, "... k"], Float[Array, "... k"]]:
-        """Both ends of `intervals` as vectors over `parameter_names`; arguments as in `intervals`."""
-        check_choice(method, METHODS, "method")
-        check_level(level)
-        if method == "bca" and self.acceleration is None:
-            raise ValueError("method='bca' wants scores, and the joint model returns a scalar, not contributions")
-        solution, z = self.fit._solution, quantile(level, self.vector.dtype)
-        refits, fixed = (self.vector, self.errors, self.acceleration), np.array(self.fit.fixed)
-        return _ends(refits, solution.estimates, solution.standard_errors, fixed, z, method)
-
-    def to_arviz(self, *, log_likelihood: bool | None = None) -> Any:
-        """The refits of a single fit as ArviZ reads them, without those that failed.
-
-        Args:
-            log_likelihood: as in `Fit.to_arviz`; contributions are those of the observations as they were.
-
-        Raises:
-            ValueError: the bootstrap of a batch, or as in `Fit.to_arviz`.
-        """
-        check_one(self.vector.ndim > 2)
-        about = (
-            "refits of a maximum-likelihood estimate to data drawn anew (a bootstrap): no prior, and no posterior "
-            "distribution"
-        )
-        vector = np.asarray(self.vector)
-        fine = vector[~np.isnan(vector).any(axis=-1)]
-        more = {"bootstrap": self.kind, "failed_refits": int(self.failed)}
-        return draws_tree(self.fit, fine, log_likelihood, about, **more)
-
-    def __repr__(self) -> str:
-        if isinstance(self.vector, jax.core.Tracer):
-            return f"Bootstrap(<traced>, kind={self.kind!r})"
-        pass
-
-        return bootstrap_text(self)
 
 
 def bootstrap(
@@ -234,30 +123,28 @@ def _bootstrap(
     status = np.broadcast_to(np.asarray(fits._solution.status)[:, None], (n_sets, replicates)).copy()
     words = np.asarray(seeds(key, index(fits)))
     scored = has_contributions(asked)
-    influence_of = None
+    row_influence = None
     if scored and kind != "parametric":
-        influence_of = np.asarray(_of_each(asked, influence(longest(asked), natural=False)))
-
-    from ...core.format.progress import batch_bar  # a room beside this one
+        row_influence = np.asarray(_at_estimates(asked, influence(longest(asked), natural=False)))
 
     with batch_bar(progress, len(fine) * replicates, ()) as report:
-        for sets, times, resampled, moves in drawn(
-            fits, batch, words, fine, replicates, kind, labels, influence_of
+        for sets, times, resampled, moves in resampled_sets(
+            fits, batch, words, fine, replicates, kind, labels, row_influence
         ):
-            free, values = again((fits._solution.free, fits.parameters.values), sets, len(times))
+            free, values = repeat_sets((fits._solution.free, fits.parameters.values), sets, len(times))
             moved = free + moves.reshape(free.shape).astype(free.dtype)
             found = refit(resampled, parameters, leaves_at(parameters, moved, values), report)
-            beyond = np.flatnonzero(found.status == Status.nonfinite_start)
-            if len(beyond):  # the estimate itself is a start that can never fail
-                begin = again(leaves_at(parameters, free, values), beyond, 1)
-                once_more = refit(resampled.subset(beyond), parameters, begin)
-                found = jax.tree.map(lambda old, new: old.at[beyond].set(new), found, once_more)  # noqa: B023
-            at = np.ix_(sets, times)
+            bad_start = np.flatnonzero(found.status == Status.nonfinite_start)
+            if len(bad_start):  # the estimate itself is a start that can never fail
+                starts = repeat_sets(leaves_at(parameters, free, values), bad_start, 1)
+                second = refit(resampled.subset(bad_start), parameters, starts)
+                found = jax.tree.map(functools.partial(replace_rows, bad_start), found, second)
+            where = np.ix_(sets, times)
             proven = np.asarray(found.status == Status.converged)[:, None]
             shape = (len(sets), len(times), k)
-            vector[at] = np.where(proven, found.estimates, np.nan).reshape(shape)
-            errors[at] = np.where(proven, found.standard_errors, np.nan).reshape(shape)
-            status[at] = np.asarray(found.status).reshape(shape[:2])
+            vector[where] = np.where(proven, found.estimates, np.nan).reshape(shape)
+            errors[where] = np.where(proven, found.standard_errors, np.nan).reshape(shape)
+            status[where] = np.asarray(found.status).reshape(shape[:2])
     failures = int(np.sum(status[fine] != Status.converged))
     if failures > FAILURES * len(fine) * replicates:
         counts = StatusArray(status[fine]).counts()
@@ -292,10 +179,10 @@ def _flat_labels(fit: FitRecord, batch: RaggedBatch, clusters: Any) -> np.ndarra
 
 def _acceleration(fit: FitRecord, clusters: Any) -> Array:
     labels = None if clusters is None else encode_row_labels(fit, clusters, "clusters")
-    return _of_each(fit, _skewness(labels is not None), labels)
+    return _at_estimates(fit, _skewness(labels is not None), labels)
 
 
-def _of_each(fit: FitRecord, fn: Callable[..., Array], rows: Any = None) -> Array:
+def _at_estimates(fit: FitRecord, fn: Callable[..., Array], rows: Any = None) -> Array:
     """`evaluate` at the estimates, with a leading axis of data sets even where there is one."""
     found = evaluate(fit, fn, fit._solution.free, rows)
     return found if fit.batched else found[None]
@@ -305,7 +192,7 @@ def _of_each(fit: FitRecord, fn: Callable[..., Array], rows: Any = None) -> Arra
 def _skewness(clustered: bool) -> Callable[..., Array]:
     """A sixth of the skewness of the influence of the observations, or clusters, on each parameter."""
 
-    def at(objective: Objective, free: Array, labels: Any = ()) -> Array:
+    def of_dataset(objective: Objective, free: Array, labels: Any = ()) -> Array:
         likelihood = objective.likelihood
         moves = influence(likelihood.rows)(objective, free)
         _, weights = likelihood.aligned()
@@ -316,34 +203,4 @@ def _skewness(clustered: bool) -> Callable[..., Array]:
         cubes, squares = (jnp.sum(weighted_rows(moves**power, weights), axis=0) for power in (3, 2))
         return cubes / jnp.where(squares > 0, 6 * squares**1.5, jnp.nan)
 
-    return at
-
-
-def bootstrap_text(draws: Bootstrap) -> str:
-    """The bootstrap as a table: estimate, bias and standard error of each parameter, and the failures."""
-    out = TextRenderer()
-    many = draws.vector.ndim > 2
-    failed, replicates = np.asarray(draws.failed), draws.replicates
-    out.title(f"Bootstrap ({draws.kind}): {count(replicates)} replicates" + " a data set" * many)
-    if many:
-        whole = count(replicates * failed.size)
-        out.paragraph(f"{counted(failed.size, 'data set')}; {count(failed.sum())} of {whole} refits failed")
-        return out.render()
-    reasons = {name: n for name, n in draws.status.counts().items() if name != "converged"}
-    text = f"{count(int(failed))} refits failed" + (
-        f" ({', '.join(f'{n} {name}' for name, n in reasons.items())})" * bool(reasons)
-    )
-    out.paragraph(f"{text}, {count(replicates - int(failed))} count")
-    vector = np.asarray(draws.vector)
-    fine = ~np.any(np.isnan(vector), axis=1)
-    best = np.asarray(draws.fit._solution.estimates)
-    rows = []
-    for i, name in enumerate(draws.fit.parameter_names):
-        if draws.fit.fixed[i] or fine.sum() < 2:
-            rows.append([name, number(best[i]), "", "fixed" if draws.fit.fixed[i] else ""])
-            continue
-        error = vector[fine, i].std(ddof=1)
-        bias = vector[fine, i].mean() - best[i]
-        rows.append([name, uncertain(best[i], error), number(bias, 2), number(error, 4)])
-    out.table(rows, ["", "estimate", "bias", "std. error"], ["left", "decimal", "decimal", "decimal"])
-    return out.render()
+    return of_dataset

@@ -13,7 +13,7 @@ METHODS = ("percentile", "basic", "bca", "studentized")
 
 
 @functools.partial(jax.jit, static_argnames="method")
-def _ends(
+def ends(
     refits: tuple[Array, Array, Array | None], best: Array, errors: Array, fixed: Array, z: Array, method: str
 ) -> tuple[Array, Array]:
     """`Bootstrap.ends`, with a normal quantile for the level."""

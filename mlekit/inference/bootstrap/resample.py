@@ -20,7 +20,7 @@ from ..record import FitRecord
 from ..simulate import simulated
 
 
-def drawn(
+def resampled_sets(
     fits: FitRecord,
     batch: RaggedBatch,
     words: np.ndarray,
@@ -32,8 +32,8 @@ def drawn(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, RaggedBatch, np.ndarray]]:
     """The resampled data sets, so many at a time that memory holds them.
 
-    Yields the numbers of data sets, those of their replicates, the data, and about how far the free vector of each
-    will move: the sum of the influence of its rows, zero where that is not known.
+    Yields the numbers of data sets, those of their replicates, the data, and to first order the change of the free
+    vector of each: the sum of the influence of its rows, zero where that is not known.
     """
     # Simulated sets are as wide as the widest of the batch.
     wide = kind == "parametric" and batch.lengths is not None
@@ -54,19 +54,19 @@ def drawn(
             if kind == "parametric":
                 data, weights = _simulated_sets(fits, batch, words, sets, times), None
             else:
-                weights = _drawn_weights(batch, generators, sets, times, kind, labels)
+                weights = _random_weights(batch, generators, sets, times, kind, labels)
                 data = _weighted_sets(batch, sets, weights, kind, fits._solution.estimates.dtype)
             moves = np.zeros((len(sets), len(times), fits.n_free))
             if weights is not None and influence is not None:
                 rows = min(weights.shape[2], influence.shape[1])
-                # Not by NumPy, whose threads go on turning for a while after a product of matrices.
+                # Not by NumPy, whose BLAS threads keep spinning for a while after a matrix product.
                 moves = np.asarray(jnp.matmul(weights[:, :, :rows], influence[sets, :rows]))
             yield sets, times, data, np.where(np.isfinite(moves).all(axis=2, keepdims=True), moves, 0.0)
         first += count
 
 
-def again(tree: PyTree, sets: np.ndarray, times: int) -> PyTree:
-    """Of all arrays the entries of these data sets, each so many times."""
+def repeat_sets(tree: PyTree, sets: np.ndarray, times: int) -> PyTree:
+    """The entries of these data sets in all arrays, each `times` times."""
     return jax.tree.map(
         lambda leaf: np.repeat(np.asarray(leaf)[sets], times, axis=0) if is_array(leaf) else leaf, tree
     )
@@ -76,7 +76,7 @@ def _philox(word: np.ndarray) -> int:
     return int(word[0]) << 32 | int(word[1])
 
 
-def _drawn_weights(
+def _random_weights(
     batch: RaggedBatch,
     generators: list[np.random.Generator],
     sets: np.ndarray,
@@ -93,7 +93,7 @@ def _drawn_weights(
         rows = slice(begin, begin + length)
         own = None if batch.weights is None else np.asarray(batch.weights)[rows]
         mine = None if labels is None else labels[rows]
-        weights[i, :, :length] = _weights(generators[i], kind, own, mine, len(times), int(length))
+        weights[i, :, :length] = _weights_of_set(generators[i], kind, own, mine, len(times), int(length))
     return weights
 
 
@@ -131,12 +131,12 @@ def _weighted_sets(
 
 
 def _distinct(n: int) -> int:
-    """How many of `n` rows are among as many draws at most: their mean and six of its standard deviations."""
+    """A bound on the number of distinct rows among `n` draws of `n`: its mean plus six standard deviations."""
     share = math.exp(-1)
     return min(n, int(n * (1 - share) + 6 * math.sqrt(n * share * (1 - 2 * share))) + 2)
 
 
-def _weights(
+def _weights_of_set(
     generator: np.random.Generator, kind: str, own: Any, labels: Any, times: int, length: int
 ) -> Float[np.ndarray, "times length"]:
     """Random weights of the rows of one data set."""
@@ -157,7 +157,7 @@ def _weights(
 
 
 def _counts(drawn: np.ndarray, n: int) -> np.ndarray:
-    """How often each of `n` was drawn, row by row."""
+    """The number of times that each of `n` was drawn, for each row of draws."""
     times = len(drawn)
     flat = (drawn + n * np.arange(times)[:, None]).ravel()
     return np.bincount(flat, minlength=n * times).reshape(times, n).astype(float)
@@ -168,10 +168,9 @@ def _simulated_sets(
 ) -> RaggedBatch:
     """Data sets drawn from the model at their estimates."""
     some = fits[sets]
-    each = lambda array: np.repeat(np.asarray(array)[:, None], len(times), axis=1)  # noqa: E731
-    data = evaluate_repeated(
-        some, len(times), _simulate, (each(some._solution.free), each(words[sets]), np.tile(times, (len(sets), 1)))
-    )
+    per_time = lambda array: np.repeat(np.asarray(array)[:, None], len(times), axis=1)  # noqa: E731
+    value = (per_time(some._solution.free), per_time(words[sets]), np.tile(times, (len(sets), 1)))
+    data = evaluate_repeated(some, len(times), _simulate, value)
     data = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), data)
     lengths = None if batch.lengths is None else np.repeat(batch.row_counts[sets], len(times))
     return from_arrays(batch.model, batch.args, data, None, lengths)

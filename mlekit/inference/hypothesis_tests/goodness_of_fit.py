@@ -1,4 +1,4 @@
-"""Goodness of fit by parametric bootstrap: whether data drawn from the fit look like those there are."""
+"""Goodness of fit by parametric bootstrap: the data against data drawn from the fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...core.status import Status
 from ...core.trees import batch_of_one, tracing
 from ...engine import map_datasets
 from ...likelihood.objective import Objective
-from ..bootstrap.resample import again, drawn
+from ..bootstrap.resample import repeat_sets, resampled_sets
 from ..evaluate import evaluate
 from ..record import FitRecord, index
 from ..refit import leaves_at, refit, shared_batch, shared_parameters, shared_rows
@@ -33,7 +33,7 @@ def goodness_of_fit_test(
     replicates: int = 1000,
     statistic: str | Callable[..., Any] = "anderson-darling",
 ) -> HypothesisTest:
-    r"""Whether data drawn from the fitted model are as far from their own fit as the data at hand.
+    r"""Test of goodness of fit: are data drawn from the fit as far from their own fit as the data at hand?
 
     $$p = \frac{1 + \#\{r : T_r \ge T\}}{1 + R}$$
 
@@ -104,10 +104,10 @@ def _p_value(fits: FitRecord, key: Any, replicates: int, measure: Any, observed:
     starts = leaves_at(parameters, fits._solution.free, fits.parameters.values)
     fine = np.flatnonzero(np.asarray(fits.converged))
     above, count = np.zeros(fits.n_sets), np.zeros(fits.n_sets)
-    for sets, times, resampled, _ in drawn(fits, batch, words, fine, replicates, "parametric", None):
-        found = refit(resampled, parameters, again(starts, sets, len(times)))
-        each = again(fits.parameters, sets, len(times))
-        value = map_datasets.map_datasets(measure, resampled, each, found.free)
+    for sets, times, resampled, _ in resampled_sets(fits, batch, words, fine, replicates, "parametric", None):
+        found = refit(resampled, parameters, repeat_sets(starts, sets, len(times)))
+        mine = repeat_sets(fits.parameters, sets, len(times))
+        value = map_datasets.map_datasets(measure, resampled, mine, found.free)
         shape = (len(sets), len(times))
         proven = np.asarray(found.status == Status.converged).reshape(shape)
         beyond = np.asarray(value).reshape(shape) >= observed[sets][:, None]
@@ -123,7 +123,7 @@ def _is_ragged(fit: FitRecord) -> bool:
 
 
 class _Measure(eqx.Module):
-    """How far the data set is from the model."""
+    """The distance of a data set from the model."""
 
     statistic: str | Callable[..., Any]
 
@@ -139,8 +139,8 @@ class _Measure(eqx.Module):
         fine = jnp.ones(below.shape, bool) if counts is None else counts > 0
         place = jnp.arange(below.shape[0])
         here = place < n
-        # Both from the end where numbers are finer: the first of one belongs to the last of the other.
-        # What is below the smallest number is as far from the model as can be told.
+        # Each tail by its own function, where floating-point numbers are finer: the first of one belongs to the
+        # last of the other. A probability that underflows counts as the smallest number.
         least = jnp.log(jnp.finfo(below.dtype).tiny)
         lows, highs = (jnp.sort(jnp.where(fine, jnp.maximum(tail, least), jnp.inf)) for tail in (below, above))
         u = jnp.where(here, jnp.exp(lows), 0.5)

@@ -1,4 +1,4 @@
-"""White's information-matrix test: whether the model itself is in doubt."""
+"""White's information-matrix test, of the model itself."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..information import information
 from ..record import FitRecord
 from .result import HypothesisTest, chi_square
 
-#: Variance of an indicator that its correlation with the scores leaves over; below this share there is none.
+#: Share of an indicator's variance that the scores do not explain; below it the indicator is left out.
 LEFT_OVER = 1e-7
 
 
 def information_matrix_test(fit: FitRecord) -> HypothesisTest:
-    r"""White's test: whether the negative Hessian and the outer product of the scores estimate the same thing.
+    r"""White's test: do the negative Hessian and the outer product of the scores estimate the same information?
 
     $$T = n\, \bar d^T V^{-1} \bar d \sim \chi^2_q, \qquad d_i = \operatorname{vech}(H_i + s_i s_i^T), \quad
     v_i = d_i - \nabla \bar d\, \bar H^{-1} s_i, \quad V = \tfrac1n \sum_i v_i v_i^T$$
@@ -77,12 +77,12 @@ def _white(objective: Objective, free: Array) -> tuple[Array, Array]:
     slope, (scores, indicators) = jax.jacfwd(mean, has_aux=True)(free)
     root = root_of_inverse(information(objective, free, "observed"))
     # The mean Hessian is minus the information over n.
-    left = indicators + n_obs * scores @ (root @ root.T) @ slope.T
-    of = lambda rows: weighted_squares(rows, counts) / n_obs  # noqa: E731
+    residuals = indicators + n_obs * scores @ (root @ root.T) @ slope.T
+    mean_squares = lambda rows: weighted_squares(rows, counts) / n_obs  # noqa: E731
     middle = jnp.sum(weighted_rows(indicators, counts), axis=0) / n_obs
-    scale = jnp.sqrt(jnp.diagonal(of(indicators)))
+    scale = jnp.sqrt(jnp.diagonal(mean_squares(indicators)))
     scale = jnp.where(scale > 0, scale, 1.0)
-    values, vectors = eigh(of(left) / scale[:, None] / scale)
+    values, vectors = eigh(mean_squares(residuals) / scale[:, None] / scale[None, :])
     there = values > LEFT_OVER
     along = vectors.T @ (middle / scale)
     return n_obs * jnp.sum(jnp.where(there, along**2 / jnp.where(there, values, 1.0), 0.0)), jnp.sum(there)

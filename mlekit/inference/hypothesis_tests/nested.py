@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 from ...core.checks import check_choice
 from ...core.linear_algebra import root_of_inverse
 from ...core.status import Status
-from ...core.trees import is_array, tracing
+from ...core.trees import is_array, tracing, vmap_if
 from ...likelihood.objective import Objective
 from ...models.initial_parameters import build_parameters
 from ...models.parameters import Parameters
@@ -25,12 +25,12 @@ from ..information import information
 from ..record import FitRecord
 from .result import HypothesisTest, chi_square, chi_square_tail
 
-#: Nats by which a search that runs towards an edge may stop short of what is there.
+#: Nats by which a search that runs towards an edge may stop below its supremum.
 SHORT = 1e-2
 
 
 def likelihood_ratio_test(restricted: FitRecord, full: FitRecord, *, boundary: bool = False) -> HypothesisTest:
-    r"""Whether a model with fewer parameters describes the data as well as one that contains it.
+    r"""Likelihood-ratio test: does a model describe the data as well as a larger one that contains it?
 
     $$2\,(\hat\ell_{\text{full}} - \hat\ell_{\text{restricted}}) \sim \chi^2_d, \qquad
     d = k_{\text{full}} - k_{\text{restricted}}$$
@@ -90,7 +90,7 @@ def likelihood_ratio_test(restricted: FitRecord, full: FitRecord, *, boundary: b
 def wald_test(
     fit: FitRecord, restriction: Callable[[PyTree], Any] | str | PyTree, kind: str = "observed", **options: Any
 ) -> HypothesisTest:
-    r"""Whether a smooth function of the parameters is zero.
+    r"""Wald's test: is a smooth function of the parameters zero?
 
     $$W = r^T (R V R^T)^{-1} r \sim \chi^2_d, \qquad r = r(\hat\theta), \quad R = \partial r / \partial \theta$$
 
@@ -122,28 +122,27 @@ def wald_test(
         names = (restriction,) if isinstance(restriction, str) else tuple(restriction)
         if not names:
             raise ValueError("restriction: there is nothing to test; name a parameter, or pass a function")
-        for one in names:
-            if one not in fit.parameter_names:
-                raise ValueError(f"there is no parameter {one!r}; there are {', '.join(fit.parameter_names)}")
-        places = np.array([fit.parameter_names.index(one) for one in names])
+        for name in names:
+            if name not in fit.parameter_names:
+                raise ValueError(f"there is no parameter {name!r}; there are {', '.join(fit.parameter_names)}")
+        places = np.array([fit.parameter_names.index(name) for name in names])
         hypothesis = " = ".join((*names, "0"))
         on_vector = lambda vector, parameters: vector[places]  # noqa: E731
     else:
         on_vector = lambda vector, parameters: _flat(restriction(parameters.tree(vector)))  # noqa: E731
     matrix = covariance(fit, kind, **options)
 
-    def one_set(vector: Array, spread: Array, parameters: Parameters) -> tuple[Array, Array]:
+    def of_set(vector: Array, spread: Array, parameters: Parameters) -> tuple[Array, Array]:
         value = on_vector(vector, parameters)
         slope = jax.jacfwd(on_vector)(vector, parameters)
         return quadratic(value, slope @ spread @ slope.T), jnp.asarray(value.size, value.dtype)
 
-    over = eqx.filter_vmap(one_set) if fit.batched else one_set
-    statistic, df = over(fit._solution.estimates, matrix, fit.parameters)
+    statistic, df = vmap_if(fit.batched, of_set)(fit._solution.estimates, matrix, fit.parameters)
     return chi_square(jnp.where(fit.converged, statistic, jnp.nan), df, "Wald test", hypothesis)
 
 
 def score_test(restricted: FitRecord, constraints: PyTree = None, *, kind: str | None = None) -> HypothesisTest:
-    r"""Whether freeing what a fit held fixed, or tied, would raise its likelihood: without fitting the full model.
+    r"""Score test: would freeing fixed or tied parameters raise the likelihood? Without fitting the full model.
 
     $$S = s^T I^{-1} s \sim \chi^2_d, \qquad s = \nabla \ell(\hat\theta_{\text{restricted}})$$
 
@@ -183,8 +182,10 @@ def score_test(restricted: FitRecord, constraints: PyTree = None, *, kind: str |
         raise ValueError("kind='expected' is exact for a mle.regression only; use kind='observed' or 'opg'")
     params = restricted.params
     dtype = restricted._solution.estimates.dtype
-    one = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, params) if restricted.batched else params
-    full, _ = build_parameters(one, constraints, dtype=dtype, check=False)
+    example = params
+    if restricted.batched:
+        example = jax.tree.map(lambda leaf: leaf[0] if is_array(leaf) else leaf, params)
+    full, _ = build_parameters(example, constraints, dtype=dtype, check=False)
     df = full.n_free - restricted.n_free
     if df < 1:
         raise ValueError(
@@ -192,8 +193,8 @@ def score_test(restricted: FitRecord, constraints: PyTree = None, *, kind: str |
             f"{full.n_free} and {restricted.n_free}; constraints= are those of the full model"
         )
     leaves = restricted.parameters.split(params)
-    over = eqx.filter_vmap if restricted.batched else lambda fn: fn
-    free = over(lambda leaves: full.free(full.join(leaves)))(leaves)
+    free_of = lambda leaves: full.free(full.join(leaves))  # noqa: E731
+    free = vmap_if(restricted.batched, free_of)(leaves)
     values = full.fixed_leaves(leaves)
     if not tracing(free) and np.any(np.asarray(restricted.converged) & ~np.all(np.isfinite(free), axis=-1)):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a test of a hypothesis says."""
+"""The result of a test of a hypothesis."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class HypothesisTest(eqx.Module):
         p_value: the chance of a statistic at least as extreme if the hypothesis holds; NaN where the fits did not
             converge.
         name: of the test.
-        hypothesis: what is tested, in words.
-        distribution: what the p-value comes from, in words.
+        hypothesis: the hypothesis in words.
+        distribution: that of the statistic under the hypothesis, in words.
 
     Example:
         >>> import jax.numpy as jnp, mlekit as mle
@@ -44,8 +44,6 @@ class HypothesisTest(eqx.Module):
     def __repr__(self) -> str:
         if isinstance(self.statistic, jax.core.Tracer):
             return f"HypothesisTest(<traced>, {self.name})"
-        pass
-
         return test_text(self)
 
 

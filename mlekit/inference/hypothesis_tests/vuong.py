@@ -1,4 +1,4 @@
-"""Vuong's test: which of two models that do not contain each other is closer to the truth."""
+"""Vuong's test of two models that do not contain each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .result import HypothesisTest
 
 
 def vuong_test(a: FitRecord, b: FitRecord, *, correction: str | None = None) -> HypothesisTest:
-    r"""Whether two models that do not contain each other are equally close to the truth.
+    r"""Vuong's test: are two models that do not contain each other equally close to the truth?
 
     $$z = \frac{\sum_i w_i m_i - c}{\sqrt{n}\,\hat\omega} \sim N(0, 1), \qquad
     m_i = \log p_a(x_i) - \log p_b(x_i), \quad \hat\omega^2 = \frac1n \sum_i w_i (m_i - \bar m)^2$$
@@ -29,7 +29,7 @@ def vuong_test(a: FitRecord, b: FitRecord, *, correction: str | None = None) -> 
     Args:
         a: a fit, or a batch of fits.
         b: another one, to the same data, with contributions in the same order.
-        correction: what $c$ takes off for parameters: nothing by default; `aic` for $k_a - k_b$; `bic` for
+        correction: $c$, a penalty for parameters: none by default; `aic` for $k_a - k_b$; `bic` for
             $\tfrac12 (k_a - k_b) \log n$.
 
     Returns:
@@ -69,8 +69,8 @@ def vuong_test(a: FitRecord, b: FitRecord, *, correction: str | None = None) -> 
 
 def _moments(a: FitRecord, b: FitRecord) -> tuple[Array, Array, Array]:
     """The weighted sum of the differences, that of their squares, and the sum of the weights."""
-    one, other = (evaluate(fit, _contributions(longest(fit)), fit._solution.free) for fit in (a, b))
-    (first, weights), (second, _) = one, other
+    of_fit = lambda fit: evaluate(fit, _contributions(longest(fit)), fit._solution.free)  # noqa: E731
+    (first, weights), (second, _) = of_fit(a), of_fit(b)
     width = min(first.shape[-1], second.shape[-1])
     difference = first[..., :width] - second[..., :width]
     w = weights[..., :width]
@@ -83,10 +83,10 @@ def _moments(a: FitRecord, b: FitRecord) -> tuple[Array, Array, Array]:
 def _contributions(width: int) -> Callable[[Objective, Array], tuple[Array, Array]]:
     """Log-densities of the rows and their weights, zero for padding."""
 
-    def at(objective: Objective, free: Array) -> tuple[Array, Array]:
+    def of_dataset(objective: Objective, free: Array) -> tuple[Array, Array]:
         _, weights = objective.likelihood.aligned()
         values = contributions(width)(objective, free)
         weights = jnp.ones(objective.likelihood.rows) if weights is None else weights
         return values, to_width(weights.astype(values.dtype), width)
 
-    return at
+    return of_dataset

@@ -44,11 +44,11 @@ class Profile(eqx.Module):
         params: these parameters, a PyTree like `init` with leading axes of points.
         status: why each of these fits ended.
         fit: the fit; made again from a better maximum where the profile met one.
-        better: whether it did.
+        better: whether a better maximum was met.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
-    values: tuple[Float[Array, "... points"], ...]
+    values: tuple[Float[Array, "..."], ...]
     log_likelihood: Float[Array, "..."]
     params: PyTree
     status: StatusArray
@@ -57,7 +57,7 @@ class Profile(eqx.Module):
 
     @property
     def drop(self) -> Float[Array, "..."]:
-        """How far the profile lies below the maximum, in nats; 1.92 below are the ends of a 95 % interval."""
+        """The maximum less the profile, in nats; at the ends of a 95 % interval it is 1.92."""
         best = self.fit.log_likelihood
         return jnp.reshape(best, (*jnp.shape(best), *(1,) * len(self.names))) - self.log_likelihood
 
@@ -183,7 +183,7 @@ def _grid(
     found = (lower[:, which], upper[:, which])
     edges = [jnp.where(jnp.isfinite(e) & (e > low) & (e < high), e, w) for e, w in zip(found, wide)]
     begin, end = (to_line(e, low, high) for e in edges)
-    line = begin[..., None] + (end - begin)[..., None] * steps
+    line = begin[..., None] + (end - begin)[..., None] * steps[None, None, :]
     grid = from_line(line, low[..., None], high[..., None])
     return tuple(grid[:, i] for i in range(len(places)))
 
@@ -213,7 +213,7 @@ def _starts(
     parameters: Parameters,
     free: Array,
     spread: Array,
-    values: tuple[Float[Array, "n_sets points"], ...],
+    values: tuple[Float[Array, "n_sets ..."], ...],
     places: tuple[int, ...],
 ) -> list[Array]:
     """Leaves of `params` with the elements at `places` held: where a quadratic likelihood has its maximum then."""

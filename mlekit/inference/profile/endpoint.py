@@ -82,7 +82,7 @@ def _tangent(operands: PyTree, change: PyTree, which: Array, proven: Array, free
     lagrangian = hessian + multiplier * hessian_of_target
     scale = curvature_scale(jax.lax.stop_gradient(lagrangian), jnp.zeros_like(free))
     across = jax.lax.stop_gradient(LEVEL_SET_WEIGHT / jnp.sum((of_target / scale) ** 2))
-    matrix = lagrangian + across * of_target[:, None] * of_target
+    matrix = lagrangian + across * of_target[:, None] * of_target[None, :]
     spread = inverse(jnp.where(proven, matrix, jnp.eye(k, dtype=free.dtype)))
 
     height_tangent, score_tangent, target_tangent = differential(gradients, operands, change)

@@ -17,19 +17,19 @@ from ...solvers.objective import Curvature
 
 #: Points evaluated at most; ends that need more than ten are rare.
 MAX_STEPS = 100
-#: What is added to the curvature across the level sets of the target where it is indefinite, in units of itself.
+#: Curvature that is added across the level sets of the target where it is indefinite, in units of the diagonal.
 LEVEL_SET_WEIGHT = 100.0
 #: How close to the level an end must lie, as a share of the drop; steps may be small elsewhere.
 CLOSE = 1e-3
 #: Points this many times as deep below the maximum as the level say nothing of where it is reached.
 TOO_DEEP = 4.0
-#: What the other parameters may still gain, as a share of the depth of a point, for it to lie beyond the end.
+#: A point lies beyond the end if the other parameters can gain no more than this share of its depth.
 SETTLED = 0.1
 #: A search this many times as far from the maximum as a quadratic likelihood would end, and still above the level,
 #: has no end to find: if it got stuck there, or if it went on.
 FAR, ENDLESS = 20.0, 1000.0
-#: What a step may still change, in nats, for the next one to be the last; and how many nats above what was taken
-#: for the maximum are a better one.
+#: In nats, by the bits of the dtype: the change by a step after which the next one is the last; and the height
+#: above the supposed maximum from which a point is a better one.
 TOLERANCE, BETTER = {64: 1e-9, 32: 1e-4}, {64: 1e-5, 32: 1e-2}
 
 
@@ -41,7 +41,7 @@ class Endpoint(eqx.Module):
         log_likelihood: at the last point that was evaluated.
         status: `converged`; `unbounded`, where the log-likelihood stays above the level as far as the search went;
             `stalled` or `max_steps`.
-        better: whether the search met a point above what was taken for the maximum, and stopped there.
+        better: whether the search met a point above the supposed maximum, and stopped there.
         steps: points evaluated.
     """
 
@@ -102,8 +102,8 @@ def _profile_model(
     scale = curvature_scale(information, jnp.zeros(k, information.dtype))
     unit = target_gradient / scale
     weight = LEVEL_SET_WEIGHT / jnp.sum(unit**2)
-    across = weight * unit[:, None] * unit
-    scaled = jnp.stack([lagrangian, lagrangian, information]) / scale[:, None] / scale
+    across = weight * unit[:, None] * unit[None, :]
+    scaled = jnp.stack([lagrangian, lagrangian, information]) / scale[None, :, None] / scale[None, None, :]
     trials = scaled + jnp.stack([0 * across, across, across])
     factors = jax.vmap(factorise)(trials)
     pivots = jnp.min(jax.vmap(lambda factor: factor.pivots)(factors), axis=1)
@@ -126,7 +126,7 @@ def _profile_model(
         gain=gain,
         slope=jnp.sum(score * direction),
         curvature=1 / size - jnp.where(which > 0, weight, 0.0),
-        matrix=trials[which] * scale[:, None] * scale,
+        matrix=trials[which] * scale[:, None] * scale[None, :],
         definite=jnp.any(definite),
     )
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from ...core.checks import warn
 from ...core.compilation import Compiled
 from ...core.status import Status
-from ...core.trees import batch_of_one, only_one, tracing
+from ...core.trees import batch_of_one, only_one, replace_rows, tracing
 from ...engine.solution import Solution
 from ...models.parameters import Parameters
 from ..evaluate import evaluate_repeated
@@ -70,13 +70,9 @@ def ends(fit: FitRecord, level: float) -> tuple[FitRecord, Ends]:
         refitted = from_better(fit[sets], free[sets], np.ones(len(sets), bool))
         new = (refitted._solution, *_ends(refitted, level))
         old = (fit._solution, found, better, free)
-        solution, found, better, free = jax.tree.map(functools.partial(_replace_sets, sets), old, new)
+        solution, found, better, free = jax.tree.map(functools.partial(replace_rows, sets), old, new)
         fit = eqx.tree_at(lambda fit: fit._solution, fit, solution)
     return fit, found
-
-
-def _replace_sets(sets: np.ndarray, old: Array, new: Array) -> Array:
-    return old.at[sets].set(new)
 
 
 def _ends(fit: FitRecord, level: float) -> tuple[Ends, Array, Array]:

@@ -1,4 +1,4 @@
-"""Responses of which it is only known between which bounds they lie."""
+"""Censored responses: known only to lie between bounds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ...core.dtypes import promoted
 from ..model import Model
 from .checks import Bound, bound_of, check_bounds, with_tails
 from .distribution import Density, Distribution, Response, distribution
@@ -22,26 +23,27 @@ class Censored(Density):
 
     @property
     def response(self) -> Response:
-        """Where the response lies."""
+        """The response of the distribution."""
         return self.distribution.response
 
     @property
     def atoms(self) -> None:
-        """An interval has no distribution function."""
+        """Not known: an interval is no response."""
 
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the density, or of the probability of an interval."""
         lower, upper = self._bound(obs, "lower"), self._bound(obs, "upper")
-        at = self.distribution.at(params, obs, args)
-        valid = (lower <= upper) & (lower < jnp.inf) & (upper > -jnp.inf)
-        exact = lower == upper
-        interval = at.interval(lower, upper, valid & ~exact)
-        density = at.log_density(jnp.where(exact, upper, interval.side.low), valid & exact)
+        conditional = self.distribution.conditional(params, obs, args)
+        valid = promoted(jnp.less_equal, lower, upper)
+        valid &= promoted(jnp.less, lower, jnp.inf) & promoted(jnp.greater, upper, -jnp.inf)
+        exact = promoted(jnp.equal, lower, upper)
+        interval = conditional.interval(lower, upper, valid & ~exact)
+        density = conditional.log_density(promoted(jnp.where, exact, upper, interval.tail.low), valid & exact)
         return jnp.where(valid, jnp.where(exact, density, interval.mass), jnp.nan)
 
     def _bound(self, obs: PyTree, name: str) -> Array:
         bound = getattr(self, name)
-        return self.distribution.of(obs) if bound is None else bound_of(obs, bound, name)
+        return self.distribution.response_of(obs) if bound is None else bound_of(obs, bound, name)
 
 
 def censored(

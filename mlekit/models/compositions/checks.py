@@ -1,4 +1,4 @@
-"""Checks of what compositions are made of, before tracing."""
+"""Checks of the arguments of compositions, before tracing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Bound = str | Callable[[Any], Any] | ArrayLike | None
 
 
 def independent(log_density: Any, who: str) -> Model:
-    """The model of one observation."""
+    """The model; a `ValueError` if it is joint."""
     model = as_model(log_density)
     if model.is_joint:
         raise ValueError(f"{who} wants the log-density of ONE observation; a joint model has none")
@@ -45,7 +45,7 @@ def with_tails(
 
 
 def check_bounds(lower: Bound, upper: Bound, who: str) -> None:
-    """A complaint unless there is a bound, and each is one of the things that a bound may be."""
+    """An error unless there is a bound, and each is a name, a function or a number."""
     if lower is None and upper is None:
         raise ValueError(f"{who} wants lower, upper or both")
     for name, bound in (("lower", lower), ("upper", upper)):

@@ -1,4 +1,4 @@
-"""Draws from a distribution function alone, by finding where it reaches a random height."""
+"""Draws by inverting a distribution function: bisection over all numbers of a dtype."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from ...core.dtypes import common_dtype, promoted
 
 
 def draw(
@@ -29,36 +31,36 @@ def draw(
         The draw; NaN where the distribution function is, and the largest integer where there is no NaN.
     """
     whole = jnp.issubdtype(dtype, jnp.integer)
-    kind, unit = jnp.result_type(int) if whole else dtype, jnp.result_type(dtype, 0.0)
+    kind, unit = jnp.result_type(int) if whole else dtype, common_dtype(dtype, 0.0)
     log_u = jnp.log(jax.random.uniform(key, (), unit, minval=jnp.finfo(unit).tiny))
-    place, number = (_whole, lambda count, _: count) if whole else (_place, _number)
+    position, number = (_whole, lambda count, _: count) if whole else (_position, _number)
 
     def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low & high) + ((low ^ high) >> 1)  # their sum would overflow
-        reached = log_cdf(number(middle, kind)) >= log_u
+        reached = promoted(jnp.greater_equal, log_cdf(number(middle, kind)), log_u)
         return jnp.where(reached, low, middle), jnp.where(reached, middle, high)
 
-    ends = place(lower, kind), place(upper, kind)
+    ends = position(lower, kind), position(upper, kind)
     y = number(jax.lax.fori_loop(0, jnp.iinfo(ends[0].dtype).bits, halve, ends)[1], kind)
     missing = jnp.iinfo(dtype).max if whole else jnp.nan
     return jnp.where(jnp.isnan(log_cdf(y)), missing, y.astype(dtype))
 
 
 def _whole(bound: Array, dtype: Any) -> Array:
-    """The whole number at a bound or below, and the last there is for an infinite one."""
+    """The whole number at a bound or below; for an infinite bound the largest or smallest integer."""
     ends = jnp.iinfo(dtype)
     finite = jnp.floor(jnp.where(jnp.isfinite(bound), bound, 0)).astype(dtype)
     return jnp.where(bound == jnp.inf, ends.max, jnp.where(bound == -jnp.inf, ends.min, finite))
 
 
-def _place(x: Array, dtype: Any) -> Array:
-    """The place of a number among all numbers of a floating dtype, counted from zero."""
+def _position(x: Array, dtype: Any) -> Array:
+    """The position of a number among all numbers of a floating dtype, counted from zero."""
     bits = jax.lax.bitcast_convert_type(jnp.asarray(x, dtype), f"int{jnp.finfo(dtype).bits}")
     return jnp.where(bits < 0, jnp.iinfo(bits.dtype).min - bits, bits)
 
 
-def _number(place: Array, dtype: Any) -> Array:
-    """The number at such a place."""
-    bits = jnp.where(place < 0, jnp.iinfo(place.dtype).min - place, place)
+def _number(position: Array, dtype: Any) -> Array:
+    """The number at a position: the inverse of `_position`."""
+    bits = jnp.where(position < 0, jnp.iinfo(position.dtype).min - position, position)
     return jax.lax.bitcast_convert_type(bits, dtype)

@@ -1,4 +1,4 @@
-"""Observations that stem from one of several distributions, and it is not known which."""
+"""Mixtures: observations from one of several distributions, not known which."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ...core.dtypes import common_dtype
 from ...core.trees import is_array
 from ..model import Model
 from .checks import independent, of_params
@@ -24,7 +25,7 @@ class Mixture(Weighted):
     Args:
         components: one model a component; or a single one, which stands for as many as its parameters have rows.
         names: of the components, if they have names.
-        alike: whether it is a single one.
+        alike: whether one model stands for all components.
         weights: the key of the weights in `params`, or a function that predicts them.
     """
 
@@ -35,7 +36,7 @@ class Mixture(Weighted):
 
     @property
     def response(self) -> Response:
-        """Where the response lies, if the components say so and agree."""
+        """The response that the components name, if they agree."""
         first, *others = (own_response(model) for model in self.components)
         return first if all(other == first for other in others) else None
 
@@ -60,7 +61,7 @@ class Mixture(Weighted):
         Args:
             params: parameters of the mixture.
             obs: one observation.
-            args: what else the model is given, if anything.
+            args: further arguments of the model, if any.
 
         Returns:
             Shape `(K,)`, in the order of the components; NaN where none of them allows the observation.
@@ -68,20 +69,20 @@ class Mixture(Weighted):
         return shares(*self._terms("log_density", params, obs, args))
 
     def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
-        """The observation, drawn from a component that is drawn before."""
-        which, key = jax.random.split(key)
+        """The observation drawn anew: first the component, then from it."""
+        component_key, key = jax.random.split(key)
         parts = self._parts(params)
         weights = of_params(self.weights, params, obs, args, "the weights of a mixture")
-        k = jax.random.categorical(which, jnp.log(weights))
+        k = jax.random.categorical(component_key, jnp.log(weights))
         if self.alike:
             rows, rest = eqx.partition(parts, is_array)
             part = eqx.combine(jax.tree.map(lambda row: jnp.asarray(row)[k], rows), rest)
-            return _there(self.components[0].simulate)(key, part, obs, *args)
-        draws = [_there(model.simulate)(key, part, obs, *args) for model, part in zip(self.components, parts)]
+            return _present(self.components[0].simulate)(key, part, obs, *args)
+        draws = [_present(model.simulate)(key, part, obs, *args) for model, part in zip(self.components, parts)]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves)[k], *draws)
 
     def _terms(self, name: str, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:
-        logs = self._each(params, lambda model, part: guarded(model, name, part, obs, args))
+        logs = self._of_components(params, lambda model, part: guarded(model, name, part, obs, args))
         return self._weights(params, obs, args, logs), logs
 
     def _weights(self, params: PyTree, obs: PyTree, args: tuple[Any, ...], logs: Array) -> Array:
@@ -91,10 +92,10 @@ class Mixture(Weighted):
                 f"the weights of a mixture must have one entry a component, shape {logs.shape}; "
                 f"they have shape {weights.shape}"
             )
-        return weights.astype(jnp.result_type(weights, logs))
+        return weights.astype(common_dtype(weights, logs))
 
-    def _each(self, params: PyTree, fn: Callable[[Model, PyTree], Array]) -> Float[Array, " k"]:
-        """A number of every component, given its parameters."""
+    def _of_components(self, params: PyTree, fn: Callable[[Model, PyTree], Array]) -> Float[Array, " k"]:
+        """`fn(component, its parameters)` of every component."""
         parts = self._parts(params)
         if not self.alike:
             return jnp.stack([fn(model, part) for model, part in zip(self.components, parts)])
@@ -182,12 +183,12 @@ def mixture(
     listed = [components] if alike else list(components.values() if names is not None else components)
     if not listed:
         raise ValueError("mixture wants at least one component")
-    models = tuple(independent(one, "mixture") for one in listed)
+    models = tuple(independent(component, "mixture") for component in listed)
     density = Mixture(models, names, alike, weights)
     return with_companions(density, models)
 
 
-def _there(companion: Callable[..., Any] | None) -> Callable[..., Any]:
-    """A companion that is known to be there."""
+def _present(companion: Callable[..., Any] | None) -> Callable[..., Any]:
+    """A companion that the model is known to have."""
     assert companion is not None
     return companion

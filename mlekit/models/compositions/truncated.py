@@ -1,4 +1,4 @@
-"""Responses that could be observed only between bounds."""
+"""Truncated responses: observed only if they lie between bounds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ...core.dtypes import common_dtype, promoted
 from ..model import Model
 from .checks import Bound, bound_of, check_bounds, with_tails
 from .distribution import ConditionalDistribution, Density, Distribution, Interval, Response, distribution
@@ -24,7 +25,7 @@ class Truncated(Density):
 
     @property
     def response(self) -> Response:
-        """Where the response lies."""
+        """The response of the distribution."""
         return self.distribution.response
 
     @property
@@ -34,72 +35,77 @@ class Truncated(Density):
 
     def __call__(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The log-density of one observation."""
-        at, y = self.distribution.at(params, obs, args), self.distribution.of(obs)
-        window = self._window(at)
+        conditional, y = self.distribution.conditional(params, obs, args), self.distribution.response_of(obs)
+        window = self._window(conditional)
         inside = _holds(window, y)
-        density = at.log_density(jnp.where(inside, y, window.side.low), inside)
+        density = conditional.log_density(promoted(jnp.where, inside, y, window.tail.low), inside)
         return _possible(window, jnp.where(inside, density - window.mass, -jnp.inf))
 
     def log_cdf(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the distribution function at the response."""
-        at = self.distribution.at(params, obs, args)
-        return _log_cdf(at, self._window(at), self.distribution.of(obs))
+        conditional = self.distribution.conditional(params, obs, args)
+        return _log_cdf(conditional, self._window(conditional), self.distribution.response_of(obs))
 
     def log_survival(self, params: PyTree, obs: PyTree, *args: Any) -> Float[Array, ""]:
         """The logarithm of the survival function at the response."""
-        at, y = self.distribution.at(params, obs, args), self.distribution.of(obs)
-        window = self._window(at)
+        conditional, y = self.distribution.conditional(params, obs, args), self.distribution.response_of(obs)
+        window = self._window(conditional)
         splits = _splits(window, y)
-        # The window may begin near one end of the distribution, and this part of it near the other.
-        rest = at.interval(jnp.where(splits, y, window.side.low), self._bounds(obs)[1], splits)
-        value = from_either_side(rest.mass - window.mass, _parts(at, window, y)[0])
-        return _possible(window, jnp.where(splits, value, jnp.where(y <= window.lower, 0.0, -jnp.inf)))
+        # The window may be measured by one tail, and its part above the response by the other.
+        rest = conditional.interval(promoted(jnp.where, splits, y, window.tail.low), self._bounds(obs)[1], splits)
+        value = from_either_side(rest.mass - window.mass, _parts(conditional, window, y)[0])
+        return _possible(window, jnp.where(splits, value, jnp.where(_below(window, y), 0.0, -jnp.inf)))
 
     def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
         """The observation with its response drawn anew: in the dtype it had, unless that cannot hold it."""
-        at = self.distribution.at(params, obs, args)
-        window, dtype = self._window(at), self.distribution.of(obs).dtype
+        conditional = self.distribution.conditional(params, obs, args)
+        window, dtype = self._window(conditional), self.distribution.response_of(obs).dtype
         regression = self.distribution.model.regression
         if regression is not None and not regression.family.support.whole:
-            dtype = jnp.result_type(dtype, 0.0)
-        y = draw(key, lambda y: _log_cdf(at, window, y), window.lower, window.upper, dtype)
-        return self.distribution.place(obs, y)
+            dtype = common_dtype(dtype, 0.0)
+        y = draw(key, lambda y: _log_cdf(conditional, window, y), window.lower, window.upper, dtype)
+        return self.distribution.with_response(obs, y)
 
-    def _window(self, at: ConditionalDistribution) -> Interval:
-        """What could be observed."""
-        return at.interval(*self._bounds(at.obs))
+    def _window(self, conditional: ConditionalDistribution) -> Interval:
+        """The interval of the responses that could be observed."""
+        return conditional.interval(*self._bounds(conditional.obs))
 
     def _bounds(self, obs: PyTree) -> tuple[Array | None, Array | None]:
         lower = None if self.lower is None else bound_of(obs, self.lower, "lower")
         return lower, None if self.upper is None else bound_of(obs, self.upper, "upper")
 
 
+def _below(window: Interval, y: Array) -> Array:
+    """Whether a response lies below all that could be observed."""
+    return promoted(jnp.less_equal, y, window.lower)
+
+
 def _holds(window: Interval, y: Array) -> Array:
-    """Whether a response could be observed; NaN passes, and shows in what is made of it."""
-    return ~((y <= window.lower) | (y > window.upper))
+    """True for a response that could be observed, and for NaN, which then shows in the result."""
+    return ~(_below(window, y) | promoted(jnp.greater, y, window.upper))
 
 
 def _splits(window: Interval, y: Array) -> Array:
-    """Whether something of the window lies on either side of a response."""
-    return _holds(window, y) & ~(y >= window.upper)
+    """True if a response lies inside the window, below its upper end."""
+    return _holds(window, y) & ~promoted(jnp.greater_equal, y, window.upper)
 
 
 def _possible(window: Interval, value: Array) -> Array:
-    """A value, but NaN where nothing could be observed."""
+    """The value; NaN where nothing could be observed."""
     return jnp.where((window.lower < window.upper) & (window.mass > -jnp.inf), value, jnp.nan)
 
 
-def _parts(at: ConditionalDistribution, window: Interval, y: Array) -> tuple[Array, Array]:
+def _parts(conditional: ConditionalDistribution, window: Interval, y: Array) -> tuple[Array, Array]:
     """Logarithms of the shares of the window up to a response and beyond it."""
-    here = at.beyond(window.side, y, _holds(window, y))
-    near = log_between(window.near, here) - window.mass
-    far = log_between(here, window.far) - window.mass
-    return window.side.choose(far, near), window.side.choose(near, far)
+    log_tail = conditional.log_tail(window.tail, y, _holds(window, y))
+    near = log_between(window.log_tail_near, log_tail) - window.mass
+    far = log_between(log_tail, window.log_tail_far) - window.mass
+    return window.tail.choose(far, near), window.tail.choose(near, far)
 
 
-def _log_cdf(at: ConditionalDistribution, window: Interval, y: Array) -> Array:
-    value = from_either_side(*_parts(at, window, y))
-    return _possible(window, jnp.where(_splits(window, y), value, jnp.where(y <= window.lower, -jnp.inf, 0.0)))
+def _log_cdf(conditional: ConditionalDistribution, window: Interval, y: Array) -> Array:
+    value = from_either_side(*_parts(conditional, window, y))
+    return _possible(window, jnp.where(_splits(window, y), value, jnp.where(_below(window, y), -jnp.inf, 0.0)))
 
 
 def truncated(

@@ -12,7 +12,7 @@ from .log_probability import from_either_side, log_mixture
 
 
 class Weighted(Density):
-    """The log-density of a sum of distributions; a subclass says what its terms are."""
+    """The log-density of a weighted sum of distributions; a subclass gives its terms."""
 
     @abc.abstractmethod
     def _terms(self, name: str, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ...core.dtypes import common_dtype, promoted
 from ..model import Model
 from .checks import independent, of_params, scalar
 from .distribution import HALF, Distribution, Response, distribution, guarded, with_companions
@@ -18,7 +19,7 @@ NAME = "the chance of zero_inflated"
 
 
 class ZeroInflated(Weighted):
-    """The log-density of a response that is zero with a chance of its own, otherwise what a model says."""
+    """The log-density of a response that is zero with a chance of its own, and otherwise follows a model."""
 
     distribution: Distribution
     chance: str | Callable[..., Any]
@@ -26,7 +27,7 @@ class ZeroInflated(Weighted):
 
     @property
     def response(self) -> Response:
-        """Where the response lies."""
+        """The response of the distribution."""
         return self.distribution.response
 
     @property
@@ -36,7 +37,7 @@ class ZeroInflated(Weighted):
         return True if known is True or (known is None and self.whole) else self._is_atom
 
     def _is_atom(self, obs: PyTree) -> Array:
-        return (self.distribution.of(obs) == 0) | self._is_atom_of_model(obs)
+        return (self.distribution.response_of(obs) == 0) | self._is_atom_of_model(obs)
 
     def _is_atom_of_model(self, obs: PyTree) -> Any:
         """True if zero has a probability in the model, too, and no density."""
@@ -45,7 +46,7 @@ class ZeroInflated(Weighted):
             return known(obs) if callable(known) else known
         if self.whole is not None:
             return self.whole
-        if not jnp.issubdtype(self.distribution.of(obs).dtype, jnp.inexact):
+        if not jnp.issubdtype(self.distribution.response_of(obs).dtype, jnp.inexact):
             return True
         raise ValueError(
             "zero_inflated: a log-density of floating-point numbers does not say whether zero has a probability "
@@ -54,27 +55,29 @@ class ZeroInflated(Weighted):
 
     def simulate(self, key: PRNGKeyArray, params: PyTree, obs: PyTree, *args: Any) -> PyTree:
         """The observation with its response drawn anew."""
-        zero, key = jax.random.split(key)
+        zero_key, key = jax.random.split(key)
         simulate = self.distribution.model.simulate
         assert simulate is not None
         drawn = simulate(key, params, obs, *args)
-        y = self.distribution.of(drawn)
+        y = self.distribution.response_of(drawn)
         chance = self._chance(params, obs, args)
-        return self.distribution.place(drawn, jnp.where(jax.random.bernoulli(zero, chance), jnp.zeros_like(y), y))
+        zero = jax.random.bernoulli(zero_key, chance)
+        return self.distribution.with_response(drawn, jnp.where(zero, jnp.zeros_like(y), y))
 
     def _terms(self, name: str, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> tuple[Array, Array]:
-        # Nothing but zeros, then the model.
-        y, chance = self.distribution.of(obs), self._chance(params, obs, args)
-        certain = {"log_density": y == 0, "log_cdf": y >= 0, "log_survival": ~(y >= 0)}[name]
+        # Two terms: a point mass at zero, and the model.
+        y, chance = self.distribution.response_of(obs), self._chance(params, obs, args)
+        includes_zero = {"log_density": y == 0, "log_cdf": y >= 0, "log_survival": ~(y >= 0)}[name]
         is_atom = self._is_atom_of_model(obs) if name == "log_density" else True
         if is_atom is True:
             rest = guarded(self.distribution.model, name, params, obs, args)
         else:
-            alone = (y == 0) & ~jnp.asarray(is_atom)
-            at = self.distribution.at(params, obs, args)
-            rest = jnp.where(alone, -jnp.inf, at.log_density(jnp.where(alone, HALF, y), ~alone))
-        logs = jnp.stack([jnp.where(certain, 0.0, -jnp.inf), rest])
-        return jnp.stack([chance, 1 - chance]).astype(jnp.result_type(chance, logs)), logs
+            zero_alone = (y == 0) & ~jnp.asarray(is_atom)  # zero has a density in the model, and no probability
+            conditional = self.distribution.conditional(params, obs, args)
+            density = conditional.log_density(promoted(jnp.where, zero_alone, HALF, y), ~zero_alone)
+            rest = jnp.where(zero_alone, -jnp.inf, density)
+        logs = jnp.stack([jnp.where(includes_zero, 0.0, -jnp.inf), rest])
+        return jnp.stack([chance, 1 - chance]).astype(common_dtype(chance, logs)), logs
 
     def _chance(self, params: PyTree, obs: PyTree, args: tuple[Any, ...]) -> Float[Array, ""]:
         return scalar(of_params(self.chance, params, obs, args, NAME), NAME)

@@ -1,8 +1,8 @@
-"""What a parameter may be: one small class a constraint, each a map from a free array to natural units.
+"""Constraints of parameters: one small class each, a map from a free array to natural units.
 
 Every map is smooth and one-to-one from the whole of real space onto the inside of its constraint, so a solver
 moves freely and never leaves it. Leading axes hold further, independent elements: a `(3, 4)` simplex leaf is
-three simplexes of four shares. What the methods promise is written once, in `Constraint`.
+three simplexes of four shares. The contract of the methods is written once, in `Constraint`.
 """
 
 from .as_constraint import as_constraint, is_constraint

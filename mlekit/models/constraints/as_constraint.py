@@ -1,4 +1,4 @@
-"""Which objects stand for a constraint."""
+"""Objects that stand for a constraint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .fixed_tied import Fixed, Tied
 
 
 def is_constraint(obj: object) -> bool:
-    """Whether `obj` may stand as one constraint: one of mlekit's, a marker, or a foreign bijector.
+    """True if `obj` may stand as one constraint: one of mlekit's, a marker, or a foreign bijector.
 
     Example:
         >>> import mlekit as mle

@@ -1,4 +1,4 @@
-"""What every constraint promises, and what several share."""
+"""The base class of constraints, and helpers that several share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from ...core.dtypes import common_dtype
+
 
 class Constraint(eqx.Module):
     """A map between a free array and a parameter in natural units; the base of every constraint."""
 
-    elementwise: ClassVar[bool] = False  #: whether each element has a free number of its own
+    elementwise: ClassVar[bool] = False  #: true if each element has a free number of its own
 
     @abc.abstractmethod
     def forward(self, free: ArrayLike) -> Array:
@@ -31,7 +33,7 @@ class Constraint(eqx.Module):
         return like(-np.inf, value), like(np.inf, value)
 
     def problem(self, value: np.ndarray) -> str | None:
-        """None when a concrete value lies strictly inside, else what is wanted and what would do."""
+        """The trouble with a concrete value that does not lie strictly inside, in words; else `None`."""
         with jax.ensure_compile_time_eval():  # inside `jit` too, known bounds stay numbers
             ends = self.range(value)
         if any(isinstance(end, jax.core.Tracer) for end in ends):
@@ -72,11 +74,14 @@ def bound_of(caller: str, bound: Any) -> float | Array:
 
 def like(bound: ArrayLike, other: ArrayLike) -> Array:
     """The bound in the other's float dtype: float64 bounds must not promote a float32 parameter."""
-    return jnp.asarray(bound, jnp.result_type(other, float))
+    bound = jnp.asarray(bound, common_dtype(other, float))
+    # It may have fewer axes than the other, whose last ones it belongs to.
+    fewer = jnp.ndim(other) - bound.ndim
+    return jnp.expand_dims(bound, range(fewer)) if bound.ndim and fewer > 0 else bound
 
 
 def trouble(value: np.ndarray, inside: Callable[[np.ndarray], Any], wanted: str, hint: str) -> str | None:
-    """What is wrong with a value that is not finite or not `inside`, in words; `None` where all is well."""
+    """The trouble with a value that is not finite or not `inside`, in words; else `None`."""
     value = np.asarray(value)
     if not np.all(np.isfinite(value)):
         return f"must be finite; {hint}"
@@ -99,5 +104,5 @@ def last_axis(name: str, shape: tuple[int, ...], square: bool = False) -> int:
 
 
 def slack_of(value: ArrayLike) -> float:
-    """How far sums and symmetry may be off: what rounding, or a start typed with seven digits, leaves."""
-    return max(1e-6, np.shape(value)[-1] * float(jnp.finfo(jnp.result_type(value, float)).eps))
+    """Tolerance on sums and symmetry, for rounding and for starts typed with seven digits."""
+    return max(1e-6, np.shape(value)[-1] * float(jnp.finfo(common_dtype(value, float)).eps))

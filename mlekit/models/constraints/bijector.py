@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from ...core.dtypes import promoted
 from .base import Constraint, like, show, trouble
 
 
@@ -35,17 +36,17 @@ class Bijector(Constraint):
 
     def forward(self, free: ArrayLike) -> Array:
         free, bijector = like(free, free), self.bijector
-        return jnp.asarray(getattr(bijector, "forward", bijector)(free), free.dtype)
+        return jnp.asarray(promoted(getattr(bijector, "forward", bijector), free), free.dtype)
 
     def inverse(self, value: ArrayLike) -> Array:
         value, bijector = like(value, value), self.bijector
         inverse = bijector.inverse if hasattr(bijector, "inverse") else bijector.inv
-        return jnp.asarray(inverse(value), value.dtype)
+        return jnp.asarray(promoted(inverse, value), value.dtype)
 
     def free_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         try:
             return jax.eval_shape(self.inverse, jax.ShapeDtypeStruct(shape, jnp.result_type(float))).shape
-        except Exception as error:  # whatever the other library raises, the user must see the shape it was
+        except Exception as error:  # of any type: the message must name the shape
             raise ValueError(f"{self.bijector} does not suit a parameter of shape {shape}: {error}") from error
 
     def problem(self, value: np.ndarray) -> str | None:

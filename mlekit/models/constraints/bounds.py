@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from ...core.dtypes import as_float
 from .base import Constraint, bound_of, like
 
 
@@ -53,7 +54,7 @@ class GreaterThan(Constraint):
         return like(self.low, free) + jnp.exp(free)
 
     def inverse(self, value: ArrayLike) -> Array:
-        return jnp.log(value - like(self.low, value))
+        return jnp.log(as_float(value) - like(self.low, value))
 
     def range(self, value: ArrayLike) -> tuple[Array, Array]:
         return like(self.low, value), like(np.inf, value)
@@ -81,7 +82,7 @@ class LessThan(Constraint):
         return like(self.high, free) - jnp.exp(free)
 
     def inverse(self, value: ArrayLike) -> Array:
-        return jnp.log(like(self.high, value) - value)
+        return jnp.log(like(self.high, value) - as_float(value))
 
     def range(self, value: ArrayLike) -> tuple[Array, Array]:
         return like(-np.inf, value), like(self.high, value)
@@ -125,7 +126,7 @@ class Interval(Constraint):
         return jnp.where(lower_half, low + step, high - step)
 
     def inverse(self, value: ArrayLike) -> Array:
-        low, high = like(self.low, value), like(self.high, value)
+        value, low, high = as_float(value), like(self.low, value), like(self.high, value)
         # Shares of the width, because a difference of the logs of very large numbers would cancel.
         return jnp.log((value - low) / (high - low)) - jnp.log((high - value) / (high - low))
 

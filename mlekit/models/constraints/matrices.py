@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from ...core.dtypes import common_dtype
 from .base import Constraint, last_axis, like, slack_of, trouble
 
 
@@ -121,7 +122,7 @@ def _unit(matrix: Any) -> Any:
 
 
 def _symmetric(matrix: Any, xp: Any) -> Any:
-    """Which matrices are symmetric to rounding, in units of each row, for rows may differ a million-fold."""
+    """True for matrices that are symmetric to rounding in units of each row; rows may differ a million-fold."""
     matrix = xp.asarray(matrix)
     scale = xp.sqrt(abs(matrix.diagonal(0, -2, -1)))
     off = abs(matrix - xp.swapaxes(matrix, -1, -2))
@@ -129,7 +130,7 @@ def _symmetric(matrix: Any, xp: Any) -> Any:
 
 
 def _definite(matrix: np.ndarray) -> bool:
-    """Whether all matrices are symmetric and their Cholesky factors exist in floating point.
+    """True if all matrices are symmetric and their Cholesky factors exist in floating point.
 
     Demmel (1989, LAPACK working note 14): scaled to a unit diagonal, eigenvalues above d (d + 1) roundings.
     """
@@ -138,7 +139,7 @@ def _definite(matrix: np.ndarray) -> bool:
         return False
     d, scale = matrix.shape[-1], np.sqrt(diagonal)
     scaled = matrix / scale[..., :, None] / scale[..., None, :]
-    eps = float(jnp.finfo(jnp.result_type(matrix, float)).eps)
+    eps = float(jnp.finfo(common_dtype(matrix, float)).eps)
     return bool(np.all(np.linalg.eigvalsh(scaled) > d * (d + 1) * eps))
 
 

@@ -1,7 +1,7 @@
 """Noise families: the distribution of a response given its parameters, for `mle.regression`.
 
 A family is an instance: `mle.families.poisson` is the distribution of a count whose one parameter is its rate.
-What the methods promise is written once, in `Family`; subclass it for a family of your own.
+The contract of the methods is written once, in `Family`; subclass it for a family of your own.
 """
 
 from .as_family import NAMES, as_family

@@ -1,4 +1,4 @@
-"""Which families there are, and which objects are one."""
+"""The names of the families, and the check of an object for being one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from .base import Family
 
-#: The families there are; `binomial` wants to be told its trials first.
+#: The families; `binomial` takes its trials first.
 NAMES = (
     *("normal", "log_normal", "laplace", "student_t", "logistic", "poisson", "bernoulli", "binomial(trials)"),
     *("negative_binomial", "exponential", "gamma", "weibull", "beta", "inverse_gaussian"),
@@ -17,7 +17,7 @@ def as_family(obj: Any) -> Family:
     """The family itself; anything else is an error that lists what there is.
 
     Args:
-        obj: what may be a family.
+        obj: any object.
 
     Returns:
         `obj`.

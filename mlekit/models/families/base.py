@@ -1,4 +1,4 @@
-"""What every noise family promises, and the ranges its numbers may lie in."""
+"""The base class of noise families, and the ranges of their parameters and responses."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
+from ...core.dtypes import as_float, common_dtype
 from .numerics import log_rest
 
 
@@ -26,7 +27,8 @@ class Range(NamedTuple):
     whole: bool = False
 
     def holds(self, x: Array) -> Bool[Array, "..."]:
-        """Whether finite numbers lie in the range."""
+        """True for finite numbers in the range."""
+        x = as_float(x)
         inside = (self.low <= x) & (x <= self.high) if self.closed else (self.low < x) & (x < self.high)
         return inside & jnp.isfinite(x) & (jnp.floor(x) == x if self.whole else True)
 
@@ -62,11 +64,11 @@ class Family(eqx.Module):
     parameters: ClassVar[tuple[str, ...]]
     domains: ClassVar[tuple[Range, ...]]
     support: ClassVar[Range]
-    cheap_information: ClassVar[bool] = True  #: whether the information is cheap enough to steer a solver
+    cheap_information: ClassVar[bool] = True  #: true if the information is cheap enough for the steps of a solver
 
     @property
     def name(self) -> str:
-        """What users write: `mle.families.<name>`."""
+        """The name of the family: `mle.families.<name>`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     def bind(self, obs: Any) -> Family:
@@ -80,7 +82,7 @@ class Family(eqx.Module):
         """
         return self
 
-    def log_density(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
+    def log_density(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, "..."]:
         """The log-density of one response.
 
         Args:
@@ -108,7 +110,7 @@ class Family(eqx.Module):
         p = self._floats(parameters)
         return jnp.where(self._valid(p), jnp.array(self._information(*p), p[0].dtype), jnp.nan)
 
-    def sample(self, key: PRNGKeyArray, *parameters: ArrayLike) -> Float[Array, ""]:
+    def sample(self, key: PRNGKeyArray, *parameters: ArrayLike) -> Float[Array, "..."]:
         """One response, drawn at random.
 
         Args:
@@ -123,7 +125,7 @@ class Family(eqx.Module):
         # One half lies in every domain: a rejection sampler might never end outside of it.
         return jnp.where(valid, self._sample(key, *(jnp.where(valid, q, 0.5) for q in p)), jnp.nan)
 
-    def log_cdf(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
+    def log_cdf(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, "..."]:
         """The logarithm of the distribution function, the chance of a response of at most `y`.
 
         Args:
@@ -135,7 +137,7 @@ class Family(eqx.Module):
         """
         return self._tail(self._log_cdf, -jnp.inf, 0.0, y, parameters)
 
-    def log_survival(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, ""]:
+    def log_survival(self, y: ArrayLike, *parameters: ArrayLike) -> Float[Array, "..."]:
         """The logarithm of the survival function, the chance of a response above `y`.
 
         That is the logarithm of one less the distribution function, with its digits where little is left. Where
@@ -154,7 +156,7 @@ class Family(eqx.Module):
     def _tail(
         self, formula: Callable[..., Array], below: float, above: float, y: ArrayLike, parameters: tuple[Any, ...]
     ) -> Array:
-        """A formula inside the support, and what it is outside."""
+        """A formula inside the support, its limits below and above."""
         y, *p = self._floats(parameters, y)
         y = jnp.floor(y) if self.support.whole else y
         under = y < self.support.low if self.support.closed else y <= self.support.low
@@ -165,7 +167,7 @@ class Family(eqx.Module):
         """The response, if any, and the parameters in one floating dtype."""
         if len(parameters) != len(self.parameters):
             raise TypeError(f"mle.families.{self.name} takes {listed(self.parameters)}; it got {len(parameters)}")
-        dtype = jnp.result_type(*y, *parameters, 0.0)
+        dtype = common_dtype(*y, *parameters, 0.0)
         return [jnp.asarray(number, dtype) for number in (*y, *parameters)]
 
     def _valid(self, parameters: list[Array]) -> Bool[Array, "..."]:
@@ -205,7 +207,7 @@ def with_column(obs: Any, which: Any, value: Any, argument: str) -> Any:
     """The observation with another number in that place."""
     if not callable(which):
         if not isinstance(obs, Mapping):
-            column(obs, which, argument)  # says what is wrong
+            column(obs, which, argument)  # raises an error
         return {**obs, which: value}
     try:
         return eqx.tree_at(which, obs, value)

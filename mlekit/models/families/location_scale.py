@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 from ...core.special import log_ndtr, trigamma
 from ...core.special.base import horner
 from .base import POSITIVE, REAL, Family
-from .numerics import LOG_TAU, bend, log_probability, slope, stirling
+from .numerics import LOG_TAU, log1p_ratio, log1p_remainder, log_probability, stirling
 
 #: Of the series of (ψ'(ν/2) - ψ'((ν+1)/2)) / 4 in 1/ν, from the fifth power on in steps of two.
 ALTERNATING = (-1 / 2, 3 / 2, -17 / 2, 155 / 2, -2073 / 2, 38227 / 2, -929569 / 2, 28820619 / 2, -1109652905 / 2)
@@ -125,8 +125,8 @@ class StudentT(Symmetric):
         # In q, which vanishes where the normal is reached.
         q, square = 1 / degrees_of_freedom, ((y - location) / scale) ** 2
         half = degrees_of_freedom / 2
-        constant = stirling(half + 0.5) - stirling(half) - 0.5 * q * bend(q) - 0.5 * LOG_TAU
-        return constant - jnp.log(scale) - 0.5 * (1 + q) * square * slope(q * square)
+        constant = stirling(half + 0.5) - stirling(half) - 0.5 * q * log1p_remainder(q) - 0.5 * LOG_TAU
+        return constant - jnp.log(scale) - 0.5 * (1 + q) * square * log1p_ratio(q * square)
 
     def _information(self, location: Array, scale: Array, degrees_of_freedom: Array) -> Any:
         nu, q = degrees_of_freedom, 1 / degrees_of_freedom
@@ -152,7 +152,7 @@ class StudentT(Symmetric):
         tail = 0.5 * betainc(nu / 2, jnp.full_like(nu, 0.5), nu / (nu + z * z))
         # Where betainc loses digits, the normal of a transformed response (Hill, 1970).
         b = jnp.where(far, degrees_of_freedom, 400) - 0.5
-        w = z * jnp.sqrt(b / degrees_of_freedom * slope(z * z / degrees_of_freedom))
+        w = z * jnp.sqrt(b / degrees_of_freedom * log1p_ratio(z * z / degrees_of_freedom))
         w2, b2 = w * w, 1 / (48 * b * b)
         w += w * b2 * (w2 + 3 - b2 * (((4 * w2 + 33) * w2 + 240) * w2 + 855) / 10)
         return jnp.where(far, log_ndtr(w), jnp.where(z < 0, log_probability(tail), jnp.log1p(-tail)))

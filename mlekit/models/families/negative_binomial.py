@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ...core.special import gammaln_difference
 from ...core.special.base import horner
 from .base import COUNT, NONNEGATIVE, Family
-from .numerics import LARGE, LOG_TAU, STIRLING, bend, deviance, log_probability, slope, stirling
+from .numerics import LARGE, LOG_TAU, STIRLING, deviance, log1p_ratio, log1p_remainder, log_probability, stirling
 
 NODES = 80  #: of the quadrature in `_dispersion_information`
-WIDEST = 1e12  #: what `NODES` suffice for
+WIDEST = 1e12  #: of `spread` for which `NODES` are enough
 
 
 class NegativeBinomial(Family):
@@ -72,9 +72,10 @@ class NegativeBinomial(Family):
         return log_probability(jnp.where(close, jnp.maximum(near, 0), betainc(y + 1, size, odds / (1 + odds))))
 
     def _from_poisson(self, y: Array, mean: Array, dispersion: Array) -> tuple[Array, Array, Array]:
-        """Where betainc runs out of digits, its first argument elsewhere, and how much of the Poisson moves up.
+        """The Poisson limit, for where betainc runs out of digits.
 
-        In the first two powers of the dispersion.
+        True there; the first argument of betainc elsewhere; and the change of the Poisson's distribution function,
+        to the second power of the dispersion.
         """
         close = (dispersion * mean) ** 3 * dispersion < 8 * jnp.finfo(mean.dtype).eps
         d, a = y - mean, jnp.where(close, dispersion, 0)
@@ -88,14 +89,16 @@ def _log_density(y: Array, mean: Array, dispersion: Array) -> Array:
     a, some = dispersion, jnp.where(y == 0, 1, y)
     up, down = 1 + a * some, 1 + a * mean
     d = (some - mean) / down
-    half_deviance = some * deviance(-d / some, (mean / some) * (up / down)) + d * (a * d * bend(a * d, up / down))
+    half_deviance = some * deviance(-d / some, (mean / some) * (up / down)) + d * (
+        a * d * log1p_remainder(a * d, up / down)
+    )
     # In powers of the dispersion where it is small, as its reciprocal is large without bound.
     near = a < 1 / LARGE
     b, size = jnp.where(near, a, 0), 1 / jnp.where(near, 1, a)
     inner, outer = b / up, stirling(size + some) - stirling(size)
     series = inner * horner(STIRLING, inner**2) - b * horner(STIRLING, b**2)
     best = jnp.where(near, series, outer) - stirling(some) - 0.5 * (LOG_TAU + jnp.log(some * up))
-    return jnp.where(y == 0, -mean * slope(a * mean), best - half_deviance)
+    return jnp.where(y == 0, -mean * log1p_ratio(a * mean), best - half_deviance)
 
 
 @_log_density.defjvp
@@ -113,11 +116,11 @@ def _score(y: Array, mean: Array, dispersion: Array) -> Array:
     up = 1 + a * y
     terms = [c * (2 * k + 1) for k, c in enumerate(STIRLING)]
     inner = horner(terms, (a / up) ** 2) / up**2 - horner(terms, a**2)
-    inner += y**2 * bend(a * y, up) - 0.5 * y / up
+    inner += y**2 * log1p_remainder(a * y, up) - 0.5 * y / up
     size = 1 / jnp.where(near, 1, dispersion)
     _, change = jax.jvp(lambda s: gammaln_difference(s, y), (size,), (jnp.ones_like(size),))
     rise = jnp.where(near, inner, size * (y - size * change))  # Σ j / (1 + α j) over j < y
-    return rise - mean**2 * bend(dispersion * mean, down) - mean * (y - mean) / down
+    return rise - mean**2 * log1p_remainder(dispersion * mean, down) - mean * (y - mean) / down
 
 
 def _dispersion_information(mean: Float[Array, ""], dispersion: Float[Array, ""]) -> Float[Array, ""]:
@@ -139,37 +142,37 @@ def _dispersion_information(mean: Float[Array, ""], dispersion: Float[Array, ""]
     start = -jnp.log1p(spread)
     step = (math.log(40.0) - (start - 3)) / (NODES - 1)
 
-    def add(node: Array, total: Array) -> Array:
+    def add_node(node: Array, total: Array) -> Array:
         y = start - 3 + step * node
         tail = jnp.exp(start - y)
         t = jnp.exp(y - tail)
         u = a * t
         tiny = u < 0.5
         # (1 - e^-u) / α
-        v = jnp.where(tiny, t * (1 - u * _exponential_bend(u)), -jnp.expm1(-u) / jnp.where(tiny, 1, a))
-        d = t * t * _exponential_bend(u)  # (u - α v) / α²
-        curve, flat = bend(a * a * mu * v), slope(a * a * mu * v)
+        v = jnp.where(tiny, t * (1 - u * _expm1_remainder(u)), -jnp.expm1(-u) / jnp.where(tiny, 1, a))
+        d = t * t * _expm1_remainder(u)  # (u - α v) / α²
+        curve, flat = log1p_remainder(a * a * mu * v), log1p_ratio(a * a * mu * v)
         fall = mu * v * flat
         m = a * fall  # M = e^-m
         mgf = jnp.exp(-m)
         g = mu * d + curve * a * (mu * v) ** 2  # e^-µu = M e^-α²g
-        # The integrand over α³, in two forms. The first leaves out what its terms have in common as α → 0,
+        # The integrand over α³, in two forms. The first leaves out the common part of its terms as α → 0,
         convex = jnp.where(
-            m < 0.5, mgf * _exponential_bend(-m), (1 - mgf * (1 + m)) / jnp.where(m < 0.5, 1, m) ** 2
+            m < 0.5, mgf * _expm1_remainder(-m), (1 - mgf * (1 + m)) / jnp.where(m < 0.5, 1, m) ** 2
         )
         first = mu * d * (flat * fall * convex - mgf * curve * a * mu * v)
-        near = first - mgf * curve * (mu * v) ** 2 + a * mgf * _exponential_bend(a * a * g) * g**2
-        # the second what they have in common as it grows.
+        near = first - mgf * curve * (mu * v) ** 2 + a * mgf * _expm1_remainder(a * a * g) * g**2
+        # the second their common part as it grows.
         large = (a * a * g > 0.5) & (a > 1e-3)
         b = jnp.where(large, a, 1)
         far = (-jnp.expm1(-m) * d / v + mgf * jnp.expm1(-a * a * g) / b) / b**2
         return total + (1 + tail) * t * jnp.exp(-t) * jnp.where(large, far, near)
 
-    total = step * jax.lax.fori_loop(0, NODES, add, jnp.zeros_like(a))
+    total = step * jax.lax.fori_loop(0, NODES, add_node, jnp.zeros_like(a))
     return jnp.where(spread < WIDEST, total, jnp.nan)
 
 
-def _exponential_bend(x: Array) -> Array:
+def _expm1_remainder(x: Array) -> Array:
     r"""$(e^{-x} - 1 + x) / x^2$, for $x \ge -1/2$, which tends to 1/2 as $x \to 0$."""
     small = x < 0.5
     t, far = jnp.where(small, x, 0), jnp.where(small, 1, x)

@@ -24,19 +24,19 @@ LARGE = 8  #: from here on these terms are exact to rounding
 POINTS, WEIGHTS = ((c / 2).tolist() for c in np.polynomial.legendre.leggauss(8) + np.array([[1.0], [0.0]]))
 
 
-def bend(x: Array, ratio: Array | None = None) -> Array:
-    r"""$\kappa(x) = (x - \log(1 + x)) / x^2$, with $\kappa(0) = 1/2$: how the logarithm bends.
+def log1p_remainder(x: Array, ratio: Array | None = None) -> Array:
+    r"""$\kappa(x) = (x - \log(1 + x)) / x^2$, with $\kappa(0) = 1/2$: the scaled remainder of $\log(1 + x)$.
 
     Args:
         x: more than -1, any shape.
         ratio: `1 + x`, from a formula that keeps its digits where `x` is near -1.
     """
-    return _bend(0, x, 1 + x if ratio is None else ratio)
+    return _log1p_remainder(0, x, 1 + x if ratio is None else ratio)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _bend(n: int, x: Array, ratio: Array) -> Array:
-    """The `n`-th derivative of `bend`."""
+def _log1p_remainder(n: int, x: Array, ratio: Array) -> Array:
+    """The `n`-th derivative of `log1p_remainder`."""
     small = jnp.abs(x) < 0.3
     t, far, ratio = jnp.where(small, x, 0), jnp.where(small, 1, x), jnp.where(small, 1, ratio)
     # κ is the integral of t / (1 + xt) from 0 to 1: Gauss's formula; farther out, Leibniz's rule for x²κ.
@@ -48,15 +48,17 @@ def _bend(n: int, x: Array, ratio: Array) -> Array:
     return jnp.where(small, (-1) ** n * math.factorial(n) * near, value)
 
 
-@_bend.defjvp
-def _bend_jvp(n: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    return _bend(n, *primals), _bend(n + 1, *primals) * tangents[0]
+@_log1p_remainder.defjvp
+def _log1p_remainder_jvp(
+    n: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    return _log1p_remainder(n, *primals), _log1p_remainder(n + 1, *primals) * tangents[0]
 
 
 @jax.custom_jvp
 def deviance(x: Array, ratio: Array) -> Array:
-    r"""$x - \log(1 + x) \ge 0$; arguments as for `bend`."""
-    return x * (x * bend(x, ratio))  # in this order nothing overflows
+    r"""$x - \log(1 + x) \ge 0$; arguments as for `log1p_remainder`."""
+    return x * (x * log1p_remainder(x, ratio))  # in this order nothing overflows
 
 
 @deviance.defjvp
@@ -67,23 +69,23 @@ def _deviance_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -
 
 
 @jax.custom_jvp
-def slope(x: Array) -> Array:
+def log1p_ratio(x: Array) -> Array:
     r"""$\log(1 + x) / x$ for $x \ge 0$, which tends to 1 as $x \to 0$."""
     small = x < 0.3
     far = jnp.where(small, 1, x)
-    return jnp.where(small, 1 - x * bend(x), jnp.log1p(far) / far)
+    return jnp.where(small, 1 - x * log1p_remainder(x), jnp.log1p(far) / far)
 
 
-@slope.defjvp
-def _slope_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (x,), value = primals, slope(*primals)
+@log1p_ratio.defjvp
+def _log1p_ratio_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), value = primals, log1p_ratio(*primals)
     small = x < 0.3
-    change = jnp.where(small, bend(x) - 1 / (1 + x), (1 / (1 + x) - value) / jnp.where(small, 1, x))
+    change = jnp.where(small, log1p_remainder(x) - 1 / (1 + x), (1 / (1 + x) - value) / jnp.where(small, 1, x))
     return value, change * tangents[0]
 
 
 def stirling(x: Array) -> Array:
-    r"""What Stirling's formula lacks, $\log\Gamma(x) - (x - \frac12) \log x + x - \frac12 \log 2\pi$."""
+    r"""The remainder of Stirling's formula, $\log\Gamma(x) - (x - \frac12) \log x + x - \frac12 \log 2\pi$."""
     return _stirling(0, x)
 
 
@@ -115,7 +117,7 @@ def trigamma_excess(x: Array) -> Array:
 
 @jax.custom_jvp
 def log1mexp(x: Array) -> Array:
-    r"""$\log(1 - e^{-x})$ for $x \ge 0$: the logarithm of what a probability $e^{-x}$ leaves over.
+    r"""$\log(1 - e^{-x})$ for $x \ge 0$: the logarithm of one less a probability $e^{-x}$.
 
     In a tail the square of a probability is zero to the computer: derivatives, to every order, are products in an
     order in which nothing overflows or vanishes on the way.
@@ -143,14 +145,14 @@ def _odds_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arr
 
 
 def log_rest(log_probability: Array) -> Array:
-    """The logarithm of one less a probability, without derivative where nothing is left."""
+    """The logarithm of one less a probability, without derivative where that is zero."""
     none = log_probability >= 0
     return jnp.where(none, -jnp.inf, log1mexp(jnp.where(none, 1, -log_probability)))
 
 
 @jax.custom_jvp
 def log_probability(p: Array) -> Array:
-    """The logarithm, without derivative where it is infinite: of a probability below the smallest number."""
+    """The logarithm, without derivative where the probability has underflowed to zero."""
     return jnp.log(p)
 
 

@@ -15,7 +15,7 @@ from jax.scipy.special import betainc, gammainc, gammaincc
 from jaxtyping import Array, PRNGKeyArray
 
 from ...core.special import log_ndtr
-from ...core.special.normal import slopes
+from ...core.special.normal import inverse_mills_ratio
 from .base import NONNEGATIVE, POSITIVE, REAL, SHARE, Family
 from .numerics import LOG_TAU, deviance, log1mexp, log_probability, stirling, trigamma_excess
 
@@ -208,12 +208,12 @@ class InverseGaussian(Family):
 
     def _log_cdf(self, y: Array, mean: Array, shape: Array) -> Array:
         _, u, v = self._places(y, mean, shape)
-        return jnp.logaddexp(log_ndtr(u), -0.5 * (u * u + LOG_TAU) - jnp.log(slopes(-v)[0]))
+        return jnp.logaddexp(log_ndtr(u), -0.5 * (u * u + LOG_TAU) - jnp.log(inverse_mills_ratio(-v)[0]))
 
     def _log_survival(self, y: Array, mean: Array, shape: Array) -> Array:
         root, u, v = self._places(y, mean, shape)
         beyond = u > 0
-        (h_u, g_u), (h_v, g_v) = slopes(-jnp.where(beyond, u, 0)), slopes(-v)
+        (h_u, g_u), (h_v, g_v) = inverse_mills_ratio(-jnp.where(beyond, u, 0)), inverse_mills_ratio(-v)
         more = 2 * root + g_v - g_u  # not from v - u, which would cancel
         gap = jnp.where(beyond, jnp.log1p(more / h_u), log_ndtr(-u) + 0.5 * (u * u + LOG_TAU))
         return log_ndtr(-u) + log1mexp(gap + jnp.where(beyond, 0, jnp.log(h_v)))

@@ -84,7 +84,7 @@ class Compiled:
 
     def _alone(self, lowered: Any, arrays: PyTree, rest: Static) -> bool:
         """True if the program calls a kernel that waits for threads."""
-        if not devices.on_cpu():
+        if not devices.profile().on_host:
             return False
         leaves, treedef = jax.tree.flatten(arrays)
         key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves), rest)
@@ -117,7 +117,7 @@ class Program:
 @functools.cache
 def _knows_quick() -> bool:
     """True if this JAX runs on a CPU and knows the options."""
-    if not devices.on_cpu():
+    if not devices.profile().on_host:
         return False
     try:
         jax.jit(lambda: 0, compiler_options=QUICK)()

@@ -1,7 +1,9 @@
-"""The devices of this machine: pieces of work go to all of them, and none speaks to another."""
+"""The devices of this machine, which take pieces of work in parallel; and the sizes that suit them."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -28,11 +30,6 @@ def mesh() -> Mesh | None:
     return Mesh(np.array(devices), (AXIS,))
 
 
-def on_cpu() -> bool:
-    """Whether the default device is a CPU."""
-    return jax.default_backend() == "cpu"
-
-
 def cores() -> int:
     """Processor cores that this process may use: `NPROC` says it where it is set, to XLA's pool of threads too."""
     if os.environ.get("NPROC", "").isdecimal():
@@ -40,17 +37,82 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@dataclasses.dataclass(frozen=True)
+class DeviceProfile:
+    """Sizes of work that suit the devices of a backend.
+
+    Args:
+        on_host: true if the device is the host's own processor: it computes in the host's memory and on its cores,
+            with the threads of one pool.
+        tile_rows: rows that all lanes of a batch evaluate at once.
+        max_lanes: lanes of a batch at most.
+        block_rows: rows of a block of a large data set at most.
+        block_numbers: numbers of such a block at most: its data, and as many tangents as there are parameters.
+        block_bytes: bytes of a block of a table on disk.
+        rounds: rounds of pieces that are under way at a time.
+        workers: pieces that are computed at a time.
+        decoding_threads: true if several threads may decode a file while the device computes.
+    """
+
+    on_host: bool
+    tile_rows: int
+    max_lanes: int
+    block_rows: int
+    block_numbers: int
+    block_bytes: int
+    rounds: int
+    workers: int
+    decoding_threads: bool
+
+
+CORE_NUMBERS = 1 << 18  #: numbers that fit into the cache of a core
+
+
+def profile() -> DeviceProfile:
+    """The profile of the default backend."""
+    return _profile(jax.default_backend(), cores())
+
+
+@functools.cache
+def _profile(backend: str, n_cores: int) -> DeviceProfile:
+    if backend == "cpu":  # tiles and blocks fit into the cache of a core, and a piece keeps one core busy
+        return DeviceProfile(
+            on_host=True,
+            tile_rows=1 << 13,
+            max_lanes=256,
+            block_rows=1 << 12,
+            block_numbers=CORE_NUMBERS,
+            block_bytes=1 << 25,
+            rounds=n_cores,
+            workers=n_cores,
+            decoding_threads=n_cores > 2,
+        )
+    # It takes many rows to keep the device busy, and blocks take what memory can spare. Pieces are computed one
+    # after another; the next one waits on the device.
+    return DeviceProfile(
+        on_host=False,
+        tile_rows=1 << 20,
+        max_lanes=1 << 15,
+        block_rows=1 << 26,
+        block_numbers=1 << 26,
+        block_bytes=1 << 27,
+        rounds=2,
+        workers=1,
+        decoding_threads=True,
+    )
+
+
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An empty array that a CPU device takes as it is, without another copy."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    room = np.empty(size + ALIGNMENT, np.uint8)
-    begin = -room.ctypes.data % ALIGNMENT
-    return room[begin : begin + size].view(dtype).reshape(shape)
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT
+    return memory[begin : begin + size].view(dtype).reshape(shape)
 
 
 def placed(leaf: Any) -> jax.Array:
     """An array on the default device: a copy of its own, which does not change when the original does."""
-    if not (isinstance(leaf, np.ndarray) and on_cpu()):
+    if not (isinstance(leaf, np.ndarray) and profile().on_host):
         return jnp.asarray(leaf)
     own = aligned(leaf.shape, leaf.dtype)
     own[...] = leaf
@@ -58,19 +120,13 @@ def placed(leaf: Any) -> jax.Array:
 
 
 def at_once(mesh: Mesh | None) -> int:
-    """How many rounds of pieces are under way at a time.
-
-    A piece keeps one core of a CPU busy, so there are as many as cores; other devices take one after the other,
-    and the second waits there while the first is computed.
-    """
-    return 2 if mesh is not None or not on_cpu() else cores()
+    """Rounds of pieces that are under way at a time, each with one piece for every device."""
+    return 2 if mesh is not None else profile().rounds
 
 
 def workers(mesh: Mesh | None) -> int:
     """Pieces that are computed at a time."""
-    if mesh is not None:
-        return mesh.size
-    return at_once(mesh) if on_cpu() else 1
+    return mesh.size if mesh is not None else profile().workers
 
 
 def groups(pieces: Iterable[tuple[np.ndarray, Any]], mesh: Mesh | None) -> Iterator[list[tuple[np.ndarray, Any]]]:
@@ -94,7 +150,7 @@ def stack_on_devices(trees: list[PyTree], mesh: Mesh | None) -> PyTree:
 
 
 def unstack(tree: PyTree, mesh: Mesh | None) -> list[PyTree]:
-    """What `together` made one, on the host and each for itself."""
+    """The trees that `stack_on_devices` was given, on the host."""
     tree = jax.tree.map(np.asarray, tree)
     if mesh is None:
         return [tree]

@@ -85,8 +85,7 @@ class ParquetFile:
             if _stamp(self.filesystem, self.path) != self.stamp:
                 raise ValueError(f"{self.path} has changed since it was opened")
             with self._open(pre_buffer=False, buffer_size=1 << 20) as file:
-                # One thread reads while another computes; more of them only where they are not in its way.
-                threads = devices.cores() > 2 or not devices.on_cpu()
+                threads = devices.profile().decoding_threads
                 options = {"row_groups": row_groups, "columns": self._stored(names), "use_threads": threads}
                 for batch in file.iter_batches(rows, **options):
                     yield self._conform(batch, names, schema)

@@ -27,6 +27,7 @@ class Shards(abc.ABC):
     Args:
         mesh: all devices in a row.
         n_rows: number of rows, of all devices together.
+        counted: totals of columns of weights, once known.
 
     Example:
         >>> import jax.numpy as jnp, mlekit as mle
@@ -34,9 +35,9 @@ class Shards(abc.ABC):
         4
     """
 
-    def __init__(self, mesh: Mesh, n_rows: int) -> None:
-        self.mesh, self.n_rows = mesh, n_rows
-        self.counted: dict[str | None, Any] = {}  # totals of columns of weights, once known
+    mesh: Mesh
+    n_rows: int
+    counted: dict[str | None, Any]
 
     @property
     def devices(self) -> int:
@@ -60,7 +61,8 @@ class Shards(abc.ABC):
     def sample(self) -> PyTree:
         """Some of the rows, the same in all processes."""
 
-    def check(self) -> None:  # noqa: B027 - rows in memory were read
+    @abc.abstractmethod
+    def check(self) -> None:
         """A `ValueError` if rows could not be read."""
 
     def __repr__(self) -> str:
@@ -89,7 +91,7 @@ class ArrayShards(Shards):
         mesh: Mesh,
         sample: PyTree,
     ) -> None:
-        super().__init__(mesh, rows)
+        self.mesh, self.n_rows, self.counted = mesh, rows, {}
         self.data, self.lengths, self._sample = data, lengths, sample
 
     @property
@@ -109,6 +111,9 @@ class ArrayShards(Shards):
         """As `Shards.sample`."""
         return self._sample
 
+    def check(self) -> None:
+        """As `Shards.check`: rows in memory have been read."""
+
 
 class TableShards(Shards):
     """A table on disk, of which each device streams a part.
@@ -119,7 +124,7 @@ class TableShards(Shards):
     """
 
     def __init__(self, table: Table, mesh: Mesh) -> None:
-        super().__init__(mesh, table.n_rows)
+        self.mesh, self.n_rows, self.counted = mesh, table.n_rows, {}
         self.table = table
         mine = [i for i, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
         self.parts = {i: table.part(i, mesh.size) for i in mine}

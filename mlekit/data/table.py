@@ -74,10 +74,9 @@ def _array_source(source: Any, columns: str | Sequence[str] | None, name: str) -
     return ArrayRowSource(source, name)
 
 
-#: Bytes of a block, on a CPU and elsewhere.
-BLOCK_BYTES, BLOCK_BYTES_WIDE = 1 << 25, 1 << 27
 #: Rows of a sample at most, and ranges that they come from; a start that is computed from data sees a sample.
 SAMPLE_ROWS, SAMPLE_PLACES = 1 << 16, 16
+SAMPLE_BYTES = 1 << 25  #: bytes of a sample at most
 
 
 class Table:
@@ -210,7 +209,7 @@ class Table:
 
     @property
     def _sample_rows(self) -> int:
-        return min(SAMPLE_ROWS, max(1, BLOCK_BYTES // _width(self.row)))
+        return min(SAMPLE_ROWS, max(1, SAMPLE_BYTES // _width(self.row)))
 
     def _read_sample(self) -> PyTree:
         rows = min(self.n_rows, self._sample_rows)
@@ -276,8 +275,7 @@ def open_table(source: Any, columns: str | Sequence[str] | None = None, *, block
         )
     found = open_row_source(source, columns)
     if block_rows is None:
-        size = BLOCK_BYTES if devices.on_cpu() else BLOCK_BYTES_WIDE
-        block_rows = max(1024, size // _width(canonical(found.row)))
+        block_rows = max(1024, devices.profile().block_bytes // _width(canonical(found.row)))
     check_count(block_rows, "block_rows")
     return Table(found, block_rows)
 

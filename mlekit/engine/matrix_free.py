@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ..core.devices import CORE_NUMBERS
 from ..core.linear_algebra import norm, singular_below
 from ..core.status import RUNNING, Status
 from ..core.trees import n_rows
-from ..likelihood.base import BLOCK_NUMBERS
 from ..likelihood.objective import Objective
 from ..likelihood.weights import weighted_rows
 from ..solvers import Stop
@@ -52,7 +52,7 @@ def units(objective: Objective, free: Float[Array, " n_free"]) -> Float[Array, "
             return weighted_rows(scores.astype(free.dtype) ** 2, weight)[0]
 
         count = jnp.ones(n_rows(data), free.dtype) if weights is None else weights
-        width = max(1, BLOCK_NUMBERS // free.size)
+        width = max(1, CORE_NUMBERS // free.size)
         rows = jax.lax.map(row, (data, count), batch_size=min(width, n_rows(data)))
         return jnp.sum(rows, axis=0)
 

@@ -18,10 +18,6 @@ from ..models.model import Model
 from . import density_call
 from .weights import scaled_rows, weighted_rows
 
-#: Numbers that a block of rows of a single data set takes, its data and as many tangents as there are parameters:
-#: on a CPU what fits into a core's cache, elsewhere what memory can spare. And rows of a block at most on a CPU.
-BLOCK_NUMBERS, BLOCK_NUMBERS_WIDE, BLOCK_ROWS = 1 << 18, 1 << 26, 1 << 12
-
 
 class AbstractLikelihood(eqx.Module):
     r"""A model together with one data set.
@@ -179,6 +175,6 @@ def count_rows(data: PyTree, weights: Array | None) -> Array:
 def block_rows(data: PyTree, n_free: int, rows: int) -> int:
     """Rows of a large data set to evaluate at once; 0 means all."""
     width = n_free + sum(math.prod(jnp.shape(leaf)[1:]) for leaf in jax.tree.leaves(data))
-    block = min(BLOCK_ROWS, BLOCK_NUMBERS // width) if devices.on_cpu() else BLOCK_NUMBERS_WIDE // width
-    block = max(256, block)
+    device = devices.profile()
+    block = max(256, min(device.block_rows, device.block_numbers // width))
     return block if rows > 2 * block else 0

@@ -23,10 +23,7 @@ from ..models.model import Model
 from .base import block_rows
 from .in_memory import InMemoryLikelihood
 
-#: Rows that all lanes together evaluate at once: on a CPU more no longer fit into a core's cache, and elsewhere
-#: it takes many to keep the device busy.
-TILE_ROWS, TILE_ROWS_WIDE = 1 << 13, 1 << 20
-FEWEST_LANES, MOST_LANES, MOST_LANES_WIDE = 16, 256, 1 << 15
+FEWEST_LANES = 16
 #: Data sets and rows of a chunk: as much as is on the device at a time.
 CHUNK_SETS, CHUNK_ROWS = 1 << 17, 1 << 22
 #: Numbers that the Hessians of a chunk may take.
@@ -173,8 +170,8 @@ class RaggedBatch:
     def lanes(self) -> int:
         """A number of lanes that suits the device."""
         rows = self.block() or self.longest
-        tile, most = (TILE_ROWS, MOST_LANES) if devices.on_cpu() else (TILE_ROWS_WIDE, MOST_LANES_WIDE)
-        return min(most, max(FEWEST_LANES, power_of_two(tile // rows)))
+        device = devices.profile()
+        return min(device.max_lanes, max(FEWEST_LANES, power_of_two(device.tile_rows // rows)))
 
     def as_chunk(self) -> Chunk:
         """All data sets as one chunk; the only way under a trace."""

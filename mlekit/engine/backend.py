@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -42,8 +42,6 @@ class AbstractBackend(eqx.Module):
     computed from these by `solutions`, the same XLA program for all backends.
     """
 
-    name: ClassVar[str]
-
     @abc.abstractmethod
     def supports(self, problem: Problem) -> bool:
         """True if it can run the searches of this problem."""
@@ -62,8 +60,6 @@ class AbstractBackend(eqx.Module):
 
 class XLABackend(AbstractBackend):
     """XLA programs, on whichever device JAX uses: data sets move through lanes."""
-
-    name: ClassVar[str] = "xla"
 
     def supports(self, problem: Problem) -> bool:
         """True: whatever JAX can trace, XLA can run."""

@@ -1,4 +1,7 @@
-"""The maxima of many data sets: chunk by chunk, from one start or from many."""
+"""The maxima of many data sets: chunk by chunk, from one start or from many.
+
+The loop over the data sets of a chunk is `lanes.run_lanes`.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class History(eqx.Module):
 
 
 class Recorder:
-    """Keeps what a search shows of its steps: a `watched.Watcher`."""
+    """Keeps the points of a search: a `host_loop.Callback`."""
 
     every = 1
 

@@ -34,7 +34,7 @@ def is_large(objective: Objective) -> bool:
 
 
 class SubsampledSteps(eqx.Module):
-    """The steps of a solver on a large data set, as `loop.Steps` are those on any.
+    """The steps of a solver on a large data set, as `search.Steps` are those on any.
 
     It searches a sample first, blocks of rows from all over the data set. From its maximum, a method in a trust
     region goes on with the sample's curvature, on gradients of all rows, for as long as every step gains much

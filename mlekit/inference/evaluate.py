@@ -198,7 +198,7 @@ def _is_vector(columns: Any) -> bool:
 
 @functools.cache
 def _with_rows(fn: Callable[..., Any]) -> Callable[[Objective, Any], Any]:
-    """`fn(objective, value, rows)` where the rows of the collection are pairs of data and the rest."""
+    """`fn(objective, value, rows)` where the rows of the batch are pairs of data and further rows."""
 
     def at(whole: Objective, value: Any) -> Any:
         assert isinstance(whole.likelihood, InMemoryLikelihood)

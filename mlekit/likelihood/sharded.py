@@ -162,7 +162,7 @@ class ShardedLikelihood(AbstractLikelihood):
 def sharded_likelihood(
     shards: Shards, model: Model, args: PyTree, weights: str | None, n_free: int, reversible: bool = False
 ) -> ShardedLikelihood:
-    """The likelihood of rows on many devices; all else is as in `streamed.streamed`."""
+    """The likelihood of rows on many devices; all else is as in `streamed.streamed_likelihood`."""
     if model.is_joint:
         raise ValueError(
             "data are shared out among devices, and a joint model sees all rows at once: leave out mle.shard"

@@ -1,4 +1,4 @@
-"""Newton's method in a trust region, on the exact Hessian."""
+"""Newton's method in a trust region, on the exact Hessian; the step is `AbstractTrustRegion.update`."""
 
 from __future__ import annotations
 

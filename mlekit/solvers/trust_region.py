@@ -20,7 +20,7 @@ from .trust_region_step import trust_region_step
 
 ACCEPT = 1e-4  #: least share of the predicted decrease that a step must bring
 GROWTH = 3.0  #: of the radius after a step that brought the predicted decrease
-STEPS_WITHOUT_GAIN = 50  #: a radius shrinks by 1e-30 meanwhile, so this is no impatience
+STEPS_WITHOUT_GAIN = 50  #: rejected ones, which shrink the radius by 1e-30
 SMALLEST_RADIUS = 1e-3  #: times the machine precision: below it, no step is a step any more
 
 

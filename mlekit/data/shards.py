@@ -24,7 +24,7 @@ AXIS = "shards"
 class Shards(abc.ABC):
     """Rows shared out among devices by `mle.shard`; each device sums over its own, and the sums are added.
 
-    Args:
+    Attributes:
         mesh: all devices in a row.
         n_rows: number of rows, of all devices together.
         counted: totals of columns of weights, once known.

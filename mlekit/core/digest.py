@@ -16,8 +16,8 @@ from .trees import holds_keys, is_array
 
 #: Attributes made of hashes, which differ from process to process.
 HASHED = ("_hash", "_key")
-#: Attributes of ours that had another name when the first checkpoints were written, whose digests are kept.
-FORMER = {"frozen": "held"}
+#: Attributes of our classes that had another name when the first checkpoints were written, whose digests are kept.
+FORMER = {("Leaf", "frozen"): "held"}
 
 
 def digest_of(*things: Any) -> str:
@@ -70,7 +70,7 @@ def _text_and_parts(thing: Any) -> tuple[str, list[Any]]:
     if isinstance(thing, type | types.ModuleType):
         return thing.__name__, []
     if getattr(thing, "__dict__", None):
-        named = ((FORMER.get(name, name), part) for name, part in vars(thing).items())
+        named = ((FORMER.get((kind, name), name), part) for name, part in vars(thing).items())
         return kind, [{name: part for name, part in named if name not in HASHED}]
     return re.sub(r" at 0x[0-9a-f]+", "", repr(thing)), []
 

@@ -59,6 +59,11 @@ ADVICE: dict[int, str] = {
 }
 
 
+def unproven(status: Any) -> Any:
+    """True where a search found no maximum, and another one might; of an array of `Status` values."""
+    return (status != Status.converged) & (status < Status.nonfinite_start)
+
+
 class StatusArray(eqx.Module):
     """An integer array of `Status` values that compares with them and prints as their names.
 

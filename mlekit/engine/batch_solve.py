@@ -17,8 +17,8 @@ from jaxtyping import Array, PyTree
 
 from ..core import differentiable_loops
 from ..core.compilation import Compiled
-from ..core.status import Status
-from ..core.trees import numbers_as_arrays, traced, tracing
+from ..core.status import Status, unproven
+from ..core.trees import numbers_as_arrays, replace_rows, traced, tracing
 from ..likelihood.objective import Objective
 from ..likelihood.ragged import RaggedBatch, power_of_two
 from . import multistart
@@ -60,19 +60,13 @@ def solve_batch(
         shared = problem.of(batch.bound, [])
         return solve_chunk(batch.as_chunk(), starts, None, backend_for(problem), shared, width, warm_up)[0]
     found = _solve_chunks(problem, width, warm_up, report)
-    if problem.has_two_ways and len(failed := np.flatnonzero(unproven(found.status))):
+    if problem.has_two_ways and len(failed := np.flatnonzero(unproven(np.asarray(found.status)))):
         begun = jax.tree.map(lambda leaf: np.asarray(leaf)[failed], starts)
         again = _solve_chunks(problem.of(batch.subset(failed), begun), width, not warm_up, None)
         better = np.asarray(again.status == Status.converged)
         place = failed[better]
-        found = jax.tree.map(lambda old, new: old.at[place].set(new[better]), found, again)
+        found = jax.tree.map(lambda old, new: replace_rows(place, old, new[better]), found, again)
     return found
-
-
-def unproven(status: Any) -> np.ndarray | np.bool_:
-    """True where a search found no maximum and another one might."""
-    codes = np.asarray(status)
-    return (codes != Status.converged) & (codes < Status.nonfinite_start)
 
 
 def _solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, report: Report | None) -> Solution:

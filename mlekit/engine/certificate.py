@@ -65,8 +65,6 @@ class Certificate(eqx.Module):
     def __repr__(self) -> str:
         if isinstance(self.decrement, jax.core.Tracer):
             return f"Certificate(<traced>, parameters={', '.join(self.names)})"
-        pass
-
         return certificate_text(self)
 
 

@@ -85,13 +85,9 @@ class Modes(eqx.Module):
     def __repr__(self) -> str:
         if isinstance(self.count, jax.core.Tracer):
             return f"Modes(<traced>, starts={self.starts})"
-        pass
-
         return modes_text(self)
 
     def _repr_html_(self) -> str:
-        pass
-
         return modes_html(self)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from ..core.compilation import THOROUGH_ROWS, Compiled
 from ..core.digest import digest_of
 from ..core.format.progress import batch_bar
-from ..core.status import Status
+from ..core.status import Status, unproven
 from ..core.trees import batch_of_one, only_one, traced, tracing
 from ..likelihood.dataset import AbstractDataset
 from ..likelihood.in_memory import InMemoryLikelihood
@@ -79,7 +79,7 @@ def solve(
 
     with _keeping(problem, checkpoint, dataset) as checkpointer:
         found = search(False, checkpointer)
-        if problem.has_two_ways and batch_solve.unproven(found[0].status):
+        if problem.has_two_ways and unproven(found[0].status):
             again = search(True, checkpointer)
             found = again if again[0].status == Status.converged else found
     return found

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from ..core.eigen import spectrum
 from ..core.linear_algebra import curvature_scale, norm
-from ..core.status import RUNNING, Status
+from ..core.status import RUNNING, Status, unproven
 from ..likelihood.objective import Objective
 from ..solvers import Stop
 from . import matrix_free
@@ -66,13 +66,12 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
     if not dense:
         state = matrix_free.prove(objective, state, stop)
         steps = steps + state.steps
-    n_obs = objective.n_obs
+    n_obs, n_rows = objective.n_obs, likelihood.n_rows
     status = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
     status = jnp.where(likelihood.nonfinite_data(status == Status.nonfinite_start), Status.nonfinite_data, status)
-    few = likelihood.n_rows < parameters.n_free
-    unproven = (status != Status.converged) & (status < Status.nonfinite_start)
-    none = (likelihood.n_rows == 0) & (status != Status.nonfinite_data)
-    status = jnp.where((few & unproven) | none, Status.too_few_observations, status)
+    few = n_rows < parameters.n_free
+    none = (n_rows == 0) & (status != Status.nonfinite_data)
+    status = jnp.where((few & unproven(status)) | none, Status.too_few_observations, status)
 
     vector = parameters.natural_vector(state.free)
     nan = jnp.asarray(jnp.nan, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,23 @@ SOLVERS = {
 }
 
 
+@contextlib.contextmanager
+def stopped_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process is interrupted once its checkpoint has been written so many times."""
+    write, left = checkpoint._write, [writes]
+
+    def and_stop(*args: Any) -> None:
+        write(*args)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 CASES = [(name, on_disk) for name in SOLVERS for on_disk in (False, True)]
 
 
@@ -68,20 +86,9 @@ def test_a_fit_that_is_stopped_goes_on(
 ) -> None:
     data = mle.open_table(ROWS, block_rows=70) if on_disk else ROWS
     whole = fit(tmp_path / "whole", data, solver=SOLVERS[name], history=True)
-    write = checkpoint._write
     for writes in (1, 1, 2):
-        left = [writes]
-
-        def and_stop(*args: Any, left: list[int] = left) -> None:
-            write(*args)
-            left[0] -= 1
-            if not left[0]:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(checkpoint, "_write", and_stop)
-        with pytest.raises(KeyboardInterrupt):
+        with stopped_after(writes, monkeypatch):
             fit(tmp_path / "stopped", data, solver=SOLVERS[name], history=True)
-    monkeypatch.setattr(checkpoint, "_write", write)
     ended = fit(tmp_path / "stopped", data, solver=SOLVERS[name], history=True)
     assert same(ended, whole)
     assert same(fit(None, data, solver=SOLVERS[name]), whole)
@@ -248,18 +255,8 @@ def as_format_1(content: bytes) -> bytes:
 
 
 def test_a_checkpoint_of_the_first_format_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, left = checkpoint._write, [3]
-
-    def and_stop(*args: Any) -> None:
-        write(*args)
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "_write", and_stop)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_after(3, monkeypatch):
         fit(tmp_path, solver=mle.LBFGS(), history=True)
-    monkeypatch.setattr(checkpoint, "_write", write)
     path = tmp_path / FILE
     path.write_bytes(as_format_1(path.read_bytes()))
     ended, whole = fit(tmp_path, solver=mle.LBFGS(), history=True), fit(None, solver=mle.LBFGS(), history=True)

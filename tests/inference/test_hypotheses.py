@@ -21,20 +21,8 @@ from tests.inference.hypotheses import (
     PAIR_RULES,
     PLACE,
     N,
-    full_fit,
-    null_fit,
     rival_fits,
 )
-
-
-@pytest.fixture(scope="module")
-def full() -> mle.Fit:
-    return full_fit()
-
-
-@pytest.fixture(scope="module")
-def null() -> mle.Fit:
-    return null_fit()
 
 
 @pytest.fixture(scope="module")

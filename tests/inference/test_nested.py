@@ -12,17 +12,7 @@ import scipy.stats
 import statsmodels.api as sm
 
 import mlekit as mle
-from tests.inference.hypotheses import COUNTS, COUNTS_START, FAMILIES, FIRST, N, check, full_fit, null_fit
-
-
-@pytest.fixture(scope="module")
-def full() -> mle.Fit:
-    return full_fit()
-
-
-@pytest.fixture(scope="module")
-def null() -> mle.Fit:
-    return null_fit()
+from tests.inference.hypotheses import COUNTS, COUNTS_START, FAMILIES, FIRST, N, check
 
 
 def test_likelihood_ratio(full: mle.Fit, null: mle.Fit) -> None:

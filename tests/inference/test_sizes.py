@@ -6,18 +6,7 @@ import numpy as np
 import pytest
 
 import mlekit as mle
-from tests.inference.hypotheses import COUNTS, COUNTS_START, FAMILIES, HELD, full_fit, null_fit
-
-
-@pytest.fixture(scope="module")
-def full() -> mle.Fit:
-    return full_fit()
-
-
-@pytest.fixture(scope="module")
-def null() -> mle.Fit:
-    return null_fit()
-
+from tests.inference.hypotheses import COUNTS, COUNTS_START, FAMILIES, HELD
 
 REPLICATES = 20_000
 

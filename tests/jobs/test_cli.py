@@ -12,22 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-import pytest
 
 import mlekit as mle
 from mlekit import api
 from mlekit.jobs import job as jobs
 from mlekit.jobs.output_directory import LOCK, MANIFEST
 from tests.jobs.command import MODEL, SETS, assert_same, done, error_of, fit, make_table, run
-
-
-@pytest.fixture
-def job(tmp_path, monkeypatch) -> Path:
-    """A folder, entered, with a model and a table."""
-    monkeypatch.chdir(tmp_path)
-    Path("model.py").write_text(MODEL)
-    pq.write_table(make_table(), "table.parquet")
-    return tmp_path
 
 
 def environment() -> dict[str, str]:

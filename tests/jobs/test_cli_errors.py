@@ -12,15 +12,6 @@ from mlekit.jobs.output_directory import MANIFEST
 from tests.jobs.command import MODEL, done, error_of, fit, make_table
 
 
-@pytest.fixture
-def job(tmp_path, monkeypatch) -> Path:
-    """A folder, entered, with a model and a table."""
-    monkeypatch.chdir(tmp_path)
-    Path("model.py").write_text(MODEL)
-    pq.write_table(make_table(), "table.parquet")
-    return tmp_path
-
-
 def test_another_job_is_refused(job):
     done(fit("--part-sets", "7"))
     kept = "want a directory that is new, empty or of the same job"

@@ -11,20 +11,9 @@ import pytest
 
 from mlekit.core.archive import LARGEST_HEADER
 from mlekit.jobs.output_directory import LOCK, MANIFEST
-from tests.jobs.outputs import fit, make_table, names_in, rows_of
+from tests.jobs.outputs import fit, names_in, rows_of
 
 WANTED = "want a directory that is new, empty or of the same job"
-
-
-@pytest.fixture
-def table(tmp_path) -> Path:
-    pq.write_table(make_table(), tmp_path / "table.parquet")
-    return tmp_path / "table.parquet"
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "out"
 
 
 def truncated(path: Path) -> None:

@@ -15,17 +15,6 @@ from mlekit.jobs.output_directory import LOCK, MANIFEST, claimed
 from tests.jobs.outputs import INIT, fit, log_density, make_table, names_in, rows_of
 
 
-@pytest.fixture
-def table(tmp_path) -> Path:
-    pq.write_table(make_table(), tmp_path / "table.parquet")
-    return tmp_path / "table.parquet"
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "out"
-
-
 def test_a_second_run_is_refused(table, out):
     with claimed(out, {}), pytest.raises(ValueError, match=f"out: another run is writing to {out}; wait until"):
         fit(table, out)

@@ -3,7 +3,6 @@
 import collections
 import os
 import pickle
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,17 +14,6 @@ import mlekit as mle
 from mlekit.core.digest import digest_of
 from mlekit.jobs.table_files import open_table_files
 from tests.jobs.outputs import INIT, fit, log_density, make_table, rows_of
-
-
-@pytest.fixture
-def table(tmp_path) -> Path:
-    pq.write_table(make_table(), tmp_path / "table.parquet")
-    return tmp_path / "table.parquet"
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "out"
 
 
 def test_fit_table_is_fit_batch(table, out):

@@ -1,12 +1,10 @@
 """The Ray engine: the same fits as the local one, whatever order the rows come in."""
 
 import json
-import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,30 +14,12 @@ import pytest
 
 import mlekit as mle
 from mlekit.jobs.output_directory import LOCK, MANIFEST
-from tests.jobs.ray_runs import MODEL, assert_same, fit, ray_starts, rows_of
+from tests.jobs.ray_runs import MODEL, assert_same, fit, rows_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import ray
     import ray.data
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """One local Ray for all tests of this file that want one."""
-    with ray_starts():
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        ray.data.DataContext.get_current()
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A folder, entered, with a model."""
-    monkeypatch.chdir(tmp_path)
-    Path("model.py").write_text(MODEL)
-    return tmp_path
 
 
 @pytest.fixture

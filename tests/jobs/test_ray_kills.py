@@ -1,13 +1,11 @@
 """The Ray engine goes on, whatever dies on the way."""
 
-import logging
 import os
 import signal
 import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,32 +18,6 @@ from tests.jobs.ray_runs import MODEL, assert_same, command, fit, ray_starts, ro
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
-    import ray
-    import ray.data
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """One local Ray for all tests of this file that want one."""
-    with ray_starts():
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        ray.data.DataContext.get_current()
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A folder, entered, with a model."""
-    monkeypatch.chdir(tmp_path)
-    Path("model.py").write_text(MODEL)
-    return tmp_path
-
-
-@pytest.fixture
-def table(place) -> str:
-    pq.write_table(pa.table({"group": [0, 0, 1], "y": [1.0, 2.0, 3.0], "t": ["a", "b", "c"]}), "table.parquet")
-    return "table.parquet"
 
 
 def descendants(title: str) -> list[int]:

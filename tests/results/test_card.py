@@ -11,27 +11,7 @@ import pytest
 import mlekit as mle
 from mlekit.core.format import numbers, renderers
 from mlekit.results import card
-from tests.results.reported import cells, many_fits, odd_fit, precise_fit, separated_fit
-
-
-@pytest.fixture(scope="module")
-def fit():
-    return precise_fit()
-
-
-@pytest.fixture(scope="module")
-def odd():
-    return odd_fit()
-
-
-@pytest.fixture(scope="module")
-def separated():
-    return separated_fit()
-
-
-@pytest.fixture(scope="module")
-def fits():
-    return many_fits()
+from tests.results.reported import cells
 
 
 def changed(fit, **values):

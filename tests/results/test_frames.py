@@ -6,17 +6,7 @@ import pytest
 from jax.scipy.stats import norm
 
 import mlekit as mle
-from tests.results.reported import many_fits, precise_fit, rate
-
-
-@pytest.fixture(scope="module")
-def fit():
-    return precise_fit()
-
-
-@pytest.fixture(scope="module")
-def fits():
-    return many_fits()
+from tests.results.reported import rate
 
 
 @pytest.fixture(scope="module")

@@ -14,27 +14,7 @@ import mlekit as mle
 from mlekit.results import card
 from mlekit.results.frames import to_arrow
 from mlekit.results.summary import Summary
-from tests.results.reported import cells, many_fits, odd_fit, precise_fit, rate, separated_fit
-
-
-@pytest.fixture(scope="module")
-def fit():
-    return precise_fit()
-
-
-@pytest.fixture(scope="module")
-def odd():
-    return odd_fit()
-
-
-@pytest.fixture(scope="module")
-def separated():
-    return separated_fit()
-
-
-@pytest.fixture(scope="module")
-def fits():
-    return many_fits()
+from tests.results.reported import cells, rate
 
 
 def test_summary_numbers_are_the_fits(fit):

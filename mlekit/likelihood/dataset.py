@@ -146,7 +146,23 @@ class AbstractDataset(eqx.Module):
         """Labels of all rows of a batch as its `RaggedBatch` has the rows, one behind the other."""
 
 
-class InMemoryDataset(AbstractDataset):
+class AbstractLocalDataset(AbstractDataset):
+    """Rows in the memory of this process."""
+
+    @property
+    def at_hand(self) -> bool:
+        """True."""
+        return True
+
+    def checked(self, found: Any) -> Any:
+        """As it is: the rows are at hand."""
+        return found
+
+    def check(self) -> None:
+        """Nothing to check: the rows are at hand."""
+
+
+class InMemoryDataset(AbstractLocalDataset):
     """Arrays.
 
     Args:
@@ -187,11 +203,6 @@ class InMemoryDataset(AbstractDataset):
         return self.lengths is not None
 
     @property
-    def at_hand(self) -> bool:
-        """True."""
-        return True
-
-    @property
     def template(self) -> PyTree:
         """The arrays."""
         return self.data
@@ -222,13 +233,6 @@ class InMemoryDataset(AbstractDataset):
             model, args, self.data, self.weights, length=self.lengths, block=block, reversible=reversible
         )
 
-    def checked(self, found: Any) -> Any:
-        """As it is: the rows are at hand."""
-        return found
-
-    def check(self) -> None:
-        """Nothing to check: the rows are at hand."""
-
     def longest(self, batched: bool) -> int:
         """As `AbstractDataset.longest`."""
         return jnp.shape(jax.tree.leaves(self.data)[0])[1 if batched else 0]
@@ -246,7 +250,7 @@ class InMemoryDataset(AbstractDataset):
         return jax.tree.map(lambda leaf: leaf.reshape(-1), labels)
 
 
-class GroupsDataset(AbstractDataset):
+class GroupsDataset(AbstractLocalDataset):
     """Groups of a table, out of JAX's sight.
 
     Args:
@@ -273,11 +277,6 @@ class GroupsDataset(AbstractDataset):
     def padded(self) -> bool:
         """False."""
         return False
-
-    @property
-    def at_hand(self) -> bool:
-        """True."""
-        return True
 
     @property
     def template(self) -> PyTree:
@@ -315,13 +314,6 @@ class GroupsDataset(AbstractDataset):
         data = jax.tree.map(jnp.asarray, self.shapes)
         weights = None if self.weight_column is None else data[self.weight_column]
         return InMemoryDataset(None, data, weights).likelihood(model, args, n_free, reversible)
-
-    def checked(self, found: Any) -> Any:
-        """As it is: the rows are at hand."""
-        return found
-
-    def check(self) -> None:
-        """Nothing to check: the rows are at hand."""
 
     def longest(self, batched: bool) -> int:
         """As `AbstractDataset.longest`."""

@@ -66,6 +66,7 @@ def initialize() -> int:
 
 def _own_gpus() -> list[int] | None:
     """The GPUs of a task that sees no others, where JAX would look for the one with the task's number."""
+    # To be deleted once JAX asks Slurm itself: https://github.com/jax-ml/jax/issues/16788
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     return list(range(len(seen.split(",")))) if seen and "SLURM_GPUS_PER_TASK" in os.environ else None
 

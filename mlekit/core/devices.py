@@ -119,7 +119,7 @@ def placed(leaf: Any) -> jax.Array:
     return jax.device_put(own)
 
 
-def at_once(mesh: Mesh | None) -> int:
+def rounds(mesh: Mesh | None) -> int:
     """Rounds of pieces that are under way at a time, each with one piece for every device."""
     return 2 if mesh is not None else profile().rounds
 

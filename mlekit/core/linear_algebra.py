@@ -93,7 +93,7 @@ def cholesky(matrix: Float[Array, "k k"]) -> Float[Array, "k k"]:
     """Cholesky's lower triangle; only that of the matrix is read.
 
     One matrix at a time: given a stack of them, the threads of a CPU have been seen to wait for one another for
-    ever, as with several programs at a time (`WAITING` in compilation.py). Seen with jaxlib 0.10.
+    ever, for the reason given, with links, at `WAITING` in compilation.py, and until the same version.
     """
     return jnp.linalg.cholesky(matrix, symmetrize_input=False)
 

@@ -91,7 +91,7 @@ def run_chunks(
         numbers.extend(chosen)
         parts.extend(finish(one, len(mine)) for mine, one in zip(chosen, out.result()))
 
-    with ThreadPoolExecutor(devices.at_once(mesh)) as pool:
+    with ThreadPoolExecutor(devices.rounds(mesh)) as pool:
         for chunks in devices.groups(batch.chunks(n_free, n_lanes), mesh):
             own = [_of_sets(arrays, chosen, chunk.n_sets) for chosen, chunk in chunks]
             sent = (
@@ -100,7 +100,7 @@ def run_chunks(
             )
             program = fn.lower_and_compile(*sent, mesh, *shared, thorough=thorough)
             under_way.append(([chosen for chosen, _ in chunks], pool.submit(work, program, *sent)))
-            if program.alone or len(under_way) > devices.at_once(mesh):
+            if program.alone or len(under_way) > devices.rounds(mesh):
                 collect()
         while under_way:
             collect()

@@ -241,7 +241,8 @@ def mask_tangents(proven: Array, tangents: PyTree, like: PyTree) -> tuple[PyTree
     That is zero, but NaN where no maximum is proven and any tangent is not zero. Cotangents likewise: zero if the
     unproven output is unused, NaN otherwise. So a failed data set poisons derivatives of its own results only.
     """
-    # One vector, as JAX cannot differentiate a system again of which only some arrays change.
+    # One vector: a system of several arrays cannot be differentiated twice where only some of them change
+    # (https://github.com/jax-ml/jax/issues/10929, seen with 0.10.2). Once it can: the pair of trees itself.
     vector, unravel = ravel_pytree((tangents, jax.tree.map(jnp.zeros_like, like)))
     size = vector.size - sum(leaf.size for leaf in jax.tree.leaves(like))
 
@@ -256,5 +257,6 @@ def mask_tangents(proven: Array, tangents: PyTree, like: PyTree) -> tuple[PyTree
         moving, still = both[:size], both[size:]
         return jnp.concatenate([poisoned(moving, still), jnp.where(proven, still, 0.0)])
 
-    # custom_linear_solve with the identity: the only way to give a linear map its own transpose rule.
+    # custom_linear_solve with the identity: the only public way to give a linear map its own transpose rule, until
+    # https://github.com/jax-ml/jax/issues/9129 is closed.
     return unravel(jax.lax.custom_linear_solve(lambda it: it, vector, forward, backward))

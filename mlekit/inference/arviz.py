@@ -39,7 +39,7 @@ def of_fit(
     **options: Any,
 ) -> Any:
     """`Fit.to_arviz`, which says what the arguments are."""
-    check_single(fit.batched)
+    check_one_data_set(fit.batched)
     about = (
         "draws from the asymptotic normal distribution of a maximum-likelihood estimate, made on the free scale: "
         "no prior, and no posterior distribution"
@@ -47,7 +47,7 @@ def of_fit(
     return draws_tree(fit, vectors(fit, key, n_draws, kind, **options), log_likelihood, about, covariance=kind)
 
 
-def check_single(batched: bool) -> None:
+def check_one_data_set(batched: bool) -> None:
     """A `ValueError` for a batch."""
     if batched:
         raise ValueError("to_arviz: ArviZ describes one data set at a time; pick one of the batch: fits[i]")
@@ -126,7 +126,9 @@ def _as_installed(groups: dict[str, xarray.Dataset], attributes: dict[str, Any])
         tree.attrs.update(attributes)
         return tree
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # once a day, that ArviZ 1.0 will be another
+        # Once a day, that ArviZ 1.0 will be another (https://github.com/arviz-devs/arviz/pull/2485); to be deleted
+        # with this whole branch when ArviZ 1.0 is the oldest supported version.
+        warnings.simplefilter("ignore", FutureWarning)
         import arviz
     datasets: dict[str, Any] = dict(groups)
     return arviz.InferenceData(attrs=attributes, **datasets)

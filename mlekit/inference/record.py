@@ -96,7 +96,7 @@ class FitRecord(eqx.Module):
 
     @property
     def converged(self) -> Bool[Array, "..."]:
-        """Whether the maximum is proven."""
+        """True where the maximum is proven."""
         return self._solution.status == Status.converged
 
     @property
@@ -174,7 +174,7 @@ class FitRecord(eqx.Module):
 
     @property
     def batched(self) -> bool:
-        """Whether this is a batch of fits."""
+        """True for a batch of fits."""
         return jnp.ndim(self._solution.status) > 0
 
     @property

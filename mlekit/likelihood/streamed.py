@@ -151,7 +151,7 @@ class StreamedLikelihood(AbstractLikelihood):
             differentiable_loops.check_rules(fn, (self.data.layout.block, None))
             sums, _ = jax.lax.scan(jax.checkpoint(add, prevent_cse=False), sums, jnp.arange(self.n_blocks))
         else:
-            # Of a loop whose length is known JAX makes a scan, and loses rules of functions in second derivatives.
+            # Of a loop of known length JAX makes a scan, in which rules of functions are lost (`RULES_SURVIVE`).
             turns = jnp.asarray(self.n_blocks)
             sums = jax.lax.fori_loop(0, turns, lambda b, sums: add(sums, b)[0], sums)
         return compensated_sum.total(sums)

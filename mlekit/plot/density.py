@@ -17,7 +17,7 @@ from ..likelihood.in_memory import InMemoryLikelihood
 from ..models.compositions.censored import Censored
 from ..models.families.base import with_column
 from ..results.fit import Fit
-from .observations import at_once, column_of, observations
+from .observations import column_of, observations, values_at_once
 from .style import BARS, VERMILLION, axes_for, check_single, legend, note
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _mean_density(
         # Nothing differs between the rows once the value is put in.
         one = jax.tree.map(lambda leaf: leaf[:1], likelihood.data)
         likelihood = InMemoryLikelihood(likelihood.model, likelihood.args, one)
-    found = _averaged(likelihood, params, jnp.asarray(values), place, at_once(likelihood), atoms)
+    found = _averaged(likelihood, params, jnp.asarray(values), place, values_at_once(likelihood), atoms)
     return np.asarray(found, float)
 
 

@@ -19,7 +19,7 @@ from ..inference.record import objective
 from ..inference.wald import from_line, line_slope, to_line
 from ..likelihood.objective import Objective
 from ..results.fit import Fit
-from .observations import at_once
+from .observations import values_at_once
 from .regions import contours, curve, limit
 from .style import axes_for, check_single, legend, one_or_two, places
 
@@ -115,7 +115,9 @@ def _drop(fit: Fit, objective: Objective, where: list[int], grid: Sequence[np.nd
     """Nats below the maximum at all combinations of these values; NaN where they leave their constraint."""
     mesh = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1)
     flat = jnp.asarray(mesh.reshape(-1, len(where)), fit._solution.estimates.dtype)
-    heights = _heights(objective, fit._solution.estimates, tuple(where), flat, at_once(objective.likelihood))
+    heights = _heights(
+        objective, fit._solution.estimates, tuple(where), flat, values_at_once(objective.likelihood)
+    )
     return np.asarray(fit.log_likelihood - heights, float).reshape(mesh.shape[:-1])
 
 

@@ -22,7 +22,7 @@ def observations(fit: Fit) -> tuple[Any, np.ndarray]:
     return data, np.ones(likelihood.rows) if weights is None else np.asarray(weights, float)
 
 
-def at_once(likelihood: AbstractLikelihood) -> int:
+def values_at_once(likelihood: AbstractLikelihood) -> int:
     """At how many values a likelihood may be evaluated side by side, so that memory stays small."""
     return max(1, HELD * likelihood.n_blocks // likelihood.rows)
 

@@ -16,13 +16,13 @@ def test_the_profile_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NPROC", str(cores))
         found = devices.profile()
         assert found.on_host
-        assert found.rounds == found.workers == devices.at_once(None) == devices.workers(None) == cores
+        assert found.rounds == found.workers == devices.rounds(None) == devices.workers(None) == cores
         assert found.decoding_threads == (cores > 2)
 
 
 def test_the_profile_of_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "profile", lambda: devices._profile("gpu", 5))
-    assert (devices.at_once(None), devices.workers(None)) == (2, 1)
+    assert (devices.rounds(None), devices.workers(None)) == (2, 1)
     rows = {"x": np.zeros((1 << 20, 3))}
     assert block_rows(rows, 5, 1 << 30) == (1 << 26) // 8
     assert block_rows(rows, 5, 1 << 20) == 0

@@ -267,6 +267,16 @@ def test_a_checkpoint_of_the_first_format_goes_on(tmp_path: Path, monkeypatch: p
     assert zipfile.is_zipfile(path), "it is written in today's format"
 
 
+def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """The version of 22 November 2026 wrote the file, and was stopped after its first steps."""
+    (tmp_path / FILE).write_bytes((Path(__file__).parent / "format_1.checkpoint").read_bytes())
+    ended, whole = fit(tmp_path), fit(None)
+    assert ended.converged
+    assert ended.steps == whole.steps
+    np.testing.assert_allclose(ended._solution.estimates, whole._solution.estimates, rtol=1e-13)
+    assert zipfile.is_zipfile(tmp_path / FILE), "it is written in today's format"
+
+
 def test_where_it_cannot_be_saved(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="checkpoint: cannot use"):

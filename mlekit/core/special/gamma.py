@@ -156,7 +156,8 @@ def betaln(a: ArrayLike, b: ArrayLike) -> Float[Array, "..."]:
         -2.4849
     """
     a, b = floats(a, b)
-    # Not minimum and maximum, whose second derivatives are wrong where a = b.
+    # Not minimum and maximum: at a tie JAX gives half of the derivative to each argument
+    # (https://github.com/jax-ml/jax/issues/37821), which the second derivative does not forgive where a = b.
     small, large = jnp.where(a < b, a, b), jnp.where(a < b, b, a)
     return gammaln(small) - gammaln_difference(large, small)
 

@@ -59,7 +59,8 @@ def resampled_sets(
             moves = np.zeros((len(sets), len(times), fits.n_free))
             if weights is not None and influence is not None:
                 rows = min(weights.shape[2], influence.shape[1])
-                # Not by NumPy, whose BLAS threads keep spinning for a while after a matrix product.
+                # Not by NumPy, whose BLAS threads keep spinning for a while after a matrix product
+                # (https://github.com/OpenMathLib/OpenBLAS/issues/5171). Once they sleep: `weights @ influence`.
                 moves = np.asarray(
                     jnp.matmul(weights[:, :, :rows].astype(influence.dtype), influence[sets, :rows])
                 )

@@ -14,7 +14,7 @@ from ...core.checks import check_choice, check_level
 from ...core.format.numbers import count, counted, number, uncertain
 from ...core.format.renderers import TextRenderer
 from ...core.status import Status, StatusArray
-from ..arviz import check_single, draws_tree
+from ..arviz import check_one_data_set, draws_tree
 from ..record import FitRecord
 from ..wald import quantile
 from .intervals import METHODS, ends
@@ -109,7 +109,7 @@ class Bootstrap(eqx.Module):
         Raises:
             ValueError: the bootstrap of a batch, or as in `Fit.to_arviz`.
         """
-        check_single(self.vector.ndim > 2)
+        check_one_data_set(self.vector.ndim > 2)
         about = (
             "refits of a maximum-likelihood estimate to data drawn anew (a bootstrap): no prior, and no posterior "
             "distribution"

@@ -108,7 +108,7 @@ class Tail(NamedTuple):
         return promoted(jnp.where, self.upper, if_upper, if_lower)
 
 
-class Interval(NamedTuple):
+class ResponseInterval(NamedTuple):
     """An interval of responses and its probability, measured by the tail that is nearer.
 
     Args:
@@ -167,7 +167,7 @@ class ConditionalDistribution:
         """The logarithm of the survival function."""
         return self._companion("log_survival", y, active)
 
-    def interval(self, lower: Array | None, upper: Array | None, active: Any = True) -> Interval:
+    def interval(self, lower: Array | None, upper: Array | None, active: Any = True) -> ResponseInterval:
         """An interval of responses and its probability.
 
         Args:
@@ -204,7 +204,7 @@ class ConditionalDistribution:
 
         near = log_tail_at(tail.choose(upper, lower), tail.choose(below, above), -jnp.inf)
         far = log_tail_at(tail.choose(lower, upper), tail.choose(above, below), 0.0)
-        return Interval(low, high, tail, near, far)
+        return ResponseInterval(low, high, tail, near, far)
 
     def log_tail(self, tail: Tail, y: Array, active: Array) -> Float[Array, ""]:
         """The logarithm of the probability of a tail up to a response."""

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from ...core.dtypes import common_dtype, promoted
 from ..model import Model
 from .checks import Bound, bound_of, check_bounds, with_tails
-from .distribution import ConditionalDistribution, Density, Distribution, Interval, Response, distribution
+from .distribution import ConditionalDistribution, Density, Distribution, Response, ResponseInterval, distribution
 from .inverse_cdf import draw
 from .log_probability import from_either_side, log_between
 
@@ -66,7 +66,7 @@ class Truncated(Density):
         y = draw(key, lambda y: _log_cdf(conditional, window, y), window.lower, window.upper, dtype)
         return self.distribution.with_response(obs, y)
 
-    def _window(self, conditional: ConditionalDistribution) -> Interval:
+    def _window(self, conditional: ConditionalDistribution) -> ResponseInterval:
         """The interval of the responses that could be observed."""
         return conditional.interval(*self._bounds(conditional.obs))
 
@@ -75,27 +75,27 @@ class Truncated(Density):
         return lower, None if self.upper is None else bound_of(obs, self.upper, "upper")
 
 
-def _below(window: Interval, y: Array) -> Array:
-    """Whether a response lies below all that could be observed."""
+def _below(window: ResponseInterval, y: Array) -> Array:
+    """True where a response lies below all that could be observed."""
     return promoted(jnp.less_equal, y, window.lower)
 
 
-def _holds(window: Interval, y: Array) -> Array:
+def _holds(window: ResponseInterval, y: Array) -> Array:
     """True for a response that could be observed, and for NaN, which then shows in the result."""
     return ~(_below(window, y) | promoted(jnp.greater, y, window.upper))
 
 
-def _splits(window: Interval, y: Array) -> Array:
+def _splits(window: ResponseInterval, y: Array) -> Array:
     """True if a response lies inside the window, below its upper end."""
     return _holds(window, y) & ~promoted(jnp.greater_equal, y, window.upper)
 
 
-def _possible(window: Interval, value: Array) -> Array:
+def _possible(window: ResponseInterval, value: Array) -> Array:
     """The value; NaN where nothing could be observed."""
     return jnp.where((window.lower < window.upper) & (window.mass > -jnp.inf), value, jnp.nan)
 
 
-def _parts(conditional: ConditionalDistribution, window: Interval, y: Array) -> tuple[Array, Array]:
+def _parts(conditional: ConditionalDistribution, window: ResponseInterval, y: Array) -> tuple[Array, Array]:
     """Logarithms of the shares of the window up to a response and beyond it."""
     log_tail = conditional.log_tail(window.tail, y, _holds(window, y))
     near = log_between(window.log_tail_near, log_tail) - window.mass
@@ -103,7 +103,7 @@ def _parts(conditional: ConditionalDistribution, window: Interval, y: Array) -> 
     return window.tail.choose(far, near), window.tail.choose(near, far)
 
 
-def _log_cdf(conditional: ConditionalDistribution, window: Interval, y: Array) -> Array:
+def _log_cdf(conditional: ConditionalDistribution, window: ResponseInterval, y: Array) -> Array:
     value = from_either_side(*_parts(conditional, window, y))
     return _possible(window, jnp.where(_splits(window, y), value, jnp.where(_below(window, y), -jnp.inf, 0.0)))
 

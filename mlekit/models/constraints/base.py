@@ -58,7 +58,7 @@ class Constraint(eqx.Module):
         return shape
 
 
-def bound_of(caller: str, bound: Any) -> float | Array:
+def checked_bound(caller: str, bound: Any) -> float | Array:
     """A plain float for one concrete number, so that it hashes and never promotes; else an array."""
     if isinstance(bound, jax.core.Tracer):
         return bound

@@ -22,7 +22,9 @@ class Bijector(Constraint):
         bijector: the object, which handles leading axes in its own way.
     """
 
-    # In flat parts: objects of TFP break where their arrays are taken out to be traced.
+    # In flat parts: objects of TFP break where their arrays are taken out to be traced
+    # (https://github.com/patrick-kidger/equinox/issues/911, seen with TFP 0.26). Once they are trees like others:
+    # the object itself, in one field.
     leaves: list[Any]
     structure: Any = eqx.field(static=True)
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from ...core.dtypes import as_float
-from .base import Constraint, bound_of, like
+from .base import Constraint, checked_bound, like
 
 
 class Unconstrained(Constraint):
@@ -48,7 +48,7 @@ class GreaterThan(Constraint):
     low: float | Array
 
     def __init__(self, low: Any):
-        self.low = bound_of("greater_than(low)", low)
+        self.low = checked_bound("greater_than(low)", low)
 
     def forward(self, free: ArrayLike) -> Array:
         return like(self.low, free) + jnp.exp(free)
@@ -76,7 +76,7 @@ class LessThan(Constraint):
     high: float | Array
 
     def __init__(self, high: Any):
-        self.high = bound_of("less_than(high)", high)
+        self.high = checked_bound("less_than(high)", high)
 
     def forward(self, free: ArrayLike) -> Array:
         return like(self.high, free) - jnp.exp(free)
@@ -109,7 +109,7 @@ class Interval(Constraint):
     high: float | Array
 
     def __init__(self, low: Any, high: Any):
-        self.low, self.high = bound_of("interval(low, high)", low), bound_of("interval(low, high)", high)
+        self.low, self.high = checked_bound("interval(low, high)", low), checked_bound("interval(low, high)", high)
         if isinstance(self.low, jax.core.Tracer) or isinstance(self.high, jax.core.Tracer):
             return  # known only while a compiled function runs
         with np.errstate(over="ignore"):  # a width that overflows would make every value infinite

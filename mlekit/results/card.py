@@ -64,7 +64,6 @@ def _draw(out: Renderer, fit: FitRecord) -> str:
         status, _, why = fit.message.partition(": ")
         out.title(f"Fit{_which(fit)}", status)
         out.paragraph(why[:1].upper() + why[1:])
-        out.marks("certificate", certificate_rows(fit))
         out.table(*at_hand(fit, ROWS).cells(["estimate", "standard_error"]))
         if bool(fit.converged) and fit.n_free > DENSE_CERTIFICATE:
             out.paragraph("Too many parameters to form a Hessian by default; fit.standard_errors() forms it.")
@@ -72,6 +71,7 @@ def _draw(out: Renderer, fit: FitRecord) -> str:
             f"log-likelihood {likelihood(fit.log_likelihood)}, {counted(fit.n_obs, 'observation')}, "
             f"{counted(fit.n_free, 'free parameter')}, {counted(fit.steps, 'step')}, {fit.solver}"
         )
+        out.marks("certificate", certificate_rows(fit))
     if fit._modes is not None:
         out.paragraph(starts_line(fit._modes))
     return out.render()

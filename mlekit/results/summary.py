@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 class Summary:
     r"""The table that `fit.summary()` gives.
 
-    Of a single fit: what was found and how sure that is, then one row a scalar parameter with its estimate,
-    standard error, z, two-sided normal p-value of zero, and Wald interval. Of a batch: how many data sets
-    ended how, then the spread of every parameter's estimates over the data sets that converged.
-
-    Remarks of `Fit.diagnose` stand below the table of a single fit.
+    Of a single fit: how it ended, then one row a scalar parameter with its estimate, standard error, z, two-sided
+    normal p-value of zero, and Wald interval; below them the certificate and the remarks of `Fit.diagnose`. Of a
+    batch: how many data sets ended how, then the spread of every parameter's estimates over the data sets that
+    converged.
 
     Args:
         fit: the fit, or batch of fits.
@@ -112,19 +111,21 @@ class Summary:
             ["status", fit.status.names()],
             ["log-likelihood", likelihood(fit.log_likelihood)],
             ["n_obs", count(fit.n_obs)],
-            ["n_free", count(fit.n_free)],
             ["AIC", likelihood(fit.aic)],
         ]
         right = [
             ["solver", fit.solver],
             ["steps", count(fit.steps)],
-            ["decrement", number(proof.decrement, 2)],
-            ["condition number", number(proof.condition_number, 3)],
+            ["n_free", count(fit.n_free)],
             ["BIC", likelihood(fit.bic)],
         ]
         out.table([a + b for a, b in zip(left, right)], align=("left", "right", "left", "right"))
         rows, headers, align = self.estimates.cells()
         out.table(rows, self._with_level(headers), align)
+        out.paragraph(
+            f"certificate: decrement {number(proof.decrement, 2)}, "
+            f"condition number {number(proof.condition_number, 3)}"
+        )
         if self.kind != "observed":
             out.paragraph(f"standard errors: {self.kind}")
         if not fit.converged:

@@ -3,6 +3,8 @@
 import gc
 import importlib.metadata
 import os
+import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 
 import jax
+import jax.monitoring
 import jaxtyping
 import pytest
 
@@ -26,6 +29,14 @@ import tests.helpers.shape_checks
 
 # Before anything of the package is imported: shapes and dtypes are checked at run time.
 jaxtyping.install_import_hook("mlekit", f"{tests.helpers.shape_checks.__name__}.checked")
+
+# Programs of earlier runs on this kind of processor are read, which spares a third of a run; workers share them.
+processor = Path("/proc/cpuinfo").read_text().split("\n\n")[0] if Path("/proc/cpuinfo").exists() else ""
+flags = [line for line in processor.splitlines() if line.startswith(("model name", "flags", "Features"))]
+kept = Path(__file__).parents[1] / ".pytest_cache" / f"programs-{zlib.crc32(''.join(flags).encode()):08x}"
+jax.config.update("jax_compilation_cache_dir", str(kept))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 jax.config.update("jax_enable_x64", True)
 # Numbers of unlike types and arrays of unlike ranks meet only where somebody wrote how.
@@ -38,25 +49,26 @@ gc.set_threshold(100_000, 20, 50)
 
 MAPS = Path("/proc/self/maps")
 #: A compiled program takes hundreds of memory maps, and Linux grants a process 65,530. Forgetting programs takes
-#: time that grows with the square of their number, so it happens at the end of every file that has made some.
-SOME_MAPS, MANY_MAPS = 3_000, 30_000
+#: time, that of compiling shared ones again included, and so does counting maps: once in so many programs.
+MANY_MAPS, MANY_PROGRAMS = 20_000, 60
+COMPILED = "/jax/core/compile/backend_compile_duration"
+events = Counter[str]()
 
 
-def forget_compiled_programs(beyond: int) -> None:
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > beyond:
-        jax.clear_caches()
+def _count(event: str, duration_secs: float, **rest: str | int) -> None:
+    events[event] += 1
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _fresh_file() -> Iterator[None]:
-    yield
-    forget_compiled_programs(SOME_MAPS)
+jax.monitoring.register_event_duration_secs_listener(_count)
 
 
 @pytest.fixture(autouse=True)
 def _room_for_compiled_programs() -> Iterator[None]:
     yield
-    forget_compiled_programs(MANY_MAPS)
+    if events[COMPILED] >= MANY_PROGRAMS and MAPS.exists():
+        events.clear()
+        if MAPS.read_bytes().count(b"\n") > MANY_MAPS:
+            jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

@@ -43,6 +43,7 @@ notebooks: $(VENV)/.test ## run all notebooks at full size and store their outpu
 	@$(BIN)/python notebooks/renew.py
 
 docs: $(VENV)/.docs ## the documentation: a web site in site/, for a disk or a server
+	@# The theme warns of a version of mkdocs that pyproject.toml does not allow.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --config-file docs/mkdocs.yml
 	@echo "the site is in site/: open site/index.html"
 

@@ -258,7 +258,7 @@ def fit_batch(
         tolerance: on the decrement, in nats, for each set.
         starts: as in `mle.fit`, for each set.
         key: random key for the starts; all sets share the draws, so that none depends on the others.
-        lanes: number of lanes; by default as many as fill a core's cache.
+        lanes: number of lanes; by default as many as suit the device.
         progress: show a bar with finished sets, fits per second and statuses; not inside `jit`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The devices of this machine, which take pieces of work in parallel; and the sizes that suit them."""
+"""The devices of this machine, which take chunks of work in parallel; and the sizes that suit them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 
 from .trees import holds_keys
 
-AXIS = "pieces"
+AXIS = "chunks"
 ALIGNMENT = 64  #: bytes
 
 
@@ -49,8 +49,8 @@ class DeviceProfile:
         block_rows: rows of a block of a large data set at most.
         block_numbers: numbers of such a block at most: its data, and as many tangents as there are parameters.
         block_bytes: bytes of a block of a table on disk.
-        rounds: rounds of pieces that are under way at a time.
-        workers: pieces that are computed at a time.
+        rounds: rounds of chunks that are under way at a time.
+        workers: chunks that are computed at a time.
         decoding_threads: true if several threads may decode a file while the device computes.
     """
 
@@ -75,7 +75,7 @@ def profile() -> DeviceProfile:
 
 @functools.cache
 def _profile(backend: str, n_cores: int) -> DeviceProfile:
-    if backend == "cpu":  # tiles and blocks fit into the cache of a core, and a piece keeps one core busy
+    if backend == "cpu":  # tiles and blocks fit into the cache of a core, and a chunk keeps one core busy
         return DeviceProfile(
             on_host=True,
             tile_rows=1 << 13,
@@ -87,7 +87,7 @@ def _profile(backend: str, n_cores: int) -> DeviceProfile:
             workers=n_cores,
             decoding_threads=n_cores > 2,
         )
-    # It takes many rows to keep the device busy, and blocks take what memory can spare. Pieces are computed one
+    # It takes many rows to keep the device busy, and blocks take what memory can spare. Chunks are computed one
     # after another; the next one waits on the device.
     return DeviceProfile(
         on_host=False,
@@ -120,19 +120,19 @@ def placed(leaf: Any) -> jax.Array:
 
 
 def rounds(mesh: Mesh | None) -> int:
-    """Rounds of pieces that are under way at a time, each with one piece for every device."""
+    """Rounds of chunks that are under way at a time, each with one chunk for every device."""
     return 2 if mesh is not None else profile().rounds
 
 
 def workers(mesh: Mesh | None) -> int:
-    """Pieces that are computed at a time."""
+    """Chunks that are computed at a time."""
     return mesh.size if mesh is not None else profile().workers
 
 
-def groups(pieces: Iterable[tuple[np.ndarray, Any]], mesh: Mesh | None) -> Iterator[list[tuple[np.ndarray, Any]]]:
-    """The pieces, one for each device at a time; the last group is filled up with empty ones."""
-    pieces, size = iter(pieces), mesh.size if mesh else 1
-    while group := list(itertools.islice(pieces, size)):
+def groups(chunks: Iterable[tuple[np.ndarray, Any]], mesh: Mesh | None) -> Iterator[list[tuple[np.ndarray, Any]]]:
+    """The chunks, one for each device at a time; the last group is filled up with empty ones."""
+    chunks, size = iter(chunks), mesh.size if mesh else 1
+    while group := list(itertools.islice(chunks, size)):
         empty = (group[0][0][:0], group[0][1].emptied())
         yield group + [empty] * (size - len(group))
 
@@ -162,9 +162,9 @@ def shard_mapped(fn: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any
     if mesh is None:
         return fn
 
-    def local(*args: Any) -> Any:
+    def shard(*args: Any) -> Any:
         out = fn(*jax.tree.map(lambda leaf: leaf[0], args))
         return jax.tree.map(lambda leaf: leaf[None], out)
 
     split = PartitionSpec(AXIS)
-    return jax.shard_map(local, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
+    return jax.shard_map(shard, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)

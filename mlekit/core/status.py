@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Int
 class Status(enum.IntEnum):
     """Why a fit ended.
 
-    Only `converged` comes with a certificate: a vanishing decrement and a positive-definite information.
+    With `converged` the certificate proves a maximum: a vanishing decrement and a positive-definite information.
     Every other status names the trouble; the estimates of such a fit are where it stopped, and its
     standard errors are NaN.
 

@@ -96,9 +96,9 @@ def conjugate_gradients(times: Callable[[Array], Array], right: Float[Array, " k
     def step(carry: Any) -> Any:
         x, rest, direction, square, _, steps = carry
         image = times(direction)
-        bend = jnp.sum(direction * image)
-        definite = bend > singular_below(k, dtype) * jnp.sum(direction**2)
-        along = jnp.where(definite, square / jnp.where(definite, bend, 1.0), 0.0)
+        curvature = jnp.sum(direction * image)
+        definite = curvature > singular_below(k, dtype) * jnp.sum(direction**2)
+        along = jnp.where(definite, square / jnp.where(definite, curvature, 1.0), 0.0)
         x, rest = x + along * direction, rest - along * image
         fresh = jnp.sum(rest**2)
         return x, rest, rest + fresh / square * direction, fresh, definite, steps + 1

@@ -131,8 +131,8 @@ def nothing_to_find(objective: Objective) -> Solution:
     vector = parameters.natural_vector(free)
     loss = objective(free)
     zero, one = jnp.zeros((), parameters.dtype), jnp.ones((), parameters.dtype)
-    spoilt = likelihood.nonfinite_data(~jnp.isfinite(loss))
-    trouble = jnp.where(spoilt, Status.nonfinite_data, Status.nonfinite_start)
+    nonfinite = likelihood.nonfinite_data(~jnp.isfinite(loss))
+    trouble = jnp.where(nonfinite, Status.nonfinite_data, Status.nonfinite_start)
     return Solution(
         free=free,
         estimates=vector,

@@ -148,7 +148,7 @@ class ShardedLikelihood(AbstractLikelihood):
         """`fn` of the likelihood of every device, added up."""
         arrays, rest = eqx.partition(self.data, is_array)
 
-        def local(arrays: PyTree) -> Any:
+        def shard(arrays: PyTree) -> Any:
             own = eqx.combine(jax.tree.map(lambda leaf: leaf[0], arrays), rest)
             own = dataclasses.replace(
                 own, model=self.model, args=self.args, sampled=self.sampled, reversible=self.reversible
@@ -156,7 +156,7 @@ class ShardedLikelihood(AbstractLikelihood):
             return jax.lax.psum(fn(own), AXIS)
 
         split, same = PartitionSpec(AXIS), PartitionSpec()
-        return jax.shard_map(local, mesh=self.mesh, in_specs=split, out_specs=same, check_vma=False)(arrays)
+        return jax.shard_map(shard, mesh=self.mesh, in_specs=split, out_specs=same, check_vma=False)(arrays)
 
 
 def sharded_likelihood(

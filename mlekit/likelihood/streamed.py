@@ -144,7 +144,7 @@ class StreamedLikelihood(AbstractLikelihood):
     def _total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
         def add(sums: Any, b: Any) -> tuple[Any, None]:
             here, sound = self._block(b, (b + 1) % self.n_blocks)
-            return compensated_sum.add(sums, _only_if(sound, here.total(fn, zero))), None
+            return compensated_sum.add(sums, _nan_unless_read(sound, here.total(fn, zero))), None
 
         sums = compensated_sum.begin(zero)
         if self.reversible:
@@ -219,7 +219,7 @@ class StreamedLikelihood(AbstractLikelihood):
 
         def of_block(b: Array) -> Any:
             here, sound = self._block(b, (b + 1) % count, silent=True)
-            return _only_if(sound, fn(here))
+            return _nan_unless_read(sound, fn(here))
 
         found = jax.lax.map(of_block, jnp.arange(count))
         return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:n], found)
@@ -249,7 +249,7 @@ def _log_likelihood_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     return value, moved
 
 
-def _only_if(sound: Array, tree: PyTree) -> PyTree:
+def _nan_unless_read(sound: Array, tree: PyTree) -> PyTree:
     """NaN in place of what was computed of rows that could not be read."""
     return jax.tree.map(lambda leaf: jnp.where(sound, leaf, jnp.nan) if is_inexact(leaf) else leaf, tree)
 

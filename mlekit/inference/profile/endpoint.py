@@ -53,20 +53,20 @@ def _search(operands: tuple[Objective, Array], others: tuple[Array, ...]) -> End
 
 @_search.def_jvp
 def _search_jvp(primals: Any, tangents: Any) -> tuple[Endpoint, Any]:
-    (operands, others), (change, _) = primals, tangents
+    (operands, others), (moving, _) = primals, tangents
     found = _search(operands, others)
     nothing = jax.tree.map(lambda leaf: None, found)
-    if not jax.tree.leaves(change):
+    if not jax.tree.leaves(moving):
         return found, nothing
     proven = others[1] & (found.status == Status.converged) & ~found.better
-    tangent = _tangent(operands, change, others[3], jax.lax.stop_gradient(proven), found.free)
+    tangent = _tangent(operands, moving, others[3], jax.lax.stop_gradient(proven), found.free)
     return found, eqx.tree_at(lambda end: end.free, nothing, tangent, is_leaf=lambda leaf: leaf is None)
 
 
-def _tangent(operands: PyTree, change: PyTree, which: Array, proven: Array, free: Float[Array, " k"]) -> Array:
+def _tangent(operands: PyTree, tangents: PyTree, which: Array, proven: Array, free: Float[Array, " k"]) -> Array:
     """The tangent of the end, a free vector."""
     k = free.shape[0]
-    change, poison = mask_tangents(proven, change, free)
+    tangents, poison = mask_tangents(proven, tangents, free)
 
     def gradients(operands: PyTree) -> tuple[Array, ...]:
         """The height above the maximum, and the gradients of the mean log-likelihood and of the target."""
@@ -85,7 +85,7 @@ def _tangent(operands: PyTree, change: PyTree, which: Array, proven: Array, free
     matrix = lagrangian + across * of_target[:, None] * of_target[None, :]
     spread = inverse(jnp.where(proven, matrix, jnp.eye(k, dtype=free.dtype)))
 
-    height_tangent, score_tangent, target_tangent = differential(gradients, operands, change)
+    height_tangent, score_tangent, target_tangent = differential(gradients, operands, tangents)
     distance = -height_tangent / operands[0].n_obs / multiplier
     rest = spread @ (score_tangent - multiplier * target_tangent)
     direction = spread @ of_target

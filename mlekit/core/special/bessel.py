@@ -83,7 +83,7 @@ def log_iv(order: ArrayLike, x: ArrayLike) -> Float[Array, "..."]:
 
     Args:
         order: $\nu$, not negative; any shape.
-        x: positive; any shape that goes with it. At zero the value is its limit, without a derivative.
+        x: not negative; any shape that goes with it. At zero a positive order has infinite value and derivatives.
 
     Returns:
         The common shape and floating dtype.
@@ -108,8 +108,7 @@ def _log_iv(order: Array, x: Array) -> Array:
     for k in range(ORDERS_ABOVE):
         ratio = 1 / (2 * (high - k) / positive + ratio)
         log_value -= jnp.log(ratio)
-    at_zero = jnp.where(order == 0, 0.0, -jnp.inf)
-    return jnp.where(x > 0, log_value, jnp.where(x == 0, at_zero, jnp.nan)).astype(x.dtype)
+    return jnp.where(x > 0, log_value, order * jnp.log(jnp.where((order == 0) & (x == 0), 1.0, x)))
 
 
 def _uniform(order: Array, x: Array) -> Array:

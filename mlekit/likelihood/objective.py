@@ -43,7 +43,7 @@ class Objective(AbstractObjective):
     def __call__(self, free: Float[Array, " n_free"]) -> Float[Array, ""]:
         """The loss; its derivative comes from `evaluate`, in forward and in reverse mode."""
         # Line searches of optax hand over a wider type than they were given
-        # (https://github.com/google-deepmind/optax/pull/1108, seen with 0.2.8). To be deleted once they keep it.
+        # (https://github.com/google-deepmind/optax/pull/1108, seen with 0.2.8). The cast goes once they keep it.
         return _loss(free.astype(self.parameters.dtype), self)
 
     def evaluate(

@@ -88,6 +88,10 @@ class AbstractLikelihood(eqx.Module):
         """
 
     @abc.abstractmethod
+    def total_where(self, yes: Bool[Array, ""], fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
+        """As `total` where `yes`; elsewhere `zero`, without a pass over many rows."""
+
+    @abc.abstractmethod
     def log_likelihood(self, params: PyTree) -> Float[Array, ""]:
         """The sum, differentiable in every way that the rows allow."""
 
@@ -126,19 +130,14 @@ class AbstractLikelihood(eqx.Module):
 
     # The same for all of them.
 
-    @property
-    def finite_data(self) -> Bool[Array, ""]:
-        """True if the data set, weights included, is free of NaN and infinite values."""
+    def nonfinite_data(self, asked: Bool[Array, ""]) -> Bool[Array, ""]:
+        """`asked`, and the data, weights included, hold NaN or an infinite value."""
 
         def count(data: PyTree, weights: Array | None) -> Array:
             bad = [jnp.sum(~jnp.isfinite(leaf)) for leaf in (*jax.tree.leaves(data), weights) if is_inexact(leaf)]
             return sum(bad, jnp.asarray(0))
 
-        return self.total(count, jnp.asarray(0)) == 0
-
-    def nonfinite_data(self, asked: Bool[Array, ""]) -> Bool[Array, ""]:
-        """`asked`, and the data hold a non-finite value: no pass over the rows unless it is asked for."""
-        return jax.lax.cond(asked, lambda: ~self.finite_data, lambda: jnp.asarray(False))
+        return self.total_where(asked, count, jnp.asarray(0)) > 0
 
     def has_contributions(self, params: PyTree) -> bool:
         """True if the model gives one log-density a row; a joint one may give their sum alone."""

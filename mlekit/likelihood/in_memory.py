@@ -142,6 +142,13 @@ class InMemoryLikelihood(AbstractLikelihood):
             jax.lax.fori_loop(0, -(-length // (self.block * stride)), add, compensated_sum.begin(zero))
         )
 
+    def total_where(self, yes: Bool[Array, ""], fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
+        """As `AbstractLikelihood.total_where`."""
+        if self.n_blocks == 1:
+            return jax.tree.map(lambda total, nothing: jnp.where(yes, total, nothing), self.total(fn, zero), zero)
+        # Where data sets are mapped, a condition computes both branches; a loop ends early there, too.
+        return dataclasses.replace(self, length=jnp.where(yes, self.n_unpadded, 0)).total(fn, zero)
+
     @property
     def has_sample(self) -> bool:
         """As `AbstractLikelihood.has_sample`."""

@@ -116,6 +116,10 @@ class ShardedLikelihood(AbstractLikelihood):
         """As `AbstractLikelihood.total`."""
         return self._added(lambda own: own.total(fn, zero))
 
+    def total_where(self, yes: Bool[Array, ""], fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
+        """As `AbstractLikelihood.total_where`."""
+        return jax.lax.cond(yes, lambda: self.total(fn, zero), lambda: zero)
+
     def aligned(self) -> NoReturn:
         """A `ValueError`: no device has all rows."""
         raise ValueError(

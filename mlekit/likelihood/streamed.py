@@ -141,6 +141,10 @@ class StreamedLikelihood(AbstractLikelihood):
         some = InMemoryLikelihood(self.model, self.args, data, weights, block=self.block)
         return jax.lax.cond(self.sampled, lambda: some.total(fn, zero), lambda: self._total(fn, zero))
 
+    def total_where(self, yes: Bool[Array, ""], fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
+        """As `AbstractLikelihood.total_where`."""
+        return jax.lax.cond(yes, lambda: self.total(fn, zero), lambda: zero)
+
     def _total(self, fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
         def add(sums: Any, b: Any) -> tuple[Any, None]:
             here, sound = self._block(b, (b + 1) % self.n_blocks)

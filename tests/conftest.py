@@ -30,12 +30,13 @@ import tests.helpers.shape_checks
 # Before anything of the package is imported: shapes and dtypes are checked at run time.
 jaxtyping.install_import_hook("mlekit", f"{tests.helpers.shape_checks.__name__}.checked")
 
-# Programs of earlier runs on this kind of processor are read, which spares a third of a run; workers share them.
+# Programs of earlier runs on this kind of processor are read, which spares half of a run. Workers share them, and
+# so do processes of their own (`tests.helpers.processes`).
 processor = Path("/proc/cpuinfo").read_text().split("\n\n")[0] if Path("/proc/cpuinfo").exists() else ""
 flags = [line for line in processor.splitlines() if line.startswith(("model name", "flags", "Features"))]
 kept = Path(__file__).parents[1] / ".pytest_cache" / f"programs-{zlib.crc32(''.join(flags).encode()):08x}"
 jax.config.update("jax_compilation_cache_dir", str(kept))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 jax.config.update("jax_enable_x64", True)

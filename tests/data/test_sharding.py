@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import mlekit.distributed
+from tests.helpers.processes import environment
 
 from . import sharded_program
 
-HERE = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 N = 1_000
 ROWS = {"x": RNG.normal(size=N), "w": RNG.integers(0, 3, N).astype(float)}
@@ -45,11 +45,10 @@ def wanted() -> dict[str, Any]:
     }
 
 
-def run(command: list[str], directory: Path, asked: list[str], **environment: str) -> dict[str, Any]:
+def run(command: list[str], directory: Path, asked: list[str], devices: int | None = None) -> dict[str, Any]:
     program = [sys.executable, *command, "-m", "tests.data.sharded_program", str(directory), json.dumps(asked)]
-    said = subprocess.run(
-        program, env=os.environ | environment, cwd=HERE, capture_output=True, text=True, timeout=300, check=False
-    )
+    there = environment(devices=devices)
+    said = subprocess.run(program, env=there, capture_output=True, text=True, timeout=300, check=False)
     assert said.returncode == 0, said.stderr[-3000:]
     (line,) = [line for line in said.stdout.splitlines() if line.startswith("RESULT")]
     return json.loads(line.removeprefix("RESULT"))
@@ -76,8 +75,7 @@ def check_all(found: dict[str, Any], asked: list[str], wanted: dict[str, Any]) -
 
 @pytest.mark.parametrize("asked", [SOME, ALL])
 def test_three_devices_of_one_process(asked: list[str], directory: Path, wanted: dict[str, Any]) -> None:
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=3"
-    found = run([], directory, asked, XLA_FLAGS=flags)
+    found = run([], directory, asked, devices=3)
     assert (found["devices"], found["processes"]) == (3, 1)
     assert found["arrays is"] == "ArrayShards(1,000 rows on 3 devices)"
     check_all(found, asked, wanted)
@@ -146,7 +144,7 @@ def test_tasks_of_slurm(tmp_path: Path) -> None:
         tasks.append(
             subprocess.Popen(
                 [sys.executable, str(tmp_path / "together.py")],
-                env=os.environ | told | {"PYTHONPATH": str(HERE)},
+                env=environment() | told,
                 stdout=subprocess.PIPE,
                 text=True,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from traitlets.config import Config
 
 import mlekit as mle
 from tests.helpers.marks import mostly_slow
+from tests.helpers.processes import STRICT, environment
 
 ROOT = Path(__file__).parents[2]
 README, DOCS = ROOT / "README.md", ROOT / "docs" / "pages"
@@ -37,11 +37,11 @@ def test_snippets_print_what_they_show(path: Path, tmp_path: Path) -> None:
     assert any(shown for _, shown in pairs)
     script = "".join(f"{code}\nprint('<<<end>>>')\n" for code, _ in pairs)
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
+        [sys.executable, *STRICT, "-c", script],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if not k.startswith("JAX_")},
+        env=environment(),
     )
     assert run.returncode == 0, run.stderr
     printed = run.stdout.split("<<<end>>>\n")

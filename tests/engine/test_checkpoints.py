@@ -27,6 +27,7 @@ import mlekit as mle
 from mlekit.data.row_source import ArrayRowSource
 from mlekit.engine import checkpoint
 from tests.helpers.marks import mostly_slow
+from tests.helpers.processes import environment
 
 RNG = np.random.default_rng(0)
 ROWS = {"x": RNG.normal(size=2_000), "y": RNG.standard_cauchy(2_000)}
@@ -146,12 +147,11 @@ print([x.hex() for x in map(float, fit._solution.estimates)])
 
 @pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_process_that_is_killed_goes_on(kills: int, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     rng = np.random.default_rng(5)
 
     def run(pause: float) -> subprocess.Popen[str]:
         program = [sys.executable, "-c", KILLED, str(tmp_path / "state"), str(pause)]
-        return subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(program, env=environment(tmp_path / "programs"), stdout=subprocess.PIPE, text=True)
 
     for _ in range(kills):
         process = run(0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -23,6 +22,7 @@ from mlekit.likelihood.ragged import from_groups, power_of_two, round_up
 from mlekit.models.model import as_model
 from tests.engine.ragged_sets import RNG, fit_padded, ragged_fit
 from tests.helpers.models import RULES, START, least_squares, line, line_data
+from tests.helpers.processes import STRICT, environment
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +161,11 @@ def test_all_local_devices_work(n_devices: int) -> None:
         print(len(jax.local_devices()), fits.status.counts(), np.asarray(fits._solution.estimates).tobytes().hex())
     """
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
+        [sys.executable, *STRICT, "-c", textwrap.dedent(script)],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={n_devices}"},
+        env=environment(devices=n_devices),
     )
     assert run.returncode == 0, run.stderr
     devices, counts, numbers = run.stdout.split("\n")[0].rsplit(" ", 1)[0].split(" ", 1) + run.stdout.split()[-1:]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.helpers.processes import environment
 from tests.jobs import command, outputs, ray_runs
 
 
@@ -33,7 +34,9 @@ def job(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """One local Ray for all tests of a file that want one."""
-    with ray_runs.ray_starts():
+    with ray_runs.ray_starts(), pytest.MonkeyPatch.context() as patch:
+        for name, value in environment().items():  # its workers inherit it
+            patch.setenv(name, value)
         import ray
         import ray.data
 

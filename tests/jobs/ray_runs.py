@@ -1,7 +1,6 @@
 """Runs with the Ray engine."""
 
 import contextlib
-import os
 import shlex
 import sys
 import warnings
@@ -15,6 +14,7 @@ from click.testing import CliRunner
 
 import mlekit as mle
 from mlekit.cli import main
+from tests.helpers.processes import environment
 
 MODEL = """
 import mlekit as mle
@@ -71,6 +71,4 @@ def wanted(table: pa.Table) -> pa.Table:
 def command(*options: str) -> tuple[list[str], dict[str, str]]:
     """What a user types, and the environment to start it in."""
     words = shlex.split("-m mlekit.cli fit model.py table.parquet --by group --out ray --engine ray --workers 2")
-    kept = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
-    kept["PYTHONPATH"] = str(Path(mle.__file__).parents[1])
-    return [sys.executable, *words, *options], kept
+    return [sys.executable, *words, *options], environment(Path("programs").absolute())

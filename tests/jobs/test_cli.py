@@ -17,13 +17,8 @@ import mlekit as mle
 from mlekit import api
 from mlekit.jobs import job as jobs
 from mlekit.jobs.output_directory import LOCK, MANIFEST
+from tests.helpers.processes import environment
 from tests.jobs.command import MODEL, SETS, assert_same, done, error_of, fit, make_table, run
-
-
-def environment() -> dict[str, str]:
-    """For a process of its own: this mlekit, and JAX without the settings of the tests."""
-    kept = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
-    return kept | {"PYTHONPATH": str(Path(mle.__file__).parents[1])}
 
 
 def parts(out: str = "out") -> list[str]:

@@ -1,6 +1,5 @@
 """Runs that are killed, doubled or out of space lose nothing."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 
 import mlekit as mle
 from mlekit.jobs.output_directory import LOCK, MANIFEST, claimed
+from tests.helpers.processes import environment
 from tests.jobs.outputs import INIT, fit, log_density, make_table, names_in, rows_of
 
 
@@ -117,12 +117,7 @@ def test_killed_at_random_moments(kills, tmp_path, monkeypatch):
     parts = rng.permutation(np.repeat([0, 1, 3, 9], kills // 4))
     seconds = np.where(parts, rng.uniform(0, 0.02, kills), rng.uniform(0, 1, kills)).round(4)
     program = [sys.executable, "-c", KILLER, " ".join(map(str, parts)), " ".join(map(str, seconds))]
-    kept = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
-    kept |= {
-        "PYTHONPATH": str(Path(mle.__file__).parents[1]),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
-    }
-    result = subprocess.run(program, env=kept, capture_output=True, text=True)
+    result = subprocess.run(program, env=environment(tmp_path / "programs"), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr + Path("log").read_text()
     assert result.stdout.splitlines()[-1] == str(kills)
     wanted = mle.fit_batch(log_density, INIT, mle.group_by(make_table(400), "group")).to_arrow()

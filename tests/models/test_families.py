@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,11 +16,12 @@ import scipy.special
 import scipy.stats as st
 
 from mlekit.models import families
-from tests.helpers.regressions import CASES, Case
+from tests.helpers.regressions import CASES, SIZES, Case
 
 every_family = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 ROWS = 4000
+HOW_TO_ADD = Path(__file__).parents[2] / "docs" / "pages" / "how_to_add.md"
 
 
 @functools.cache
@@ -131,6 +133,18 @@ def test_samples_follow_the_distribution(case):
     at = np.unique(draws)
     gap = np.searchsorted(draws, at, side="right") / len(draws) - reference.cdf(at)
     assert np.max(np.abs(gap)) < 1.63 / np.sqrt(len(draws))  # Kolmogorov and Smirnov, at 1 percent
+
+
+def test_the_family_that_the_page_on_adding_one_shows():
+    (code,) = re.findall(r"```python\n(class .*?)```", HOW_TO_ADD.read_text(), re.DOTALL)
+    scope: dict[str, Any] = {"Family": families.Family, "POSITIVE": families.gamma.support, "jax": jax, "jnp": jnp}
+    exec(code, scope)
+    case = Case(scope["Rayleigh"](), lambda scale: st.rayleigh(scale=scale), ((2.0,),), SIZES)
+    density, _, _, log_cdf, _ = evaluate(case.family, SIZES, 2.0)
+    np.testing.assert_allclose(density, st.rayleigh(scale=2.0).logpdf(SIZES), rtol=1e-12)
+    np.testing.assert_allclose(np.exp(log_cdf), st.rayleigh(scale=2.0).cdf(SIZES), rtol=1e-9)
+    test_density_sums_to_one_and_information_is_expected_curvature_and_variance_of_score(case)
+    test_samples_follow_the_distribution(case)
 
 
 @every_family

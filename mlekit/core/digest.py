@@ -16,6 +16,7 @@ from .trees import holds_keys, is_array
 
 #: Attributes made of hashes, which differ from process to process.
 HASHED = ("_hash", "_key")
+OWN = __name__.partition(".")[0]  #: the name of this package
 #: Attributes of our classes that had another name when the first checkpoints were written, whose digests are kept.
 FORMER = {("Leaf", "frozen"): "held"}
 
@@ -24,7 +25,8 @@ def digest_of(*things: Any) -> str:
     """A digest that is the same in every process where the same functions and values are given.
 
     Of a function it sees the source text, or the compiled code where there is no text, what it closes over and its
-    default arguments; of an array every number. What a function looks up in its module it does not see.
+    default arguments; of an array every number. What a function looks up in its module it does not see, and a
+    function of mlekit is known by its name, which lasts from version to version.
 
     Args:
         things: functions, PyTrees of arrays and numbers, constraints, solvers.
@@ -59,7 +61,8 @@ def _text_and_parts(thing: Any) -> tuple[str, list[Any]]:
         return kind, [thing.__func__, thing.__self__]
     if isinstance(thing, types.FunctionType):
         cells = [cell.cell_contents for cell in thing.__closure__ or ()]
-        return _source(thing), [*cells, thing.__defaults__, thing.__kwdefaults__]
+        text = thing.__qualname__ if is_own(thing) else _source(thing)
+        return text, [*cells, thing.__defaults__, thing.__kwdefaults__]
     if isinstance(thing, dict):
         return kind, [part for pair in thing.items() for part in pair]
     if isinstance(thing, list | tuple):
@@ -73,6 +76,24 @@ def _text_and_parts(thing: Any) -> tuple[str, list[Any]]:
         named = ((FORMER.get((kind, name), name), part) for name, part in vars(thing).items())
         return kind, [{name: part for name, part in named if name not in HASHED}]
     return re.sub(r" at 0x[0-9a-f]+", "", repr(thing)), []
+
+
+def is_own(function: types.FunctionType) -> bool:
+    """True of a function of this package."""
+    return (function.__module__ or "").partition(".")[0] == OWN
+
+
+def holds_own(thing: Any) -> bool:
+    """True if a function of this package is among the parts of a thing."""
+    return _holds_own(thing, set())
+
+
+def _holds_own(thing: Any, above: set[int]) -> bool:
+    if id(thing) in above:
+        return False
+    if isinstance(thing, types.FunctionType) and is_own(thing):
+        return True
+    return any(_holds_own(part, above | {id(thing)}) for part in _text_and_parts(thing)[1])
 
 
 def _source(function: types.FunctionType) -> str:

@@ -78,9 +78,12 @@ class Checkpointer:
         every: steps between two saves.
         job: names and values that tell this fit from others, in plain JSON values.
         check: raises an error of reading the data, after which no state may be saved.
+        renewed: names in `job` whose values were computed in another way when the first format was written.
     """
 
-    def __init__(self, path: Path, every: int, job: Mapping[str, Any], check: Callable[[], None]) -> None:
+    def __init__(
+        self, path: Path, every: int, job: Mapping[str, Any], check: Callable[[], None], renewed: tuple[str, ...]
+    ) -> None:
         self._path, self.every, self._job, self._check = path, every, job, check
         self._recorders: list[Recorder] = []
         self._carries: list[PyTree] = []
@@ -90,7 +93,7 @@ class Checkpointer:
         there = path.exists()
         content = path.read_bytes() if there else b""
         if there:
-            _, self._saved, self._points = _read(content, path, job)
+            _, self._saved, self._points = _read(content, path, job, renewed)
         self.digest = hashlib.sha256(content).hexdigest()
 
     def record(self, recorder: Recorder) -> None:
@@ -139,9 +142,14 @@ class Checkpointer:
 
 @contextlib.contextmanager
 def checkpointing(
-    checkpoint: Checkpoint | str | os.PathLike[str], job: Mapping[str, Any], check: Callable[[], None]
+    checkpoint: Checkpoint | str | os.PathLike[str],
+    job: Mapping[str, Any],
+    check: Callable[[], None],
+    renewed: tuple[str, ...] = (),
 ) -> Iterator[Checkpointer]:
     """The checkpointer of a fit; while it works, another one in the same directory is refused.
+
+    Its arguments are explained there.
 
     Raises:
         ValueError: a directory in use, that cannot be used, or that is another fit's.
@@ -158,7 +166,7 @@ def checkpointing(
             if jax.process_index() == 0:
                 held.enter_context(locked(where / LOCK, f"checkpoint: another fit is using {where}"))
         with raise_in_all():
-            keeper = Checkpointer(where / NAME, checkpoint.every, job, check)
+            keeper = Checkpointer(where / NAME, checkpoint.every, job, check, renewed)
         check_same_in_all(keeper.digest, f"checkpoint: {where / NAME} is")
         yield keeper
 
@@ -213,19 +221,22 @@ def _close(there: Any, here: float) -> bool:
     return math.isclose(there, here, rel_tol=SAME) or (math.isnan(there) and math.isnan(here))
 
 
-def _read(content: bytes, path: Path, job: Mapping[str, Any]) -> Saved:
+def _read(content: bytes, path: Path, job: Mapping[str, Any], renewed: tuple[str, ...]) -> Saved:
     """The content of a file, if it is of the same fit."""
     if content.startswith(b"{"):
         with explain_damage(path, KIND):
             saved = _parse_format_1(content)
+        job = {name: here for name, here in job.items() if name not in renewed}
     else:
         saved = read_archive(path, io.BytesIO(content), KIND, _parse)
     for name, here in job.items():
         there = saved.job.get(name)
         alike = _close(there, here) if isinstance(here, float) else there == here
         if not alike:
+            # A digest says nothing to people.
+            differs = "model is another one" if name == "model" else f"{name} is {there}; here it is {here}"
             raise ValueError(
-                f"checkpoint: {path} is of another fit, whose {name} is {there}; here it is {here}: remove it to "
-                "start again, or choose another directory"
+                f"checkpoint: {path} is of another fit, whose {differs}: remove it to start again, or choose "
+                "another directory"
             )
     return saved

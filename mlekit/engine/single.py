@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..core.compilation import THOROUGH_ROWS, Compiled
-from ..core.digest import digest_of
+from ..core.digest import digest_of, holds_own
 from ..core.format.progress import batch_bar
 from ..core.status import Status, unproven
 from ..core.trees import batch_of_one, only_one, traced, tracing
@@ -92,6 +92,7 @@ def _keeping(
     if where is None or dataset is None:
         return contextlib.nullcontext()
     parameters, likelihood = problem.parameters, problem.likelihood
+    model = (likelihood.model, parameters, problem.start, problem.solver, likelihood.args)
     job = {
         "parameters": list(parameters.names),
         "free parameters": parameters.n_free,
@@ -100,10 +101,10 @@ def _keeping(
         "fixed ones": [leaf.is_fixed for leaf in parameters.leaves],
         "tolerance": float(problem.stop.tolerance),
         "data": dataset.weighted_fingerprint,
-        "model": digest_of(likelihood.model, parameters, problem.start, problem.solver, likelihood.args),
+        "model": digest_of(*model),
         "mean log-likelihood at the start": -float(dataset.checked(_at_start(problem))),
     }
-    return checkpointing(where, job, dataset.check)
+    return checkpointing(where, job, dataset.check, ("model",) if holds_own(model) else ())
 
 
 @Compiled

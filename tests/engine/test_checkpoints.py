@@ -277,6 +277,23 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     assert zipfile.is_zipfile(tmp_path / FILE), "it is written in today's format"
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["a model of mlekit", "a function of the user"])
+def test_a_checkpoint_of_the_first_format_knows_our_models_otherwise(own: bool, tmp_path: Path) -> None:
+    """Their digest was of source text that has changed since; data, parameters and likelihood tell them, too."""
+    rows = {"y": np.abs(ROWS["x"]) + 0.1}
+    mine = lambda p, o: -o["y"] / p["m"] - jnp.log(p["m"])  # noqa: E731
+    model = mle.regression(lambda p, o: p["m"], mle.families.exponential) if own else mine
+    written = mle.fit(model, {"m": 1.0}, rows, constraints=mle.positive, checkpoint=tmp_path)
+    path = tmp_path / FILE
+    line, _, arrays = as_format_1(path.read_bytes()).partition(b"\n")
+    header = json.loads(line)
+    header["job"]["model"] = "of other text"
+    path.write_bytes(json.dumps(header).encode() + b"\n" + arrays)
+    refused = pytest.raises(ValueError, match="another fit, whose model is another one")
+    with contextlib.nullcontext() if own else refused:
+        assert same(mle.fit(model, {"m": 1.0}, rows, constraints=mle.positive, checkpoint=tmp_path), written)
+
+
 def test_where_it_cannot_be_saved(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="checkpoint: cannot use"):

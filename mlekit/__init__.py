@@ -1,10 +1,8 @@
 """Maximum likelihood in JAX: one log-density, exact derivatives, thousands of data sets, honest errors."""
 
-import sys
-
-from . import plot
+from . import constraints as constraints
+from . import families, plot, special
 from .api import argmax, fit, fit_batch, log_likelihood
-from .core import special
 from .core.status import Status
 from .data.groups import Groups, group_by
 from .data.shards import Shards, shard
@@ -28,8 +26,6 @@ from .inference.identifiability import Identifiability, identifiability
 from .inference.profile.curve import Profile, profile
 from .jobs.fit_table import fit_table
 from .jobs.job import Outcome
-from .models import constraints as constraints
-from .models import families
 from .models.compositions import censored, mixture, truncated, zero_inflated
 from .models.constraints import (
     correlation,
@@ -50,10 +46,6 @@ from .results.files import load
 from .results.fit import Fit
 from .solvers import BFGS, LBFGS, Newton, Optax, Scoring
 from .version import __version__
-
-# These are rooms of their own, which users may import from, as from `os.path`.
-for _module in (constraints, families, special):
-    sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module
 
 __all__ = [
     "BFGS",

@@ -99,7 +99,7 @@ def launch(program: Sequence[str], processes: int, threads: int | None = None) -
             with contextlib.suppress(OSError):  # a machine may not allow it
                 os.sched_setaffinity(running[-1].pid, mine)
     failed = 0
-    # So that none is left behind.
+    # A signal that ends this process ends those that it started, too.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         while None in (states := [process.poll() for process in running]):

@@ -6,11 +6,14 @@ Every import counts: at the top of a file, inside a function, and under TYPE_CHE
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+import mlekit
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "mlekit"
@@ -24,7 +27,7 @@ FLOORS = (
     ("engine",),
     ("inference",),
     ("results",),
-    ("api", "plot"),
+    ("api", "plot", "constraints", "families", "special"),  # the last three are public names of rooms below
     ("jobs", "distributed"),
     ("__init__",),  # the public names
     ("demo",),
@@ -125,6 +128,15 @@ def test_imports_point_down() -> None:
 
 def test_every_room_has_a_floor() -> None:
     assert {room_of(module) for module in modules_of(PACKAGE)} == set(FLOOR)
+
+
+def test_public_rooms_are_packages_that_hand_on_all_names() -> None:
+    """So that type checkers find them, and `import mlekit.families` does."""
+    for name, room in (("constraints", "models"), ("families", "models"), ("special", "core")):
+        public, inner = (importlib.import_module(f"mlekit.{path}") for path in (name, f"{room}.{name}"))
+        assert getattr(mlekit, name) is public
+        assert public.__all__ == inner.__all__
+        assert all(getattr(public, each) is getattr(inner, each) for each in inner.__all__)
 
 
 def test_no_circles() -> None:

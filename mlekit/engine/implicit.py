@@ -153,7 +153,7 @@ def linearise(
         unit = jnp.eye(free.size, dtype=free.dtype)
         exact = here.evaluate(free, Curvature.exact).curvature if free.size else unit
         hessian = jnp.where(proven, exact, unit)
-        # Far out it may be infinite, and what nobody asks for must stay zero.
+        # Far out the Jacobian may be infinite, and its product with a tangent of zero must be zero.
         jacobian = here.parameters.jacobian(free)
         jacobian = jnp.where(proven | jnp.isfinite(jacobian), jacobian, 1.0)
     return Linearisation(

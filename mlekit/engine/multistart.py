@@ -29,7 +29,7 @@ from .solution import Solution
 RETREATS, RETREAT = 10, 0.25
 
 
-# What was asked for.
+# The arguments `starts` and `key`.
 
 
 def parse_starts(starts: Any, key: Any, init: Any) -> tuple[Array | None, Any]:
@@ -94,7 +94,7 @@ def split_first(starts: PyTree, axis: int = 0) -> tuple[PyTree, PyTree]:
     return eqx.combine(one, rest), eqx.combine(others, rest)
 
 
-# Where the starts begin.
+# The points that searches begin at.
 
 
 def _around(objective: Objective, value: tuple[Any, ...]) -> tuple[Array, ...]:
@@ -159,7 +159,7 @@ def draw(keys: Array, first: Solution, problem: Problem) -> list[Array]:
     return list(map_datasets.map_datasets(_around, problem.likelihood, problem.parameters_per_set(n_sets), value))
 
 
-# What they found.
+# The best of the maxima, and all of them.
 
 
 def best_of(

@@ -126,8 +126,8 @@ def _as_installed(groups: dict[str, xarray.Dataset], attributes: dict[str, Any])
         tree.attrs.update(attributes)
         return tree
     with warnings.catch_warnings():
-        # Once a day, that ArviZ 1.0 will be another (https://github.com/arviz-devs/arviz/pull/2485); to be deleted
-        # with this whole branch when ArviZ 1.0 is the oldest supported version.
+        # ArviZ warns once a day that its version 1.0 will differ (https://github.com/arviz-devs/arviz/pull/2485);
+        # to be deleted with this whole branch when ArviZ 1.0 is the oldest supported version.
         warnings.simplefilter("ignore", FutureWarning)
         import arviz
     datasets: dict[str, Any] = dict(groups)

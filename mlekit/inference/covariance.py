@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +17,9 @@ from .covariance_kinds import KINDS, AbstractCovarianceKind, CovarianceOptions, 
 from .expected_information import N_SIMULATIONS
 from .record import FitRecord
 
+#: Arguments of `Fit.draws` and `Fit.covariance` that had other names.
+RENAMED = {"n": "n_draws", "draws": "n_simulations"}
+
 
 def covariance(
     fit: FitRecord,
@@ -26,8 +30,13 @@ def covariance(
     lags: Any = None,
     key: Any = None,
     n_simulations: int = N_SIMULATIONS,
+    **unknown: Any,
 ) -> Float[Array, "... k k"]:
     """`Fit.covariance`, which says what the arguments are."""
+    for name in unknown:
+        now = f"is called {RENAMED[name]}" if name in RENAMED else "is not an argument"
+        known = ", ".join(field.name for field in dataclasses.fields(CovarianceOptions))
+        raise TypeError(f"{name} {now}; further ones are those of Fit.covariance: {known}")
     check_choice(kind, tuple(KINDS))
     chosen, options = KINDS[kind], CovarianceOptions(clusters, small_sample, lags, key, n_simulations)
     check_taken(chosen, options)

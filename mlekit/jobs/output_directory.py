@@ -185,7 +185,7 @@ def claimed(directory: Path, manifest: Mapping[str, Any]) -> Iterator[Output]:
                 _compare(read_header(directory / MANIFEST, KIND), whole, directory)
             else:
                 write_header(directory / MANIFEST, KIND, manifest)
-            # Said before anything is fitted in vain.
+            # Before anything is fitted that could not be written.
             if not os.access(directory, os.W_OK):
                 raise ValueError(f"out: no permission to write to {directory}")
         lasting = {name: value for name, value in whole.items() if name not in LOCATIONS}

@@ -128,7 +128,7 @@ class AbstractLikelihood(eqx.Module):
             size: how many rows each has.
         """
 
-    # The same for all of them.
+    # The same wherever the rows lie.
 
     def nonfinite_data(self, asked: Bool[Array, ""]) -> Bool[Array, ""]:
         """`asked`, and the data, weights included, hold NaN or an infinite value."""

@@ -32,7 +32,8 @@ def known_where(known: Array, weights: Array) -> Array:
     def only(_: Any, change: Array) -> Array:
         return jnp.where(known | (change == 0), change, jnp.nan)
 
-    # The solution of a linear system changes as its right-hand side does, and so does the transpose.
+    # JAX lets a linear map have derivatives of its own, forward and reverse, as the solution of a linear system.
+    # This system is the identity, and its derivative is `only`.
     weights = jnp.broadcast_to(weights, known.shape)
     return jax.lax.custom_linear_solve(lambda it: it, weights, only, symmetric=True)
 

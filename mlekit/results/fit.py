@@ -90,7 +90,7 @@ class Fit(FitRecord):
         (converged, 0.6667, 0.3333)
     """
 
-    # The pieces every test is made of.
+    # Log-densities and derivatives at the estimates.
 
     def contributions(self) -> Float[Array, "... n_obs"]:
         """Log-density of every observation at the estimates, unweighted; zero where a ragged batch is padded."""

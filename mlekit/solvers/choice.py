@@ -36,7 +36,7 @@ def choose_solver(solver: Any, n_free: int, n_obs: int) -> AbstractSolver:
     if hasattr(solver, "init") and hasattr(solver, "update"):
         return Optax(solver)
     raise TypeError(
-        f"solver must be one of mle.Newton(), mle.Scoring(), mle.BFGS(), mle.LBFGS(), an optax "
+        "solver must be one of mlekit, such as mle.Newton() or mle.LBFGS(), an optax "
         f"GradientTransformation such as optax.adam(1e-2), an optimistix minimiser such as "
         f"optimistix.BFGS(rtol=1e-8, atol=1e-8), or None; got {type(solver).__name__}"
     )

@@ -326,3 +326,13 @@ def test_no_kind_warns_where_all_is_well(fit: mle.Fit) -> None:
         warnings.simplefilter("error")
         for options in EVERY[:4]:
             assert np.all(np.diag(fit.covariance(**options)) > 0)
+
+
+def test_unknown_arguments_are_named() -> None:
+    fit = mle.fit(lambda mean, x: -0.5 * (x - mean) ** 2, 0.0, jnp.array([1.0, 2.0, 6.0]))
+    with pytest.raises(TypeError, match=r"^n is called n_draws; further ones are .*small_sample, lags, key"):
+        fit.draws(jax.random.key(0), n=5)
+    with pytest.raises(TypeError, match=r"^draws is called n_simulations"):
+        fit.standard_errors("expected", draws=5)
+    with pytest.raises(TypeError, match=r"^foo is not an argument"):
+        fit.intervals(foo=1)

@@ -29,6 +29,10 @@ class AbstractFactor(eqx.Module):
         """The inverse matrix times `vector`."""
 
     @abc.abstractmethod
+    def solve_root(self, vector: Float[Array, " k"]) -> Float[Array, " k"]:
+        r"""$x$ with $x^T A x$ the square of the norm of `vector`; NaN where $A$ is not positive definite."""
+
+    @abc.abstractmethod
     def inverse_diagonal(self) -> Float[Array, " k"]:
         """The diagonal of the inverse matrix."""
 
@@ -55,6 +59,14 @@ class ScalarFactor(AbstractFactor):
         for i in range(k):
             x[i] = x[i] - sum(self.lower[i][j] * x[j] for j in range(i))
         x = [x[i] / self.diagonal[i] for i in range(k)]
+        return self._solve_upper(x)
+
+    def solve_root(self, vector: Float[Array, " k"]) -> Float[Array, " k"]:
+        """Backward substitution."""
+        return self._solve_upper(list(vector / jnp.sqrt(self.pivots)))
+
+    def _solve_upper(self, right: list[Array]) -> Float[Array, " k"]:
+        x, k = [*right], len(right)
         for i in reversed(range(k)):
             x[i] = x[i] - sum(self.lower[j][i] * x[j] for j in range(i + 1, k))
         return jnp.stack(x)
@@ -115,9 +127,12 @@ class CholeskyFactor(AbstractFactor):
 
     def solve(self, vector: Float[Array, " k"]) -> Float[Array, " k"]:
         """Forward and backward substitution."""
-        half = _triangular_solve(self.root, vector[:, None])
+        return self.solve_root(_triangular_solve(self.root, vector[:, None])[:, 0])
+
+    def solve_root(self, vector: Float[Array, " k"]) -> Float[Array, " k"]:
+        """Backward substitution."""
         # From the last row to the first, the transpose is a lower triangle again.
-        return _triangular_solve(self.root.T[::-1, ::-1], half[::-1])[::-1, 0]
+        return _triangular_solve(self.root.T[::-1, ::-1], vector[::-1, None])[::-1, 0]
 
     def inverse_diagonal(self) -> Float[Array, " k"]:
         """Column norms of the inverse triangle."""

@@ -112,6 +112,8 @@ class Checkpointer:
         if self._begun < len(self._saved):
             leaves, treedef = jax.tree.flatten(arrays)
             saved = self._saved[self._begun]
+            # A state that an earlier version saved lacks what later ones have added at its end.
+            saved = [*saved, *leaves[len(saved) :]]
             if [(a.shape, a.dtype) for a in leaves] != [(a.shape, a.dtype) for a in saved]:
                 raise ValueError(
                     f"checkpoint: {self._path} is of another solver or model; remove it to start again"

@@ -121,7 +121,7 @@ def _evaluate(
     if not solver.second_order:
         return objective.evaluate(point, curvature, n_obs)
     # The point that only polishes the last digits of a proven maximum needs no curvature of its own.
-    kept = (phase == CHORD) | ((phase == WHOLE) & state.progress.certain)
+    kept = (phase == CHORD) | ((phase == WHOLE) & state.progress.certain & ~state.check.under_way)
 
     def with_kept() -> Evaluation:
         found = objective.evaluate(point, n_obs=n_obs)

@@ -8,6 +8,8 @@ from a point within tolerance, ends in another one and does *not* repeat the ste
 
 from __future__ import annotations
 
+import dataclasses
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -29,6 +31,9 @@ SHARP = 1e-10
 #: So many points in a row without positive-definite information, on a scale that has shrunk below the resolution
 #: of the dtype, lie on the way to a singularity.
 INDEFINITE_STEPS = 30
+#: A maximum is looked at from a distance where the least pivot of the scaled information is smaller than this, or
+#: where a Newton step was longer than so many times the one before.
+WEAK_PIVOT, LINEAR = 1e-3, 0.1
 
 
 class Progress(eqx.Module):
@@ -64,6 +69,12 @@ def start_progress(free: Float[Array, " n_free"]) -> Progress:
     return Progress(unknown, jnp.zeros_like(free), none, none, none, none, no, no)
 
 
+def restart_progress(progress: Progress) -> Progress:
+    """The progress at the same point, where a search begins anew."""
+    fresh = start_progress(progress.step)
+    return dataclasses.replace(fresh, decrement=progress.decrement, step=progress.step)
+
+
 def classify(
     before: Progress,
     model: QuadraticModel,
@@ -72,8 +83,8 @@ def classify(
     full: Bool[Array, ""],
     free: Float[Array, " k"],
     shrunk: Bool[Array, ""],
-) -> tuple[Progress, Int[Array, ""]]:
-    """The progress at a new point, and the status it earns.
+) -> tuple[Progress, Int[Array, ""], Bool[Array, ""]]:
+    """The progress at a new point, the status it earns, and whether rounding may have forged that.
 
     Args:
         before: the progress at the previous point.
@@ -122,9 +133,13 @@ def classify(
     lost = (n_same_step >= SAME_STEPS) & (delta <= jnp.maximum(jnp.maximum(tolerance, LOST), eps**0.375))
     lost |= (n_same_step >= 2 * SAME_STEPS - 1) & (delta <= LOST_LONG)
     # A single repeat is enough where the curvature has shrunk to next to nothing since the start.
-    faded = repeats & jnp.any(model.scale_ratio * eps**0.375 > 1)
+    faded = repeats & model.faded
     diverging = before.diverging | (((n_same_step >= SAME_STEPS - 1) | faded) & (delta <= LOST_LONG))
     slow = (n_half_step >= HALF_STEPS) & within
+    # Newton's method squares what is left to gain, wherever derivatives are those of the function.
+    linear = full & definite & (delta > floor) & (length > LINEAR * length_before)
+    weak = jnp.min(model.factor.pivots * model.scale_ratio) < WEAK_PIVOT
+    doubtful = linear | weak | model.faded | (floor > tolerance)
 
     vanished = ~definite & (-0.5 * n_obs * jnp.sum(model.slope * model.semidefinite_step) <= tolerance)
 
@@ -142,4 +157,4 @@ def classify(
         diverging=diverging,
         certain=certain,
     )
-    return progress, status.astype(jnp.int32)
+    return progress, status.astype(jnp.int32), doubtful

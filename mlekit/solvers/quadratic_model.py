@@ -19,6 +19,7 @@ class QuadraticModel(eqx.Module):
         matrix: $A = D^{-1} H D^{-1}$.
         slope: $b = D^{-1} g$.
         factor: the factors of $A$.
+        raised: those of $A$ raised by the size of rounding errors.
         scale: the diagonal of $D$.
         scale_ratio: squares of `scale` over the units of this point, in which convergence is judged.
         definite: whether $A$ is positive definite beyond rounding.
@@ -31,12 +32,18 @@ class QuadraticModel(eqx.Module):
     matrix: Float[Array, "k k"]
     slope: Float[Array, " k"]
     factor: AbstractFactor
+    raised: AbstractFactor
     scale: Float[Array, " k"]
     scale_ratio: Float[Array, " k"]
     definite: Bool[Array, ""]
     minimiser: Float[Array, " k"]
     gain: Float[Array, ""]
     semidefinite_step: Float[Array, " k"]
+
+    @property
+    def faded(self) -> Bool[Array, ""]:
+        """Whether some parameter's curvature has shrunk to next to nothing since the search began."""
+        return jnp.any(self.scale_ratio * jnp.finfo(self.scale.dtype).eps ** 0.375 > 1)
 
 
 def quadratic_model(
@@ -56,5 +63,7 @@ def quadratic_model(
     minimiser = jnp.where(definite, minimisers[0], 0.0)
     gain = jnp.where(definite, -0.5 * jnp.sum(slope * minimiser), jnp.inf)
     semidefinite_step = jnp.where(pivots[1] > 0.5 * singular, minimisers[1], jnp.nan)
-    factor = jax.tree.map(lambda leaf: leaf[0], factors)
-    return QuadraticModel(matrix, slope, factor, scale, scale_ratio, definite, minimiser, gain, semidefinite_step)
+    factor, raised = (jax.tree.map(lambda leaf: leaf[i], factors) for i in range(2))  # noqa: B023
+    return QuadraticModel(
+        matrix, slope, factor, raised, scale, scale_ratio, definite, minimiser, gain, semidefinite_step
+    )

@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..core.linear_algebra import curvature_scale, matvec, norm
 from ..core.status import RUNNING, Status
+from . import finite_check
 from .base import AbstractPointSolver, Stop
-from .convergence import Progress, classify, start_progress
+from .convergence import Progress, classify, restart_progress, start_progress
 from .objective import Evaluation
 from .quadratic_model import quadratic_model
 from .trust_region_step import trust_region_step
@@ -43,6 +44,7 @@ class TrustRegionState(eqx.Module):
     n_without_gain: Int[Array, ""]  # steps in a row that brought nothing beyond rounding
     steps: Int[Array, ""]
     status: Int[Array, ""]
+    check: finite_check.FiniteCheck  # the last field, for states that earlier versions saved have none
 
     @property
     def decrement(self) -> Float[Array, ""]:
@@ -84,6 +86,7 @@ class AbstractTrustRegion(AbstractPointSolver):
             n_without_gain=jnp.asarray(0, jnp.int32),
             steps=jnp.asarray(0, jnp.int32),
             status=jnp.asarray(RUNNING, jnp.int32),
+            check=finite_check.none(free),
         )
 
     def warm_start(self, state: Any) -> TrustRegionState:
@@ -93,8 +96,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         # A point within tolerance stays so at the trial point, which the other solver did not evaluate.
         ahead = state.is_newton_step & (state.progress.n_within_tolerance > 0)
         fresh = self.init(jnp.where(ahead, state.trial, state.free))
-        keep = lambda old, new: jnp.where(ahead, old, new)  # noqa: E731
-        progress = jax.tree.map(keep, state.progress, fresh.progress)
+        progress = _choose(ahead, state.progress, fresh.progress)
         return dataclasses.replace(
             fresh, scale=state.scale, initial_scale=state.initial_scale, progress=progress, is_newton_step=ahead
         )
@@ -131,13 +133,17 @@ class AbstractTrustRegion(AbstractPointSolver):
             & (state.progress.n_within_tolerance > 0)
             & (jnp.abs(state.loss - loss) <= 1e3 * noise)
         )
-        accept = finite & (first | (ratio > ACCEPT) | polish)
+        # A point to be looked at is taken just where it is higher ground; then the search begins anew there.
+        looking = state.check.under_way
+        fall = n_obs * jnp.where(finite, loss - state.loss, jnp.inf)
+        seen = finite_check.judge(state.check, fall, state.decrement, n_obs * noise)
+        accept = jnp.where(looking, seen.higher & finite, finite & (first | (ratio > ACCEPT) | polish))
 
         at_edge = state.length > 0.9 * state.radius
         smaller = 0.25 * jnp.minimum(state.length, state.radius)
         radius = jnp.where(~finite | (ratio < 0.25), smaller, state.radius)
         radius = jnp.where(finite & (ratio > 0.75) & at_edge, GROWTH * state.radius, radius)
-        radius = jnp.where(first, state.radius, radius)
+        radius = jnp.where(first | looking, state.radius, radius)
 
         gained = state.loss - loss > noise
         free = jnp.where(accept, state.trial, state.free)
@@ -155,8 +161,12 @@ class AbstractTrustRegion(AbstractPointSolver):
         initial_scale = jnp.where(first & (state.initial_scale == 0), scale, state.initial_scale)
         shrunk = jnp.any(scale * jnp.sqrt(eps) > initial_scale)
         model = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0))
-        seen, verdict = classify(state.progress, model, n_obs, stop.tolerance, state.is_newton_step, free, shrunk)
-        progress = jax.tree.map(lambda new, old: jnp.where(accept, new, old), seen, state.progress)
+        anew = looking & (seen.higher | seen.refuted)
+        before = _choose(anew, restart_progress(state.progress), state.progress)
+        here, verdict, doubtful = classify(
+            before, model, n_obs, stop.tolerance, state.is_newton_step & ~looking, free, shrunk
+        )
+        progress = _choose(accept, here, before)
 
         is_newton_step = model.definite & (norm(model.minimiser) <= radius)
         is_level = ~model.definite & (norm(model.semidefinite_step) <= radius)
@@ -168,12 +178,21 @@ class AbstractTrustRegion(AbstractPointSolver):
 
         trial_nonfinite = jnp.where(accept, False, ~finite)
         n_without_gain = jnp.where(accept & (first | gained), 0, state.n_without_gain + 1)
+        n_without_gain = jnp.where(looking, 0, n_without_gain)
         stuck = ~accept & ((radius < SMALLEST_RADIUS * eps) | jnp.all(point == free))
         stuck |= n_without_gain >= STEPS_WITHOUT_GAIN
         aground = jnp.where(trial_nonfinite | progress.diverging, Status.unbounded, Status.stalled)
         status = jnp.where(stuck, aground, RUNNING)
         status = jnp.where(accept & (verdict != RUNNING), verdict, status)
         status = jnp.where(~accept & progress.certain, Status.converged, status)
+        check = state.check
+        if self.exact:
+            checked = jnp.where(status == Status.converged, doubtful, accept & (verdict != RUNNING))
+            begun = finite_check.begin(state.check, status, model, progress.step, n_obs)
+            begins = ~looking & checked & begun.under_way
+            check = _choose(looking, seen.check, _choose(begins, begun, state.check))
+            status = jnp.where(looking, seen.status, jnp.where(begins, RUNNING, status))
+            point = jnp.where(check.under_way, free + check.distance * check.direction, point)
         status = jnp.where(first & ~finite, Status.nonfinite_start, status)
         if self.stops_within_tolerance:
             status = jnp.where((status == RUNNING) & (progress.n_within_tolerance > 0), Status.converged, status)
@@ -192,6 +211,12 @@ class AbstractTrustRegion(AbstractPointSolver):
             is_newton_step=is_newton_step,
             trial_nonfinite=trial_nonfinite,
             n_without_gain=n_without_gain,
-            steps=state.steps + 1,
+            steps=state.steps + (~looking).astype(jnp.int32),
             status=status.astype(jnp.int32),
+            check=check,
         )
+
+
+def _choose(yes: Bool[Array, ""], this: Any, other: Any) -> Any:
+    """One of two trees of arrays."""
+    return jax.tree.map(lambda a, b: jnp.where(yes, a, b), this, other)

@@ -181,7 +181,10 @@ def test_hard_functions_from_hard_starts() -> None:
     far = mle.fit(hump, 4.0, np.zeros(3))  # curvature has the wrong sign there
     assert bool(far.converged)
     np.testing.assert_allclose(far.params, 0.0, atol=1e-8)
-    flat = mle.fit(hump, 60.0, np.zeros(3))  # zero gradient, zero curvature
+    seen = mle.fit(hump, 60.0, np.zeros(3))  # zero gradient, zero curvature: a look at a distance finds the hump
+    assert bool(seen.converged)
+    np.testing.assert_allclose(seen.params, 0.0, atol=1e-8)
+    flat = mle.fit(lambda p, x: 0 * p * x, 60.0, np.zeros(3))
     assert str(flat.status) == "not_identified"
 
     quartic = mle.fit(lambda p, x: -((p - x) ** 4), 1.0, np.zeros(3))  # a maximum without curvature

@@ -1,0 +1,189 @@
+"""A look at a finite distance, before a search says what it found.
+
+A small decrement and a positive-definite Hessian are statements about one point, and rounding can forge both.
+Where it may have, the log-likelihood at one standard error, or a tenth of one, decides: it must fall about as the
+quadratic says. Where it is higher, the search goes on from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ..core.linear_algebra import norm
+from ..core.status import RUNNING, Status
+from .quadratic_model import QuadraticModel
+
+#: Points are looked at in pairs, both ways: the first at one standard error, the second at a tenth, eight at ever
+#: less, each by the root of ten nearer, for ridges that bend and walls that are near. A pair where the
+#: quadratic holds is enough.
+PAIRS, NEAR = 10, 2
+#: A flat direction has no end: the nearer points also lie within a hundredth of so many times the errors that each
+#: parameter would have if the others were known.
+FARTHEST = 1e5
+#: At one standard error, a tenth and less: how far the mean fall both ways may be from that of the quadratic, the
+#: least fall on one side, and the most rounding, in units of that of the quadratic. Half a nat that rounding
+#: hides cannot be asked for; the less is asked for, the clearer it must show.
+FACTOR, LEAST_SIDE, MOST_NOISE = (2.0, 1.25, 1.25), (0.05, 0.7, 0.7), (jnp.inf, 0.2, 1e-3)
+#: The most rounding where the curvature has faded: there it makes small hills.
+MOST_NOISE_FADED = (jnp.inf, 1e-3, 1e-3)
+#: A search that runs away is looked at ahead only: ten of its last steps on, a hundred, and so forth. Where the
+#: log-likelihood has begun to fall at one of the first of these points, there is a maximum before it. Far out
+#: log-densities lose their digits: gains and falls are believed up to what the slope promises for one step, or for
+#: so many.
+AHEAD, REFUTING = 4, 2
+#: Nats by which higher ground must be higher. A likelihood that rises for ever still gains two decrements where it
+#: does so exponentially, and four where like the inverse of a parameter; many more mean a maximum ahead.
+HIGHER, HIGHER_AHEAD, DECREMENTS_AHEAD = 1e-6, 1e-5, 10.0
+#: So often a search is sent on at most.
+MOST_RISES = 8
+
+
+class Judgement(NamedTuple):
+    """What a point decides.
+
+    Args:
+        higher: it is higher ground, from where the search goes on.
+        refuted: the search did not run away, for the log-likelihood falls a little ahead: it goes on where it was.
+        status: the `Status` of the search.
+        check: the look that goes on.
+    """
+
+    higher: Bool[Array, ""]
+    refuted: Bool[Array, ""]
+    status: Int[Array, ""]
+    check: FiniteCheck
+
+
+class FiniteCheck(eqx.Module):
+    """A look at a finite distance: which points, and what was seen so far.
+
+    Args:
+        turn: number of the point that is looked at; -1 while the search itself goes on.
+        claim: the `Status` to be confirmed.
+        otherwise: the `Status` if it is not.
+        direction: one standard error, in units of the free vector; of a search that runs away its last step.
+        unit: of the nearer distances, in standard errors.
+        fall: of the log-likelihood at the point before, in nats.
+        n_rises: how often the search was sent on.
+    """
+
+    turn: Int[Array, ""]
+    claim: Int[Array, ""]
+    otherwise: Int[Array, ""]
+    direction: Float[Array, " n_free"]
+    unit: Float[Array, ""]
+    fall: Float[Array, ""]
+    n_rises: Int[Array, ""]
+
+    @property
+    def under_way(self) -> Bool[Array, ""]:
+        """Whether the trial point is one to be looked at."""
+        return self.turn >= 0
+
+    @property
+    def distance(self) -> Float[Array, ""]:
+        """Of the point, in units of the direction."""
+        level, dtype = self.turn // 2, self.direction.dtype
+        nearer = self.unit * jnp.power(10.0, -0.5 * (level.astype(dtype) + 1))
+        both_ways = jnp.where(level == 0, 1.0, jnp.where(level == 1, 0.1, nearer))
+        both_ways = jnp.where(self.turn % 2 == 0, both_ways, -both_ways)
+        return jnp.where(self.claim == Status.unbounded, jnp.power(10.0, self.turn.astype(dtype) + 1), both_ways)
+
+
+def none(free: Float[Array, " n_free"]) -> FiniteCheck:
+    """None is under way."""
+    minus, unknown = jnp.asarray(-1, jnp.int32), jnp.asarray(RUNNING, jnp.int32)
+    zero = jnp.zeros((), free.dtype)
+    return FiniteCheck(minus, unknown, unknown, jnp.zeros_like(free), zero, zero, jnp.asarray(0, jnp.int32))
+
+
+def begin(
+    before: FiniteCheck,
+    claim: Int[Array, ""],
+    model: QuadraticModel,
+    step: Float[Array, " n_free"],
+    n_obs: Float[Array, ""],
+) -> FiniteCheck:
+    """A look from the point that a claim is made of; one that would not leave it is not under way.
+
+    It goes along all principal directions at once, so by far the most along the least certain one.
+
+    Args:
+        before: the one before.
+        claim: the `Status` that the search claims.
+        model: the quadratic model around that point.
+        step: the last Newton step.
+        n_obs: number of observations.
+    """
+    k, dtype = step.shape[0], step.dtype
+    mixed = jnp.full(k, k**-0.5, dtype)
+    factor = jax.tree.map(lambda *pair: jnp.where(model.definite, *pair), model.factor, model.raised)
+    error = factor.solve_root(mixed)
+    size = norm(error / jnp.sqrt(model.scale_ratio))
+    unit = jnp.minimum(1.0, FARTHEST / jnp.where(size > 0, size, 1.0))
+    error = error / jnp.sqrt(n_obs) / model.scale
+    direction = jnp.where(claim == Status.unbounded, step, error)
+    leaves = jnp.any(direction != 0) & jnp.all(jnp.isfinite(direction))
+    first = jnp.where(claim == Status.not_identified, 2 * NEAR, 0)
+    turn = jnp.where(leaves, first, -1).astype(jnp.int32)
+    otherwise = jnp.where(model.faded, Status.unbounded, Status.stalled).astype(jnp.int32)
+    return FiniteCheck(turn, claim.astype(jnp.int32), otherwise, direction, unit, before.fall, before.n_rises)
+
+
+def judge(
+    check: FiniteCheck, fall: Float[Array, ""], decrement: Float[Array, ""], noise: Float[Array, ""]
+) -> Judgement:
+    """What a point decides that was looked at.
+
+    Args:
+        check: the look.
+        fall: of the log-likelihood from the best point to this one, in nats.
+        decrement: at the best point, in nats: half the product of slope and Newton step.
+        noise: of that fall, by rounding.
+    """
+    ahead, often = check.claim == Status.unbounded, check.n_rises >= MOST_RISES
+    least = jnp.where(ahead, jnp.maximum(HIGHER_AHEAD, DECREMENTS_AHEAD * decrement), HIGHER)
+    most = jnp.where(ahead, 2 * decrement * check.distance, jnp.inf)
+    higher = (-fall > jnp.maximum(least, 2 * noise)) & (-fall <= most) & ~often
+    drop = fall - jnp.where(check.turn > 0, check.fall, 0.0)
+    refuted = ahead & (check.turn < REFUTING) & (drop > 2 * noise) & (drop <= 2 * decrement) & ~often
+    proven = (check.claim == Status.converged) & _falls_as_quadratic(check, fall, noise)
+
+    last = check.turn == jnp.where(ahead, AHEAD, 2 * PAIRS) - 1
+    claimed = jnp.where((check.claim == Status.converged) & ~proven, check.otherwise, check.claim)
+    status = jnp.where((proven | last) & ~(higher | refuted), claimed, RUNNING)
+    over = higher | refuted | proven | last
+    # Where it falls on one side alone, it rises for ever on the other, by too little to be seen.
+    one_sided = (check.turn == 1) & (jnp.minimum(check.fall, fall) < LEAST_SIDE[0] * 0.5)
+    one_sided &= jnp.maximum(check.fall, fall) > 0.5
+    following = dataclasses.replace(
+        check,
+        otherwise=jnp.where(one_sided, Status.unbounded, check.otherwise),
+        turn=jnp.where(over, -1, check.turn + 1),
+        fall=fall,
+        n_rises=check.n_rises + (higher | refuted).astype(jnp.int32),
+    )
+    return Judgement(higher, refuted, status, following)
+
+
+def _falls_as_quadratic(check: FiniteCheck, fall: Float[Array, ""], noise: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether this point and the one before, on the other side, prove the standard error."""
+    level = check.turn // 2
+
+    def of_level(first: float, second: float, others: float) -> Array:
+        return jnp.where(level == 0, first, jnp.where(level == 1, second, others))
+
+    factor, least_side = of_level(*FACTOR), of_level(*LEAST_SIDE)
+    faded = check.otherwise == Status.unbounded
+    most_noise = jnp.where(faded, of_level(*MOST_NOISE_FADED), of_level(*MOST_NOISE))
+    expected = 0.5 * check.distance**2
+    mean, side = 0.5 * (check.fall + fall), jnp.minimum(check.fall, fall)
+    falls = (mean + noise >= expected / factor) & (mean - noise <= expected * factor)
+    falls &= (side + noise >= least_side * expected) & (noise <= most_noise * expected)
+    return falls & (check.turn % 2 == 1)

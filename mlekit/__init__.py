@@ -1,5 +1,8 @@
 """Maximum likelihood in JAX: one log-density, exact derivatives, thousands of data sets, honest errors."""
 
+import difflib
+from typing import TYPE_CHECKING, NoReturn
+
 from . import constraints as constraints
 from . import families, plot, special
 from .api import argmax, fit, fit_batch, log_likelihood
@@ -115,3 +118,15 @@ __all__ = [
     "wald_test",
     "zero_inflated",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if not TYPE_CHECKING:  # which would take any name for one of ours
+
+    def __getattr__(name: str) -> NoReturn:
+        likely = difflib.get_close_matches(name, __all__, 1)
+        meant = f"; did you mean {likely[0]}?" if likely else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{meant}", name=name)

@@ -139,6 +139,15 @@ def test_public_rooms_are_packages_that_hand_on_all_names() -> None:
         assert all(getattr(public, each) is getattr(inner, each) for each in inner.__all__)
 
 
+def test_only_public_names_are_shown_and_others_bring_a_suggestion() -> None:
+    assert dir(mlekit) == sorted(mlekit.__all__)
+    with pytest.raises(AttributeError, match=r"module 'mlekit' has no attribute 'Nweton'; did you mean Newton\?$"):
+        getattr(mlekit, "Nweton")  # noqa: B009
+    with pytest.raises(AttributeError, match=r"has no attribute 'qqqq'$"):
+        getattr(mlekit, "qqqq")  # noqa: B009
+    assert not hasattr(mlekit, "qqqq")
+
+
 def test_no_circles() -> None:
     assert circle(PACKAGE) == []
 

@@ -1,4 +1,4 @@
-"""Remarks on the standard errors of a fit: parameters that move together, a model in doubt."""
+"""Remarks on a fit: why it failed, parameters that move together, a model in doubt."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from ..core.eigen import eigh
 from ..core.format.numbers import counted, number, share
 from ..core.linear_algebra import root_of_inverse
+from ..core.status import ADVICE, Status, StatusArray
 from ..engine.certificate import WEAK, Certificate
 from ..likelihood.objective import Objective
 from .evaluate import evaluate, has_contributions
@@ -32,6 +33,7 @@ class Diagnosis(eqx.Module):
         factor: by what factor the sandwich changes the standard error of each parameter, shape `(k,)`.
         disagree: whether the two informations disagree strongly, so that the model is in doubt.
         certificate: that of the fit.
+        status: why the fit ended.
 
     Example:
         >>> import jax.numpy as jnp, mlekit as mle
@@ -45,6 +47,7 @@ class Diagnosis(eqx.Module):
     factor: Float[Array, "... k"]
     disagree: Bool[Array, "..."]
     certificate: Certificate
+    status: StatusArray
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -76,6 +79,7 @@ def diagnose(fit: FitRecord) -> Diagnosis:
         factor=jnp.where(fit.converged[..., None], factor, jnp.nan),
         disagree=(largest > above) | (least < below),
         certificate=fit.certificate,
+        status=fit.status,
     )
 
 
@@ -98,8 +102,10 @@ def diagnosis_remarks(found: Diagnosis) -> tuple[str, ...]:
     """A sentence for each thing that is worth one."""
     if np.ndim(found.least):
         return _remarks_on_batch(found)
-    remarks = []
+    remarks, status = [], Status(int(found.status))
     proof = found.certificate
+    if status != Status.converged:
+        remarks.append(f"{status.name}: {ADVICE[status]}")
     if float(proof.condition_number) > WEAK:
         remarks.append(
             f"{proof.words}: the data say little of this direction (condition number "
@@ -120,6 +126,9 @@ def diagnosis_remarks(found: Diagnosis) -> tuple[str, ...]:
 def _remarks_on_batch(found: Diagnosis) -> tuple[str, ...]:
     doubtful, weak = np.asarray(found.disagree), np.asarray(found.certificate.condition_number) > WEAK
     whole, remarks = doubtful.size, []
+    for name, n in found.status.counts().items():
+        if name != Status.converged.name:
+            remarks.append(f"{counted(n, 'data set')} ({share(n, whole)}): {name}; fits[i].message.")
     if np.any(weak):
         n = int(weak.sum())
         remarks.append(

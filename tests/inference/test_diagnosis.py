@@ -63,6 +63,16 @@ def test_remarks_on_a_batch(counts: mle.Fit) -> None:
     assert repr(alone) == "Nothing to remark."
 
 
+def test_what_failed_is_said(counts: mle.Fit) -> None:
+    fit = mle.fit(lambda p, x: x * p - jnp.exp(p), 0.0, np.zeros(5))
+    assert fit.diagnose().remarks[0].startswith("unbounded: the log-likelihood keeps rising")
+    nan = mle.fit(lambda p, x: -0.5 * (x - p) ** 2, 0.0, np.array([1.0, np.nan]))
+    assert repr(nan.diagnose()).startswith("nonfinite_data: the data hold NaN")
+    name = counts[2].status.names()
+    assert counts[2].diagnose().remarks[0].startswith(f"{name}: ")
+    assert counts.diagnose().remarks[0] == f"1 data set (33.3%): {name}; fits[i].message."
+
+
 def test_parameters_that_move_together() -> None:
     """Two columns that are nearly the same: their sum is known, their difference is not."""
     rng = np.random.default_rng(0)

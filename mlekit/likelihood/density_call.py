@@ -20,12 +20,24 @@ def values_of_rows(model: Model, args: PyTree, params: PyTree, data: PyTree) -> 
     """Log-densities of the rows; of a joint model what it returns for all of them, perhaps a scalar.
 
     Raises:
-        ValueError: a log-density that returns no scalar, a joint model that returns another shape, or a name that
-            is looked up and not there.
+        ValueError: a log-density that returns no scalar or does not use its observation, a joint model that
+            returns another shape, or a name that is looked up and not there.
         TypeError: numbers that are not real and floating-point.
     """
     if not model.is_joint:
-        return jax.vmap(lambda obs: _density(model, args, params, obs))(data)
+        rows = n_rows(data)
+
+        def of_row(obs: PyTree) -> Array:
+            out = _density(model, args, params, obs)
+            if rows > 1 and any(map(_is_mapped, jax.tree.leaves(obs))) and not _is_mapped(out):
+                raise ValueError(
+                    "log_density does not use obs, its second argument: it must return the log-density of ONE "
+                    f"observation, and mlekit sums over the {rows:,} rows. A sum over rows that the function "
+                    "itself knows would be counted once for each"
+                )
+            return out
+
+        return jax.vmap(of_row)(data)
     out = _call(model, args, params, data)
     rows = n_rows(data)
     if jnp.shape(out) not in ((), (rows,)):
@@ -100,6 +112,15 @@ def _call(model: Model, args: PyTree, params: PyTree, obs: PyTree) -> Any:
             if isinstance(tree, dict)
         ]
         raise ValueError(f"log_density looks up {error} and there is no such name: {'; '.join(known)}") from error
+
+
+def _is_mapped(x: Any) -> bool:
+    """True if a value inside `jax.vmap` depends on the rows that are mapped over.
+
+    JAX has no public word for it but the type of the tracer. Where another map lies around this one, as over data
+    sets, what depends on that one alone is taken for mapped, too.
+    """
+    return type(x).__name__ == "BatchTracer"
 
 
 def _real(out: Any, who: str) -> Array:

@@ -12,6 +12,7 @@ import optax
 import pandas
 import pyarrow
 import pytest
+from jax.scipy.stats import norm
 
 import mlekit as mle
 from tests.helpers.models import RULES, START, line, line_data
@@ -259,3 +260,26 @@ def test_log_likelihood_checks_its_data_too() -> None:
 def test_limits_of_options(options: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         mle.fit(normal, PLAIN, Y[0], constraints=POSITIVE, **options)
+
+
+@pytest.mark.parametrize("wrap", [lambda density: density, jax.jit], ids=["plain", "jitted"])
+def test_a_density_that_ignores_its_observation(wrap: Any) -> None:
+    """The habit of all who wrote a likelihood before: a sum over data that the function knows by itself."""
+    y = np.random.default_rng(0).normal(size=20)
+    habit = wrap(lambda mean, obs: norm.logpdf(y, mean, 1.0).sum())
+    said = r"does not use obs, .* ONE observation, and mlekit sums over the (20|5) rows"
+    with pytest.raises(ValueError, match=said):
+        mle.fit(habit, 0.0, y)
+    with pytest.raises(ValueError, match=said):
+        mle.fit(habit, 0.0, y, solver=mle.BFGS())
+    with pytest.raises(ValueError, match=said):
+        mle.fit_batch(habit, 0.0, y.reshape(4, 5))
+    with pytest.raises(ValueError, match=said):
+        mle.log_likelihood(habit, 0.0, y)
+    assert mle.fit(wrap(lambda mean, obs: norm.logpdf(obs, mean, 1.0)), 0.0, y).converged
+
+
+def test_one_observation_may_be_ignored() -> None:
+    """A function of the parameters alone, with one row of anything."""
+    fit = mle.fit(lambda p, obs: -((p - 3.0) ** 2), 0.0, np.zeros(1))
+    np.testing.assert_allclose(fit.params, 3.0)

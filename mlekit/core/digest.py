@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import re
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -37,17 +38,21 @@ def digest_of(*things: Any) -> str:
         (True, False)
     """
     digest = hashlib.sha256()
-    _add(digest, things, set())
+    for _, text, n_parts in _walk(things, set()):
+        digest.update(f"{text} {n_parts};".encode())
     return digest.hexdigest()
 
 
-def _add(digest: Any, thing: Any, above: set[int]) -> None:
-    """Add a thing with its parts; `above` holds the ids of its wholes, as functions may close over themselves."""
+def _walk(thing: Any, above: set[int]) -> Iterator[tuple[Any, str, int]]:
+    """A thing and all its parts, each with its text and the number of its own parts.
+
+    Functions may close over themselves: `above` holds the ids of the wholes of a thing.
+    """
     if id(thing) not in above:
         text, parts = _text_and_parts(thing)
-        digest.update(f"{text} {len(parts)};".encode())
+        yield thing, text, len(parts)
         for part in parts:
-            _add(digest, part, above | {id(thing)})
+            yield from _walk(part, above | {id(thing)})
 
 
 def _text_and_parts(thing: Any) -> tuple[str, list[Any]]:
@@ -85,15 +90,7 @@ def is_own(function: types.FunctionType) -> bool:
 
 def holds_own(thing: Any) -> bool:
     """True if a function of this package is among the parts of a thing."""
-    return _holds_own(thing, set())
-
-
-def _holds_own(thing: Any, above: set[int]) -> bool:
-    if id(thing) in above:
-        return False
-    if isinstance(thing, types.FunctionType) and is_own(thing):
-        return True
-    return any(_holds_own(part, above | {id(thing)}) for part in _text_and_parts(thing)[1])
+    return any(isinstance(part, types.FunctionType) and is_own(part) for part, _, _ in _walk(thing, set()))
 
 
 def _source(function: types.FunctionType) -> str:

@@ -132,6 +132,11 @@ def where_rows(mask: Array, new: Array, old: Any) -> Array:
     return jnp.where(align_to_rows(mask, new), new, old)
 
 
+def choose(yes: Array, this: PyTree, other: PyTree) -> PyTree:
+    """The arrays of one tree where `yes`, elsewhere those of another of the same structure."""
+    return jax.tree.map(lambda a, b: jnp.where(yes, a, b), this, other)
+
+
 def replace_rows(rows: np.ndarray, old: Array, new: Array) -> Array:
     """The array with `new` in place of these rows."""
     return old.at[rows].set(new)

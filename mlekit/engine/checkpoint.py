@@ -151,7 +151,11 @@ def checkpointing(
 ) -> Iterator[Checkpointer]:
     """The checkpointer of a fit; while it works, another one in the same directory is refused.
 
-    Its arguments are explained there.
+    Args:
+        checkpoint: where, and perhaps how often.
+        job: as in `Checkpointer`, and so are the others.
+        check: likewise.
+        renewed: likewise.
 
     Raises:
         ValueError: a directory in use, that cannot be used, or that is another fit's.

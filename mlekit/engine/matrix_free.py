@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ..core.devices import CORE_NUMBERS
 from ..core.linear_algebra import norm, singular_below
 from ..core.status import RUNNING, Status
-from ..core.trees import n_rows
+from ..core.trees import choose, n_rows
 from ..likelihood.objective import Objective
 from ..likelihood.weights import weighted_rows
 from ..solvers import Stop
@@ -176,7 +176,7 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
         status = jnp.where(better, RUNNING, Status.stalled)
         status = jnp.where(~found.definite & (steps > 0), Status.not_identified, status)
         status = jnp.where(proven, Status.converged, status).astype(jnp.int32)
-        free, here = jax.tree.map(lambda a, b: jnp.where(better, a, b), (trial, there), (free, here))
+        free, here = choose(better, (trial, there), (free, here))
         return free, here, found.vector, n_within, delta, status, steps + 1
 
     none, unknown = jnp.asarray(0, jnp.int32), jnp.asarray(jnp.nan, dtype)

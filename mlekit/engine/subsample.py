@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..core.status import RUNNING, Status
+from ..core.trees import choose
 from ..likelihood.objective import Objective
 from ..solvers import Stop
 from ..solvers.base import AbstractPointSolver
@@ -81,9 +82,9 @@ class SubsampledSteps(eqx.Module):
         over = (phase != WHOLE) & (over | ~self._runs(state, phase, steps))
         # Other rows may forbid where the sample has its maximum.
         forbidden = ~sampled & (steps == 1) & (state.status == Status.nonfinite_start)
-        new = jax.tree.map(lambda new, fresh: jnp.where(forbidden, fresh, new), new, solver.init(self.start))
+        new = choose(forbidden, solver.init(self.start), new)
         following, over = jnp.where(forbidden, WHOLE, following), over | forbidden
-        state = jax.tree.map(lambda new, old: jnp.where(over, new, old), new, state)
+        state = choose(over, new, state)
         return state, jnp.where(over, following, phase), steps
 
     def state(self, carry: tuple[Any, Array, Array]) -> Any:

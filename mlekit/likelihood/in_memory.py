@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ..core import compensated_sum, differentiable_loops
 from ..core.dtypes import as_index
-from ..core.trees import default_float, n_rows, traced, where_rows
+from ..core.trees import choose, default_float, n_rows, traced, where_rows
 from ..models.model import Model
 from . import density_call
 from .base import AbstractLikelihood, count_rows
@@ -145,7 +145,7 @@ class InMemoryLikelihood(AbstractLikelihood):
     def total_where(self, yes: Bool[Array, ""], fn: Callable[[PyTree, Array | None], Any], zero: Any) -> Any:
         """As `AbstractLikelihood.total_where`."""
         if self.n_blocks == 1:
-            return jax.tree.map(lambda total, nothing: jnp.where(yes, total, nothing), self.total(fn, zero), zero)
+            return choose(yes, self.total(fn, zero), zero)
         # Where data sets are mapped, a condition computes both branches; a loop ends early there, too.
         return dataclasses.replace(self, length=jnp.where(yes, self.n_unpadded, 0)).total(fn, zero)
 

@@ -11,12 +11,12 @@ import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..core.linear_algebra import norm
 from ..core.status import RUNNING, Status
+from ..core.trees import choose
 from .quadratic_model import QuadraticModel
 
 #: Points are looked at in pairs, both ways: the first at one standard error, the second at a tenth, eight at ever
@@ -123,8 +123,7 @@ def begin(
     """
     k, dtype = step.shape[0], step.dtype
     mixed = jnp.full(k, k**-0.5, dtype)
-    factor = jax.tree.map(lambda *pair: jnp.where(model.definite, *pair), model.factor, model.raised)
-    error = factor.solve_root(mixed)
+    error = choose(model.definite, model.factor, model.raised).solve_root(mixed)
     size = norm(error / jnp.sqrt(model.scale_ratio))
     unit = jnp.minimum(1.0, FARTHEST / jnp.where(size > 0, size, 1.0))
     error = error / jnp.sqrt(n_obs) / model.scale

@@ -6,11 +6,11 @@ import abc
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..core.status import RUNNING, Status
+from ..core.trees import choose
 from .base import AbstractPointSolver, Stop
 from .objective import AbstractObjective, Curvature, Evaluation
 
@@ -103,7 +103,7 @@ class AbstractQuasiNewton(AbstractPointSolver):
 
         move, change = point - state.free, gradient - state.gradient
         curved = jnp.dot(move, change) > eps * jnp.linalg.norm(move) * jnp.linalg.norm(change)
-        memory = _where(accept & ~first & curved, self.update_memory(state.memory, move, change), state.memory)
+        memory = choose(accept & ~first & curved, self.update_memory(state.memory, move, change), state.memory)
         free = jnp.where(accept, point, state.free)
         loss = jnp.where(accept, loss, state.loss)
         gradient = jnp.where(accept, gradient, state.gradient)
@@ -116,7 +116,7 @@ class AbstractQuasiNewton(AbstractPointSolver):
             | jnp.all(jnp.abs(middle - state.step_size) * jnp.abs(state.direction) <= eps * jnp.abs(state.free))
         )
         # A line that leads nowhere means that the memory misleads: forget it once, then give up.
-        memory = _where(spent, self.init_memory(free), memory)
+        memory = choose(spent, self.init_memory(free), memory)
         failures = jnp.where(accept, 0, state.failures + spent.astype(jnp.int32))
 
         fresh = accept | spent
@@ -148,7 +148,3 @@ class AbstractQuasiNewton(AbstractPointSolver):
             steps=state.steps + 1,
             status=status.astype(jnp.int32),
         )
-
-
-def _where(condition: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..core.checks import check_count
 from ..core.dtypes import promoted
 from ..core.status import RUNNING, Status
+from ..core.trees import choose
 from .base import AbstractSolver, Stop
 from .objective import AbstractObjective
 
@@ -147,7 +148,7 @@ class Optax(AbstractSolver):
             )
             go = steps < stop.max_steps
             free = jnp.where(go, free + updates.astype(free.dtype), free)
-            inner = jax.tree.map(lambda new, old: jnp.where(go, new, old), after, inner)
+            inner = choose(go, after, inner)
             return (free, inner, steps + go.astype(jnp.int32)), here.loss
 
         start = (state.free, state.inner, state.steps)

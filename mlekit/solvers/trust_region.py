@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..core.linear_algebra import curvature_scale, matvec, norm
 from ..core.status import RUNNING, Status
+from ..core.trees import choose
 from . import finite_check
 from .base import AbstractPointSolver, Stop
 from .convergence import Progress, classify, restart_progress, start_progress
@@ -96,7 +96,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         # A point within tolerance stays so at the trial point, which the other solver did not evaluate.
         ahead = state.is_newton_step & (state.progress.n_within_tolerance > 0)
         fresh = self.init(jnp.where(ahead, state.trial, state.free))
-        progress = _choose(ahead, state.progress, fresh.progress)
+        progress = choose(ahead, state.progress, fresh.progress)
         return dataclasses.replace(
             fresh, scale=state.scale, initial_scale=state.initial_scale, progress=progress, is_newton_step=ahead
         )
@@ -162,11 +162,11 @@ class AbstractTrustRegion(AbstractPointSolver):
         shrunk = jnp.any(scale * jnp.sqrt(eps) > initial_scale)
         model = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0))
         anew = looking & (seen.higher | seen.refuted)
-        before = _choose(anew, restart_progress(state.progress), state.progress)
+        before = choose(anew, restart_progress(state.progress), state.progress)
         here, verdict, doubtful = classify(
             before, model, n_obs, stop.tolerance, state.is_newton_step & ~looking, free, shrunk
         )
-        progress = _choose(accept, here, before)
+        progress = choose(accept, here, before)
 
         is_newton_step = model.definite & (norm(model.minimiser) <= radius)
         is_level = ~model.definite & (norm(model.semidefinite_step) <= radius)
@@ -190,7 +190,7 @@ class AbstractTrustRegion(AbstractPointSolver):
             checked = jnp.where(status == Status.converged, doubtful, accept & (verdict != RUNNING))
             begun = finite_check.begin(state.check, status, model, progress.step, n_obs)
             begins = ~looking & checked & begun.under_way
-            check = _choose(looking, seen.check, _choose(begins, begun, state.check))
+            check = choose(looking, seen.check, choose(begins, begun, state.check))
             status = jnp.where(looking, seen.status, jnp.where(begins, RUNNING, status))
             point = jnp.where(check.under_way, free + check.distance * check.direction, point)
         status = jnp.where(first & ~finite, Status.nonfinite_start, status)
@@ -215,8 +215,3 @@ class AbstractTrustRegion(AbstractPointSolver):
             status=status.astype(jnp.int32),
             check=check,
         )
-
-
-def _choose(yes: Bool[Array, ""], this: Any, other: Any) -> Any:
-    """One of two trees of arrays."""
-    return jax.tree.map(lambda a, b: jnp.where(yes, a, b), this, other)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .core.checks import check_count
 from .core.compilation import Static
+from .core.dtypes import widened
 from .core.format.progress import batch_bar, fit_bar
 from .core.trees import default_float, is_array, is_inexact, leaf_name, repeat
 from .data.arrays import as_arrays, as_lengths, as_weights
@@ -458,5 +459,6 @@ def log_likelihood(
         -6.1086
     """
     dataset = as_dataset(data, weights)
+    params = jax.tree.map(widened, params)
     likelihood = dataset.likelihood(as_model(log_density), args, len(jax.tree.leaves(params)))
     return dataset.checked(likelihood.log_likelihood(params))

@@ -22,6 +22,27 @@ def common_dtype(*values: Any) -> np.dtype:
         return np.dtype(jnp.result_type(*values))
 
 
+def computed_dtype(dtype: Any) -> Any:
+    """The dtype that numbers of this dtype are computed in: JAX's default for floats of fewer than 32 bits.
+
+    Those hold data, and two or three digits are too few to add up a likelihood, or to tell where it is highest.
+
+    Example:
+        >>> [str(computed_dtype(np.dtype(kind))) for kind in ("float16", "float32", "int8")]
+        ['float64', 'float32', 'int8']
+    """
+    small = jnp.issubdtype(dtype, jnp.floating) and np.dtype(dtype).itemsize < 4
+    return jnp.result_type(float) if small else dtype
+
+
+def widened(leaf: Any) -> Any:
+    """An array in the dtype that it is computed in; whatever else as it is."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or (wanted := computed_dtype(dtype)) == dtype:
+        return leaf
+    return leaf.astype(wanted)
+
+
 def promoted(fn: Callable[..., Any], *arguments: Any) -> Any:
     """`fn(*arguments)` by JAX's standard rules for unlike dtypes and ranks, whatever a user has set.
 

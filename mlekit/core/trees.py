@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, PyTree
 
-from .dtypes import common_dtype
+from .dtypes import common_dtype, computed_dtype
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
@@ -183,8 +183,8 @@ def is_inexact(leaf: Any) -> bool:
 
 
 def default_float(data: PyTree) -> Any:
-    """The widest floating-point dtype among the leaves, or JAX's default where there is none."""
-    kinds = [jnp.result_type(leaf) for leaf in jax.tree.leaves(data) if is_inexact(leaf)]
+    """The widest floating-point dtype that the leaves are computed in, or JAX's default where there is none."""
+    kinds = [computed_dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(data) if is_inexact(leaf)]
     return common_dtype(*kinds) if kinds else jnp.result_type(float)
 
 

@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ..core.dtypes import widened
 from ..core.trees import leaf_name
 from .columns import NotNumericError, is_dataset, is_table, table_columns
 
@@ -47,7 +48,7 @@ def as_arrays(data: Any, name: str = "data", axes: int = 1) -> PyTree:
         }
         _leading({leaf: array.dims for leaf, array in labelled.items()}, name, axes)
         _check_same_labels(data, name, axes)
-    data = jax.tree.map(lambda leaf: leaf.to_numpy() if hasattr(leaf, "to_numpy") else leaf, data)
+    data = jax.tree.map(lambda leaf: widened(leaf.to_numpy() if hasattr(leaf, "to_numpy") else leaf), data)
     wanted = "(n_obs, ...)" if axes == 1 else "(n_sets, n_obs, ...)"
     found = {leaf_name(path): leaf for path, leaf in jtu.tree_flatten_with_path(data)[0]}
     if not found:
@@ -74,6 +75,7 @@ def as_weights(weights: Any, shape: tuple[int, ...], dtype: Any) -> Array | None
         return None
     if hasattr(weights, "to_numpy") or isinstance(weights, list | tuple):
         weights = np.asarray(weights)
+    weights = widened(weights)
     _check_leaf("weights", "weights", weights, 1, str(shape))
     if jnp.shape(weights) != shape:
         raise ValueError(f"weights must have one entry an observation, shape {shape}; got {jnp.shape(weights)}")

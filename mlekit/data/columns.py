@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.dtypes import widened
+
 ACCEPTED = "an xarray Dataset, a pyarrow Table or RecordBatch, a polars or pandas DataFrame, or a dict of columns"
 
 
@@ -200,6 +202,9 @@ def _arrow(name: str, column: Any, argument: str) -> Any:
 def as_numbers(name: str, column: Any) -> np.ndarray:
     """The column as an array of integers, floats or booleans, NaN where it was null."""
     dtype = getattr(column, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind == "V":  # bfloat16 and its like, which Arrow does not know
+        column = widened(column)
+        dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "biuf" and not np.ma.isMaskedArray(column):
         return np.asarray(column).astype(dtype.newbyteorder("="), copy=False)  # JAX refuses swapped bytes
     import pyarrow as pa

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from ..core.dtypes import widened
 from .columns import _arrow, _check_known, _chosen, _open, as_numbers, chosen_names
 
 
@@ -170,7 +171,7 @@ def group_by(table: Any, by: str | Sequence[str], columns: str | Sequence[str] |
 
     source = _open(table)
     by = chosen_names(by, source, "by")
-    values = {name: as_numbers(name, source[name]) for name in _chosen(columns, source, by)}
+    values = {name: widened(as_numbers(name, source[name])) for name in _chosen(columns, source, by)}
     keys = [_encode(name, source[name]) for name in by]
     code = _combine(keys)
     # A stable sort keeps the rows of a group in order. NumPy sorts 16-bit codes by radix, many times faster.

@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from ..core.dtypes import computed_dtype
+
 BATCH = 1 << 16  #: rows of a batch, unless given
 
 
@@ -77,7 +79,8 @@ class ArrayRowSource(AbstractRowSource):
             if _is_file(leaf):
                 parts.append(f"{text} {leaf.offset} {file_stamp(leaf.filename)}")
             else:
-                parts.append(f"{text} {hashlib.sha256(np.ascontiguousarray(leaf).data).hexdigest()}")
+                numbers = np.ascontiguousarray(leaf).view(np.uint8)
+                parts.append(f"{text} {hashlib.sha256(numbers.data).hexdigest()}")
         return digest_lines(parts)
 
     def batches(self, first: int, only: str | None = None, rows: int = BATCH) -> Iterator[tuple[int, PyTree]]:
@@ -108,10 +111,12 @@ def _cut(leaf: Any, first: int, count: int) -> np.ndarray:
 
 
 def canonical(row: PyTree) -> PyTree:
-    """The shapes and dtypes that JAX gives arrays of these."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)), row
-    )
+    """The shapes of these arrays, and the dtypes that JAX computes them in."""
+
+    def one(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(computed_dtype(leaf.dtype)))
+
+    return jax.tree.map(one, row)
 
 
 def file_stamp(path: Any) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 
 from ..core import devices
 from ..core.checks import check_count
+from ..core.dtypes import computed_dtype
 from ..core.trees import tracing
 from .arrow_row_source import ArrowRowSource
 from .block_reader import BlockLayout, BlockReader, WeightTotals, read_rows
@@ -64,7 +65,7 @@ def _array_source(source: Any, columns: str | Sequence[str] | None, name: str) -
                 f"{name}: got {type(leaf).__name__}, want a Parquet file, a directory of such, a pyarrow dataset, "
                 "or NumPy arrays with a leading axis of rows, such as np.memmap"
             )
-        if leaf.dtype.kind not in "biuf" or not leaf.dtype.isnative:
+        if computed_dtype(leaf.dtype).kind not in "biuf" or not leaf.dtype.isnative:
             raise TypeError(f"{name}: an array holds {leaf.dtype}, want numbers in the byte order of this machine")
     if not leaves or not leaves[0].shape[0]:
         raise ValueError(f"{name} has no rows")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from ..core.dtypes import widened
 from ..core.trees import n_rows
 from ..models.model import Model
 
@@ -127,4 +128,4 @@ def _real(out: Any, who: str) -> Array:
     kind = jnp.result_type(out)
     if not jnp.issubdtype(kind, jnp.floating):
         raise TypeError(f"{who} must return a real floating-point number, a log-density; it returned dtype {kind}")
-    return jnp.asarray(out)
+    return widened(jnp.asarray(out))

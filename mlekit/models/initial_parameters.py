@@ -12,7 +12,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..core.dtypes import common_dtype
+from ..core.dtypes import common_dtype, widened
 from ..core.trees import leaf_name
 from .constraints import Constraint, Fixed, Tied, as_constraint, is_constraint, unconstrained
 from .parameters import Leaf, Parameters, lay_out
@@ -125,7 +125,7 @@ def _as_array(value: Any, default: Any) -> Array:
     strong = getattr(value, "dtype", None)
     if strong is None or not jnp.issubdtype(strong, jnp.inexact) or getattr(value, "weak_type", False):
         return jnp.asarray(value, default)
-    return jnp.asarray(value)
+    return jnp.asarray(widened(value))
 
 
 def _leaf(name: str, shape: tuple[int, ...], dtype: Any, constraint: Any) -> Leaf:

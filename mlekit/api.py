@@ -29,6 +29,7 @@ from .engine.solution import Solution
 from .likelihood.dataset import AbstractDataset, GroupsDataset, InMemoryDataset
 from .likelihood.ragged import RaggedBatch
 from .likelihood.remote_dataset import as_dataset
+from .models.argument_order import check_order
 from .models.closure_convert import convert_closure, observation_struct
 from .models.initial_parameters import build_parameters
 from .models.model import as_model
@@ -79,7 +80,8 @@ def fit(
             `init` that is a function sees up to 65,536 rows from all over.
         args: further arrays the model needs, no parameters; new values never recompile.
         constraints: PyTree prefix of `params`: what each parameter may be (`mle.positive`, ...).
-        weights: frequency weights, shape `(n_obs,)`; of a table on disk and of shards the name of a column.
+        weights: frequency weights, shape `(n_obs,)`, or the name of a column of the data; of a table on disk and
+            of shards the name of a column.
         solver: `mle.Newton()`, `mle.Scoring()`, `mle.BFGS()`, `mle.LBFGS()`, `mle.Optax(...)`, any optax
             transformation such as `optax.adam(1e-2)`, or any optimistix minimiser such as
             `optimistix.BFGS(rtol=1e-8, atol=1e-8)`; `None` chooses by `n_free` and `n_obs`.
@@ -131,6 +133,7 @@ def fit(
         >>> print(round(float(fit.params), 2), fit.modes.params[:2].round(2))
         0.62 [0.62 8.74]
     """
+    check_order(log_density, init, data)
     keys, init = multistart.parse_starts(starts, key, init)
     if checkpoint is not None and keys is not None:
         raise ValueError("checkpoint is for a single start; leave out starts")
@@ -253,7 +256,7 @@ def fit_batch(
         init_axis: `None` or 0.
         lengths: observations of each set, shape `(n_sets,)`, where sets are padded at the end.
         constraints: as in `mle.fit`.
-        weights: frequency weights, shape `(n_sets, n_obs)`; for groups the name of the column that holds them.
+        weights: frequency weights, shape `(n_sets, n_obs)`, or the name of a column; for groups the name of one.
         solver: as in `mle.fit`, for all sets.
         max_steps: steps at most, for each set.
         tolerance: on the decrement, in nats, for each set.
@@ -277,6 +280,7 @@ def fit_batch(
         >>> print(fits.status, fits.params.round(4))
         [converged, converged] [0.5 2. ]
     """
+    check_order(log_density, init, data)
     keys, init = multistart.parse_starts(starts, key, init)
     dataset, axes = _batch_dataset(data, weights, lengths)
     likelihood = BatchLikelihood(as_model(log_density), args, dataset)
@@ -334,7 +338,7 @@ def _batch_dataset(data: Any, weights: Any, lengths: Any) -> tuple[AbstractDatas
     data = as_arrays(data, axes=2)
     shape = jnp.shape(jax.tree.leaves(data)[0])[:2]
     lengths = as_lengths(lengths, *shape)
-    weights = as_weights(weights, shape, default_float(data))
+    weights = as_weights(weights, data, shape, default_float(data))
     return InMemoryDataset(None, data, weights, lengths), 2
 
 
@@ -458,6 +462,7 @@ def log_likelihood(
         >>> print(f"{mle.log_likelihood(coin, 0.7, flips):.4f}")
         -6.1086
     """
+    check_order(log_density, params, data, "params")
     dataset = as_dataset(data, weights)
     params = jax.tree.map(widened, params)
     likelihood = dataset.likelihood(as_model(log_density), args, len(jax.tree.leaves(params)))

@@ -28,7 +28,9 @@ def check_count(count: Any, argument: str, least: int = 1) -> None:
 
 
 def check_level(level: float) -> None:
-    """A `ValueError` unless a confidence level lies between 0 and 1."""
+    """A `ValueError` unless a confidence level lies between 0 and 1, a `TypeError` for what is no number."""
+    if level is None or isinstance(level, str):
+        raise TypeError(f"level must be a number between 0 and 1, such as 0.95; got {level!r}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level!r}")
 

@@ -33,6 +33,18 @@ def leaf_name(path: tuple[Any, ...]) -> str:
     return text or "params"
 
 
+def place_name(argument: str, path: tuple[Any, ...]) -> str:
+    """The expression that picks a leaf out of an argument: `data["x"]`, `data[0].weight`."""
+    text = argument
+    for key in path:
+        if isinstance(key, jtu.GetAttrKey):
+            text += f".{key.name}"
+        else:
+            one = getattr(key, "key", getattr(key, "idx", key))
+            text += f'["{one}"]' if isinstance(one, str) else f"[{one!r}]"
+    return text
+
+
 Tree = TypeVar("Tree", bound=PyTree)
 _ADD_AXIS, _DROP_AXIS = operator.itemgetter(None), operator.itemgetter(0)
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..core.dtypes import widened
-from ..core.trees import leaf_name
-from .columns import NotNumericError, is_dataset, is_table, table_columns
+from ..core.trees import place_name
+from .columns import NotNumericError, encoding, is_dataset, is_table, table_columns
 
 
 def as_arrays(data: Any, name: str = "data", axes: int = 1) -> PyTree:
@@ -38,23 +38,26 @@ def as_arrays(data: Any, name: str = "data", axes: int = 1) -> PyTree:
         try:
             data = table_columns(data)
         except NotNumericError as error:
-            message = _not_numeric(f"{name}: {error.name}", error.kind)
+            message = _not_numeric(f'{name}["{error.name}"]', error.kind)
             raise NotNumericError(message, error.name, error.kind) from None
     elif is_dataset(data):
         data = _variables(data, name, axes)
     else:
+        _check_layout(data, name)
         labelled = {
-            leaf_name(path): leaf for path, leaf in jtu.tree_flatten_with_path(data)[0] if hasattr(leaf, "dims")
+            place_name(name, path): leaf
+            for path, leaf in jtu.tree_flatten_with_path(data)[0]
+            if hasattr(leaf, "dims")
         }
         _leading({leaf: array.dims for leaf, array in labelled.items()}, name, axes)
         _check_same_labels(data, name, axes)
     data = jax.tree.map(lambda leaf: widened(leaf.to_numpy() if hasattr(leaf, "to_numpy") else leaf), data)
     wanted = "(n_obs, ...)" if axes == 1 else "(n_sets, n_obs, ...)"
-    found = {leaf_name(path): leaf for path, leaf in jtu.tree_flatten_with_path(data)[0]}
+    found = {place_name(name, path): leaf for path, leaf in jtu.tree_flatten_with_path(data)[0]}
     if not found:
         raise ValueError(f"{name} holds no arrays; it must be a PyTree of arrays of shape {wanted}")
     for leaf, value in found.items():
-        _check_leaf(name, leaf, value, axes, wanted)
+        _check_leaf(leaf, value, axes, wanted)
     lengths = {leaf: jnp.shape(value)[:axes] for leaf, value in found.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{leaf} has {'x'.join(map(str, shape))}" for leaf, shape in lengths.items())
@@ -64,19 +67,31 @@ def as_arrays(data: Any, name: str = "data", axes: int = 1) -> PyTree:
     return data
 
 
-def as_weights(weights: Any, shape: tuple[int, ...], dtype: Any) -> Array | None:
+def as_weights(weights: Any, data: PyTree, shape: tuple[int, ...], dtype: Any) -> Array | None:
     """The weights as an array of floats of this shape.
 
+    Args:
+        weights: one for each row, or the name of a column of `data`.
+        data: the data, as `as_arrays` returns them.
+        shape: the shape that they must have.
+        dtype: the dtype that they get.
+
     Raises:
-        ValueError: another shape, or a weight below zero.
+        ValueError: another shape, a weight below zero, or no such column.
         TypeError: no numbers.
     """
     if weights is None:
         return None
+    if isinstance(weights, str):
+        if not isinstance(data, dict):
+            raise ValueError(f"weights: {weights!r} names a column, and data has none; pass one weight a row")
+        if weights not in data:
+            raise ValueError(f"weights: there is no column {weights!r}; there are {', '.join(map(str, data))}")
+        weights = data[weights]
     if hasattr(weights, "to_numpy") or isinstance(weights, list | tuple):
         weights = np.asarray(weights)
     weights = widened(weights)
-    _check_leaf("weights", "weights", weights, 1, str(shape))
+    _check_leaf("weights", weights, 1, str(shape))
     if jnp.shape(weights) != shape:
         raise ValueError(f"weights must have one entry an observation, shape {shape}; got {jnp.shape(weights)}")
     if not isinstance(weights, jax.core.Tracer) and np.any(np.asarray(weights) < 0):
@@ -148,25 +163,44 @@ def _check_same_labels(data: PyTree, name: str, axes: int) -> None:
         else:
             labels = {"index": leaf.index} if hasattr(leaf, "to_numpy") and hasattr(leaf, "index") else {}
         for axis, index in labels.items():
-            first, other = known.setdefault(axis, (leaf_name(path), index))
+            first, other = known.setdefault(axis, (place_name(name, path), index))
             if not other.equals(index):
                 raise ValueError(
-                    f"{name}: {first} and {leaf_name(path)} have different labels along {axis!r}, and rows are "
-                    "joined in their order: align them first, or leave the labels out with .to_numpy()"
+                    f"{name}: {first} and {place_name(name, path)} have different labels along {axis!r}, and "
+                    "rows are joined in their order: align them first, or leave the labels out with .to_numpy()"
                 )
 
 
+def _check_layout(data: Any, name: str) -> None:
+    """A `TypeError` for records and for lists of numbers."""
+    if isinstance(data, list) and data and isinstance(data[0], dict):
+        raise TypeError(
+            f"{name} is a list of {len(data)} dicts, one an observation; it must be one dict of arrays: "
+            f"{{name: jnp.asarray([row[name] for row in {name}]) for name in {name}[0]}}"
+        )
+    if isinstance(data, list | tuple) and data and all(isinstance(one, int | float | tuple) for one in data):
+        raise TypeError(
+            f"{name} is a {type(data).__name__} of {type(data[0]).__name__}s; it must be an array, one slice an "
+            f"observation: jnp.asarray({name})"
+        )
+
+
 def _not_numeric(shown: str, kind: Any) -> str:
-    return f"{shown} holds {kind}; a log-density needs numbers: encode it, or leave it out"
+    return f"{shown} holds {kind}; a log-density needs numbers: {encoding(shown, kind)}, or leave it out"
 
 
-def _check_leaf(name: str, leaf: str, value: Any, axes: int, wanted: str) -> None:
-    shown = leaf if leaf in (name, "params") else f"{name}: {leaf}"
-    shown = name if leaf == "params" else shown
+def _check_leaf(shown: str, value: Any, axes: int, wanted: str) -> None:
     if not isinstance(value, jax.Array | np.ndarray | np.generic):
+        inside, _, last = shown.rpartition("[")
+        if isinstance(value, int | float | bool | str) and last.rstrip("]").isdigit() and inside:
+            if isinstance(value, str):
+                raise TypeError(_not_numeric(inside, "text"))
+            raise TypeError(
+                f"{inside} is a list of {type(value).__name__}s; it must be an array of shape {wanted}: "
+                f"jnp.asarray({inside})"
+            )
         raise TypeError(
             f"{shown} is {type(value).__name__}; it must be an array of shape {wanted}"
-            + (" (make lists into arrays with jnp.asarray)" if isinstance(value, int | float | bool) else "")
             + (" (call .collect() first)" if hasattr(value, "collect") else "")
         )
     if isinstance(value, np.ma.MaskedArray):

@@ -139,7 +139,9 @@ def _variables(dataset: Any) -> list[tuple[str, Any]]:
 def chosen_names(names: str | Sequence[str], source: Iterable[str], argument: str) -> tuple[str, ...]:
     """The names as a tuple; a `ValueError` for one that is unknown or named twice, a `TypeError` for no names."""
     if not isinstance(names, Iterable):
-        raise TypeError(f"{argument}: got a {type(names).__name__}, want a column name or a sequence of names.")
+        near = f": columns are called by text, {argument}='{names}'" if str(names) in source else ""
+        kind = type(names).__name__
+        raise TypeError(f"{argument}: got a {kind}, want a column name or a sequence of names{near}.")
     chosen = (names,) if isinstance(names, str) else tuple(names)
     if not chosen and argument != "drop":
         raise ValueError(f"{argument}: got no name, want at least one of {_listed(source)}.")
@@ -221,6 +223,23 @@ def as_numbers(name: str, column: Any) -> np.ndarray:
         arrow = arrow.cast(pa.int8())  # pyarrow would make objects of booleans with nulls
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         held = f"{kind} with nulls" if pa.types.is_fixed_size_list(kind) else kind
-        cure = "encode it as numbers, or leave it out with columns=[...]"
+        cure = f"{encoding(f'table[{name!r}]', kind)}, or leave it out with columns=[...]"
         raise NotNumericError(f"columns: {name!r} holds {held}, want numbers; {cure}.", name, held)
     return arrow.to_numpy().reshape(shape)
+
+
+def encoding(column: str, kind: Any) -> str:
+    """What to do with a column that holds no numbers, with the code that does it.
+
+    Args:
+        column: an expression that gives the column.
+        kind: what it holds, in words.
+    """
+    held = str(kind)
+    if held == "dates" or held.startswith(("date", "timestamp")):
+        code = f"numpy.asarray({column}, 'datetime64[D]').astype(float) gives days"
+    elif held == "objects" or "text" in held or "string" in held:
+        code = f"levels, codes = numpy.unique({column}, return_inverse=True) gives a whole number a row"
+    else:
+        return "encode it as numbers"
+    return f"encode it as numbers ({code})"

@@ -100,7 +100,7 @@ def identifiability(
     """
     model = as_model(log_density)
     data = jax.tree.map(devices.placed, as_arrays(data))
-    weights = as_weights(weights, (n_rows(data),), default_float(data))
+    weights = as_weights(weights, data, (n_rows(data),), default_float(data))
     start = init(data) if callable(init) and not isinstance(init, eqx.Module) else init
     parameters, start = build_parameters(start, constraints, dtype=default_float(data))
     block = block_rows(data, parameters.n_free, n_rows(data))

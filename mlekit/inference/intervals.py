@@ -40,6 +40,11 @@ def bounds(
     """Both ends of the intervals as vectors over `parameter_names`; arguments as in `Fit.intervals`."""
     method = FORMER.get(method, method)
     check_choice(method, METHODS, "method")
+    if isinstance(level, str):
+        instead = f"say method={level!r}"
+        if level not in (*METHODS, *FORMER):
+            instead = f"one parameter is picked from the intervals of all: fit.intervals()[{level!r}]"
+        raise TypeError(f"level must be a number between 0 and 1, such as 0.95; got {level!r}: {instead}")
     check_level(level)
     if method == "profile":
         if kind != "observed" or key is not None or options:

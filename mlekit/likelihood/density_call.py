@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 from ..core.dtypes import widened
 from ..core.trees import n_rows
 from ..models.model import Model
+from .density_errors import check_returned, explain_failed_call
 
 #: What a joint model should return where the contributions of observations are needed.
 CONTRIBUTIONS = "the vector of log p(x_t | x_<t), shape (n_obs,)"
@@ -40,6 +41,7 @@ def values_of_rows(model: Model, args: PyTree, params: PyTree, data: PyTree) -> 
 
         return jax.vmap(of_row)(data)
     out = _call(model, args, params, data)
+    check_returned(out, "a joint model")
     rows = n_rows(data)
     if jnp.shape(out) not in ((), (rows,)):
         raise ValueError(
@@ -92,6 +94,7 @@ def scores_of_rows(
 
 def _density(model: Model, args: PyTree, params: PyTree, obs: PyTree) -> Array:
     out = _call(model, args, params, obs)
+    check_returned(out, "log_density")
     if jnp.shape(out) != ():
         raise ValueError(
             "log_density must return one number, the log-density of ONE observation; it returned shape "
@@ -106,13 +109,9 @@ def _call(model: Model, args: PyTree, params: PyTree, obs: PyTree) -> Any:
     extra = () if args is None else (args,)
     try:
         return model(params, obs, *extra)
-    except KeyError as error:
-        known = [
-            f"{name} has {sorted(map(str, tree))}"
-            for name, tree in (("obs", obs), ("params", params))
-            if isinstance(tree, dict)
-        ]
-        raise ValueError(f"log_density looks up {error} and there is no such name: {'; '.join(known)}") from error
+    except (KeyError, TypeError, IndexError) as error:
+        explain_failed_call(error, model, (params, obs, *extra))
+        raise
 
 
 def _is_mapped(x: Any) -> bool:

@@ -201,4 +201,4 @@ def as_dataset(data: Any, weights: Any) -> AbstractDataset:
             )
         return (DiskDataset if isinstance(data, Table) else ShardedDataset)(None, Static(data), weights)
     data = jax.tree.map(devices.placed, as_arrays(data))
-    return InMemoryDataset(None, data, as_weights(weights, (n_rows(data),), default_float(data)))
+    return InMemoryDataset(None, data, as_weights(weights, data, (n_rows(data),), default_float(data)))

@@ -90,7 +90,7 @@ def _convert(fn: Callable[..., Any], example: tuple[Any, ...]) -> Any:
     known = {id(leaf) for leaf in jax.tree.leaves(fn)}
     try:
         found = jax.make_jaxpr(flat)(*leaves)
-    except KeyError:  # no such name among the columns: the likelihood raises a better error
+    except (KeyError, TypeError, IndexError):  # such as an unknown name: the likelihood raises a better error
         return fn
     if not any(traced(const) and id(const) not in known for const in found.consts):
         return fn

@@ -58,9 +58,9 @@ def test_what_is_null_is_no_number() -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (pd.DataFrame({"x": pd.Categorical(["a", "b"]), "y": [1.0, 2.0]}), "data: x holds .*encode it"),
-        (pl.DataFrame({"x": pl.Series(["a"], dtype=pl.Categorical)}), "data: x holds .*encode it"),
-        (xr.Dataset({"x": ("obs", ["a", "b"])}), "data: x holds text"),
+        (pd.DataFrame({"x": pd.Categorical(["a", "b"]), "y": [1.0, 2.0]}), r'data\["x"\] holds .*encode it'),
+        (pl.DataFrame({"x": pl.Series(["a"], dtype=pl.Categorical)}), r'data\["x"\] holds .*encode it'),
+        (xr.Dataset({"x": ("obs", ["a", "b"])}), r'data\["x"\] holds text'),
         (pl.LazyFrame({"x": [1.0]}), r"data is LazyFrame.* \(call \.collect\(\) first\)"),
     ],
 )

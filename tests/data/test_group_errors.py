@@ -63,7 +63,8 @@ def test_import_needs_no_table_package():
         (
             "tries",
             None,
-            "columns: 'plane' holds string, want numbers; encode it as numbers, "
+            "columns: 'plane' holds string, want numbers; encode it as numbers (levels, codes = "
+            "numpy.unique(table['plane'], return_inverse=True) gives a whole number a row), "
             "or leave it out with columns=[...].",
         ),
         (

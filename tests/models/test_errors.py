@@ -49,19 +49,31 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
     "unknown parameter": ({"log_density": lambda p, o: p["tau"]}, ValueError, ["'tau'", "'sigma'"]),
     "empty data": ({"data": {"x": np.zeros(0), "y": np.zeros(0)}}, ValueError, ["data is empty"]),
     "no leaves": ({"data": {}}, ValueError, ["data holds no arrays", "(n_obs, ...)"]),
-    "lengths": ({"data": {"x": np.zeros(3), "y": np.zeros(4)}}, ValueError, ["data", "x has 3", "y has 4"]),
+    "lengths": (
+        {"data": {"x": np.zeros(3), "y": np.zeros(4)}},
+        ValueError,
+        ["data", 'data["x"] has 3', 'data["y"] has 4'],
+    ),
     "scalar leaf": (
         {"data": {"x": np.zeros(()), "y": np.zeros(4)}},
         ValueError,
-        ["x has shape ()", "(n_obs, ...)"],
+        ['data["x"] has shape ()', "(n_obs, ...)"],
     ),
-    "list leaf": ({"data": {"x": [1.0, 2.0], "y": np.zeros(2)}}, TypeError, ["x[0]", "float", "jnp.asarray"]),
+    "list leaf": (
+        {"data": {"x": [1.0, 2.0], "y": np.zeros(2)}},
+        TypeError,
+        ['data["x"]', "list of floats", "jnp.asarray"],
+    ),
     "masked array": (
         {"data": {"x": np.ma.masked_invalid([1.0, 2.0]), "y": np.zeros(2)}},
         TypeError,
         ["x", "masked"],
     ),
-    "text leaf": ({"data": {"x": np.array(["a", "b"]), "y": np.zeros(2)}}, TypeError, ["x holds text", "numbers"]),
+    "text leaf": (
+        {"data": {"x": np.array(["a", "b"]), "y": np.zeros(2)}},
+        TypeError,
+        ['data["x"] holds text', "numbers"],
+    ),
     "text column": ({"data": pandas.DataFrame({"x": ["a"], "y": [1.0]})}, ValueError, ["x", "string"]),
     "empty table": (
         {"data": pyarrow.table({"x": pyarrow.array([], pyarrow.float64())})},
@@ -136,11 +148,11 @@ def test_fit_says_what_is_wrong(name: str) -> None:
 
 BATCH = line_data(n_sets=4)
 BAD_BATCH: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
-    "one axis": ({"data": DATA}, ValueError, ["x has shape (40,)", "(n_sets, n_obs, ...)"]),
+    "one axis": ({"data": DATA}, ValueError, ['data["x"] has shape (40,)', "(n_sets, n_obs, ...)"]),
     "sets differ": (
         {"data": {"x": np.zeros((2, 3)), "y": np.zeros((3, 3))}},
         ValueError,
-        ["x has 2x3", "y has 3x3"],
+        ['data["x"] has 2x3', 'data["y"] has 3x3'],
     ),
     "table": ({"data": pandas.DataFrame(DATA)}, ValueError, ["mle.group_by"]),
     "lengths shape": ({"lengths": np.array([3, 4])}, ValueError, ["lengths", "(4,)", "(2,)"]),
@@ -248,7 +260,7 @@ def test_log_likelihood_checks_its_data_too() -> None:
     assert float(mle.log_likelihood(line, START, pandas.DataFrame(DATA))) == float(
         mle.log_likelihood(line, START, DATA)
     )
-    with pytest.raises(ValueError, match="x has 3, y has 4"):
+    with pytest.raises(ValueError, match=r'data\["x"\] has 3, data\["y"\] has 4'):
         mle.log_likelihood(line, START, {"x": np.zeros(3), "y": np.zeros(4)})
     with pytest.raises(ValueError, match=r"weights.*\(40,\).*\(2,\)"):
         mle.log_likelihood(line, START, DATA, weights=np.ones(2))

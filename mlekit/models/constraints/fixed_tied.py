@@ -19,6 +19,14 @@ class Fixed(eqx.Module):
         1 3.0 2.0
     """
 
+    def __call__(self, *values: Any) -> Any:
+        """A `TypeError`: it takes no value."""
+        given = ", ".join(map(repr, values))
+        raise TypeError(
+            f"mle.fixed({given}): mle.fixed is no function. It keeps a parameter at its value in init: write "
+            f"init={{'name': {given or 1.0}}} and constraints={{'name': mle.fixed}}"
+        )
+
 
 class Tied(eqx.Module):
     """Marks a parameter that always equals another one.

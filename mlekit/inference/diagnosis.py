@@ -12,6 +12,7 @@ from ..core.eigen import eigh
 from ..core.format.numbers import counted, number, share
 from ..core.linear_algebra import root_of_inverse
 from ..core.status import ADVICE, Status, StatusArray
+from ..core.trees import traced
 from ..engine.certificate import WEAK, Certificate
 from ..likelihood.objective import Objective
 from .evaluate import evaluate, has_contributions
@@ -34,6 +35,7 @@ class Diagnosis(eqx.Module):
         disagree: whether the two informations disagree strongly, so that the model is in doubt.
         certificate: that of the fit.
         status: why the fit ended.
+        first_bad_row: of a single fit, the first row that is not finite, in words; else nothing.
 
     Example:
         >>> import jax.numpy as jnp, mlekit as mle
@@ -48,6 +50,7 @@ class Diagnosis(eqx.Module):
     disagree: Bool[Array, "..."]
     certificate: Certificate
     status: StatusArray
+    first_bad_row: str = eqx.field(static=True, default="")
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -69,9 +72,10 @@ def diagnose(fit: FitRecord) -> Diagnosis:
         least, largest, factor = evaluate(fit, _agreement, fit._solution.free)
     if_proven = lambda value: jnp.where(fit.converged, value, jnp.nan)  # noqa: E731
     least, largest = if_proven(least), if_proven(largest)
-    limit = FACTOR + NOISE / jnp.sqrt(fit.n_obs)
+    n_obs = jnp.asarray(fit.n_obs, nothing.dtype)
+    limit = FACTOR + NOISE / jnp.sqrt(n_obs)
     # Where parameters are many beside the observations, eigenvalues spread by themselves (Marchenko and Pastur).
-    crowd = jnp.sqrt(fit.n_free / fit.n_obs)
+    crowd = jnp.sqrt(fit.n_free / n_obs)
     above, below = limit * (1 + crowd) ** 2, jnp.maximum(1 - crowd, 0.0) ** 2 / limit
     return Diagnosis(
         least=least,
@@ -80,6 +84,7 @@ def diagnose(fit: FitRecord) -> Diagnosis:
         disagree=(largest > above) | (least < below),
         certificate=fit.certificate,
         status=fit.status,
+        first_bad_row="" if fit.batched or traced(fit._solution) else fit.first_bad_row,
     )
 
 
@@ -105,7 +110,7 @@ def diagnosis_remarks(found: Diagnosis) -> tuple[str, ...]:
     remarks, status = [], Status(int(found.status))
     proof = found.certificate
     if status != Status.converged:
-        remarks.append(f"{status.name}: {ADVICE[status]}")
+        remarks.append(f"{status.name}: {ADVICE[status]}{found.first_bad_row}")
     if float(proof.condition_number) > WEAK:
         remarks.append(
             f"{proof.words}: the data say little of this direction (condition number "

@@ -25,6 +25,7 @@ from ..likelihood.objective import Objective
 from ..models.model import Model
 from ..models.parameters import Parameters
 from . import criteria
+from .failure import first_row
 
 Record = TypeVar("Record", bound="FitRecord")
 
@@ -107,12 +108,18 @@ class FitRecord(eqx.Module):
             sentences = {int(status): f"{status.name}: {ADVICE[status]}" for status in Status}
             return np.array([sentences[int(code)] for code in np.asarray(self._solution.status)], dtype=object)
         status = Status(int(self._solution.status))
-        text = f"{status.name}: {ADVICE[status]}"
+        text = f"{status.name}: {ADVICE[status]}{self.first_bad_row}"
         if status in (Status.unbounded, Status.not_identified):
             strong = self.certificate.weak_parameters
             if strong:
                 text += f" Weak direction: {', '.join(strong)}."
         return text
+
+    @property
+    def first_bad_row(self) -> str:
+        """The first row that makes the log-likelihood of a single fit not finite, in words, after a blank."""
+        structure = self._dataset, self.model, self.args, self.parameters
+        return first_row(Status(int(self._solution.status)), *structure, self._solution.free)
 
     @property
     def certificate(self) -> Certificate:

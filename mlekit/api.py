@@ -137,7 +137,7 @@ def fit(
     keys, init = multistart.parse_starts(starts, key, init)
     if checkpoint is not None and keys is not None:
         raise ValueError("checkpoint is for a single start; leave out starts")
-    problem, dataset, drawn = _problem(
+    problem, dataset, drawn, written = _problem(
         log_density, init, data, args, constraints, weights, solver, max_steps, tolerance
     )
 
@@ -159,6 +159,7 @@ def fit(
         solver=problem.solver.name,
         modes=optima,
         history=path,
+        init=written,
     )
 
 
@@ -323,6 +324,7 @@ def fit_batch(
         solver=chosen.name,
         n_sets=batch.n_sets,
         modes=optima,
+        init=None if callable(init) and not isinstance(init, eqx.Module) else init,
     )
 
 
@@ -352,10 +354,11 @@ def _problem(
     solver: Any,
     max_steps: int | None,
     tolerance: float | None,
-) -> tuple[Problem, AbstractDataset, list[Any] | None]:
+) -> tuple[Problem, AbstractDataset, list[Any] | None, PyTree]:
     """The problem of one fit and its data, after all that can be known before tracing was checked.
 
-    And the leaves of the parameters that `init` drew for all starts but the first, or `None`.
+    And the leaves of the parameters that `init` drew for all starts but the first, or `None`; and the start as it
+    was written.
     """
     model, dataset = as_model(log_density), as_dataset(data, weights)
     drawn = None
@@ -363,14 +366,14 @@ def _problem(
         start, drawn = multistart.split_first(init(dataset.seen_by_init()))
     else:
         start = init(dataset.seen_by_init()) if callable(init) and not isinstance(init, eqx.Module) else init
-    shapes = dataset.shapes
+    written, shapes = start, dataset.shapes
     parameters, start = build_parameters(start, constraints, dtype=default_float(shapes), check=drawn is None)
     model = convert_closure(model, lambda: (start, observation_struct(model, shapes, 1, dataset.rows), args))
     likelihood = dataset.likelihood(model, args, parameters.n_free)
     chosen = choose_solver(solver, parameters.n_free, dataset.rows)
     stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
     problem = Problem(likelihood, parameters, parameters.split(start), chosen, stop)
-    return problem, dataset, None if drawn is None else parameters.split(drawn)
+    return problem, dataset, None if drawn is None else parameters.split(drawn), written
 
 
 def _stop(solver: AbstractSolver, max_steps: int | None, tolerance: float | None, dtype: Any) -> Stop:

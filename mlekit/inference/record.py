@@ -24,6 +24,7 @@ from ..likelihood.dataset import AbstractDataset
 from ..likelihood.objective import Objective
 from ..models.model import Model
 from ..models.parameters import Parameters
+from ..models.written_order import WrittenOrder
 from . import criteria
 from .failure import first_row
 
@@ -41,6 +42,7 @@ class FitRecord(eqx.Module):
     solver: str = eqx.field(static=True)
     _modes: Modes | None = None  # without `params`, whose tree may hold what is no array
     _history: History | None = None  # likewise
+    _written: WrittenOrder = eqx.field(static=True, default=WrittenOrder())
 
     @property
     def parameters(self) -> Parameters:

@@ -41,6 +41,7 @@ class Estimates:
         columns: the numbers as they are, each of shape `(k,)`.
         fixed: True for each that kept the value it started with.
         tied_to: the twin of each, or nothing.
+        never_zero: True for each that its constraint keeps away from zero, so that a test of zero says nothing.
         hidden: how many more parameters there are.
     """
 
@@ -48,6 +49,7 @@ class Estimates:
     columns: dict[str, np.ndarray]
     fixed: Sequence[bool]
     tied_to: Sequence[str]
+    never_zero: Sequence[bool]
     hidden: int = 0
 
     @property
@@ -61,19 +63,14 @@ class Estimates:
         return [f"tied to {twin}" if twin else "" for twin in self.tied_to]
 
     @functools.cached_property
-    def decimals(self) -> int | None:
-        """Decimals that all estimates and errors share, so that the smallest error shows four digits.
+    def decimals(self) -> list[int | None]:
+        """Decimals of the numbers of each row, so that its error shows three digits.
 
-        `None` where magnitudes, or the precision, do not allow it; then each number has its own.
+        `None` where there is no error, or magnitudes or the precision do not allow it; then each number of the
+        row has its own.
         """
-        numbers = np.concatenate([self.columns[name] for name in self.columns if name not in _TESTS])
-        errors = self.error[np.isfinite(self.error) & (self.error > 0)]
-        if not errors.size or np.any(np.isinf(numbers)):
-            return None
-        wanted = max(0, 3 - exponent(errors.min()))
-        room = held_digits(errors) - 1 - exponent(np.nanmax(np.abs(numbers)))
-        shown = min(wanted, room)
-        return shown if wanted <= 8 and shown >= max(0, wanted - 2) else None
+        columns = [column for name, column in self.columns.items() if name not in _TESTS]
+        return [_decimals(error, [column[i] for column in columns]) for i, error in enumerate(self.error)]
 
     def cells(self, columns: Sequence[str] | None = None) -> tuple[list[list[str]], list[str], list[str]]:
         """The table as text.
@@ -92,8 +89,7 @@ class Estimates:
         if self.hidden:
             rows.append([f"... and {self.hidden:,} more", *[""] * (len(shown) + 1)])
         headers = ["", *(HEADINGS[name] for name in shown), ""]
-        free = "right" if self.decimals is not None else "decimal"
-        align = ["left", *("right" if name in _TESTS else free for name in shown), "left"]
+        align = ["left", *("right" if name in _TESTS else "decimal" for name in shown), "left"]
         if any(self.tied_to):
             return rows, headers, align
         return [row[:-1] for row in rows], headers[:-1], align[:-1]
@@ -102,15 +98,26 @@ class Estimates:
         value = self.columns[column][i]
         if self.fixed[i] and column in (*_ERRORS, *_BLANK_IF_FIXED):
             return "fixed" if column in _ERRORS else ""
+        if self.never_zero[i] and column in _TESTS:
+            return ""
         if math.isnan(value):
             return NOTHING
         if column == "p_value":
             return probability(value)
         if column == "z":
             return f"{value:.2f}" if abs(value) < 1e7 else number(value)
-        if self.decimals is not None:
-            return f"{value:.{self.decimals}f}"
+        if self.decimals[i] is not None:
+            return f"{value:.{self.decimals[i]}f}"
         return number(value) if column in _ERRORS else uncertain(value, self.error[i])
+
+
+def _decimals(error: Any, numbers: Sequence[Any]) -> int | None:
+    if not np.isfinite(error) or error <= 0 or np.any(np.isinf(numbers)):
+        return None
+    wanted = max(0, 2 - exponent(error, 3))
+    room = held_digits(error) - 1 - exponent(np.nanmax(np.abs(numbers)))
+    shown = min(wanted, room)
+    return shown if wanted <= 8 and shown >= max(0, wanted - 2) else None
 
 
 def single(fit: FitRecord, level: float, kind: str = "observed", **options: Any) -> Estimates:
@@ -119,7 +126,7 @@ def single(fit: FitRecord, level: float, kind: str = "observed", **options: Any)
     lower, upper = wald(fit._solution.estimates, standard_errors, level)
     estimate, error = np.asarray(fit._solution.estimates), np.asarray(standard_errors)
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(error > 0, estimate / error, np.nan)
+        z = np.where((error > 0) & ~_never_zero(fit), estimate / error, np.nan)
     p_value = np.array([math.erfc(abs(one) / math.sqrt(2)) for one in z.tolist()])
     columns = {
         "estimate": estimate,
@@ -129,7 +136,7 @@ def single(fit: FitRecord, level: float, kind: str = "observed", **options: Any)
         "lower": np.asarray(lower),
         "upper": np.asarray(upper),
     }
-    return _of(fit, columns)
+    return _ordered(fit, columns)
 
 
 def at_hand(fit: FitRecord, limit: int) -> Estimates:
@@ -138,15 +145,16 @@ def at_hand(fit: FitRecord, limit: int) -> Estimates:
         "estimate": np.asarray(fit._solution.estimates),
         "standard_error": np.asarray(fit._solution.standard_errors),
     }
-    return _of(fit, columns, limit)
+    return _ordered(fit, columns, limit)
 
 
 def spread(fit: FitRecord, limit: int | None = None) -> Estimates:
     """The spread of the estimates over the converged data sets of a batch."""
     k = len(fit.parameter_names)
-    proven = np.asarray(fit.converged).ravel()
+    proven = np.flatnonzero(np.asarray(fit.converged))
+    rows = _rows(fit, limit)
     estimate, error = (
-        np.asarray(of_all).reshape(-1, k)[proven, :limit]
+        np.asarray(of_all).reshape(-1, k)[proven][:, rows]
         for of_all in (fit._solution.estimates, fit._solution.standard_errors)
     )
     none = np.full(estimate.shape[1], np.nan, estimate.dtype)
@@ -156,7 +164,7 @@ def spread(fit: FitRecord, limit: int | None = None) -> Estimates:
         "quantile_95": _quantile(estimate, 0.95, none),
         "median_standard_error": _quantile(error, 0.5, none),
     }
-    return _of(fit, columns, limit)
+    return _of(fit, columns, rows)
 
 
 def _quantile(values: np.ndarray, q: float, none: np.ndarray) -> np.ndarray:
@@ -166,16 +174,39 @@ def _quantile(values: np.ndarray, q: float, none: np.ndarray) -> np.ndarray:
         return np.quantile(values, q, axis=0).astype(values.dtype)
 
 
-def _of(fit: FitRecord, columns: dict[str, Any], limit: int | None = None) -> Estimates:
+def _ordered(fit: FitRecord, columns: dict[str, Any], limit: int | None = None) -> Estimates:
+    """The table of a single fit, of columns in the order of `parameter_names`."""
+    rows = _rows(fit, limit)
+    return _of(fit, {name: column[rows] for name, column in columns.items()}, rows)
+
+
+def _rows(fit: FitRecord, limit: int | None) -> list[int]:
+    """The places of the parameters in the order in which `init` was written."""
+    return fit._written.entries(fit.parameters.leaves)[:limit]
+
+
+def _never_zero(fit: FitRecord) -> np.ndarray:
+    """For each of `parameter_names`, whether zero is at or beyond the ends of its range."""
+    found = []
+    for leaf in fit.parameters.leaves:
+        ends = leaf.rule.range(np.ones(leaf.shape, leaf.dtype)) if not leaf.is_fixed else (-np.inf, np.inf)
+        low, high = (np.broadcast_to(np.asarray(end), leaf.shape).ravel() for end in ends)
+        found.append((low >= 0) | (high <= 0))
+    return np.concatenate(found) if found else np.zeros(0, bool)
+
+
+def _of(fit: FitRecord, columns: dict[str, Any], rows: list[int]) -> Estimates:
+    """The table of these parameters; the columns have them in this order."""
     tied: list[str] = []
     for leaf in fit.parameters.leaves:
         # A tied leaf has its twin's shape, so their entries match one by one.
         tied += [f"{leaf.tied_to or ''}{name[len(leaf.name) :] if leaf.tied_to else ''}" for name in leaf.names()]
-    names = fit.parameter_names
+    names, never_zero = fit.parameter_names, _never_zero(fit)
     return Estimates(
-        names=names[:limit],
-        columns={name: column[:limit] for name, column in columns.items()},
-        fixed=fit.fixed[:limit],
-        tied_to=tied[:limit],
-        hidden=0 if limit is None else max(0, len(names) - limit),
+        names=[names[i] for i in rows],
+        columns=columns,
+        fixed=[fit.fixed[i] for i in rows],
+        tied_to=[tied[i] for i in rows],
+        never_zero=[bool(never_zero[i]) for i in rows],
+        hidden=len(names) - len(rows),
     )

@@ -32,6 +32,7 @@ from ..inference.record import FitRecord
 from ..likelihood.dataset import AbstractDataset
 from ..models.model import Model
 from ..models.parameters import Parameters
+from ..models.written_order import WrittenOrder
 from .files import save
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def make_fit(
     n_sets: int | None = None,
     modes: Modes | None = None,
     history: History | None = None,
+    init: PyTree = None,
 ) -> Fit:
     """A `Fit` of its parts.
 
@@ -65,13 +67,14 @@ def make_fit(
         n_sets: number of data sets of a batch, whose arrays shared by all sets get a leading axis.
         modes: the maxima that many starts found.
         history: the path of the search.
+        init: the start as the user wrote it, for the order of tables.
     """
     tree = (parameters.with_values((None,) * len(parameters.leaves)), model)
     arrays, rest = eqx.partition(tree, is_array)
     if n_sets is not None:
         arrays, args = jax.tree.map(lambda leaf: repeat(leaf, n_sets), (arrays, args))
     values = eqx.tree_at(lambda pair: pair[0].values, arrays, parameters.values, is_leaf=lambda x: x is None)
-    return Fit(solution, values, Static(rest), dataset, args, solver, modes, history)
+    return Fit(solution, values, Static(rest), dataset, args, solver, modes, history, WrittenOrder(init))
 
 
 class Fit(FitRecord):

@@ -28,7 +28,7 @@ def test_card_says_what_and_why(fit):
     assert text.count(" ok") == 4
     assert "not ok" not in text
     error = float(fit._solution.standard_errors[3])
-    assert float(cells(text)["sigma_y"][1]) == pytest.approx(error, rel=1e-3)
+    assert float(cells(text)["sigma_y"][1]) == pytest.approx(error, rel=5e-3)
 
 
 def test_card_of_an_unproven_fit(separated):
@@ -99,7 +99,7 @@ def test_batch_card(fits):
     assert text.startswith("Fit: 60 data sets\nconverged")
     assert f"Estimates over the {good} converged data sets" in text
     shown = float(cells(text)["b"][0])
-    assert shown == pytest.approx(np.median(np.asarray(fits.params["b"])[np.asarray(fits.converged)]), abs=1e-3)
+    assert shown == pytest.approx(np.median(np.asarray(fits.params["b"])[np.asarray(fits.converged)]), abs=5e-3)
     drawn = html_library.unescape(card.html(fits))
     assert "✓ converged</span>" in drawn
     assert "✗ unbounded</span>" in drawn

@@ -19,12 +19,16 @@ from tests.results.reported import cells, rate
 
 def test_summary_numbers_are_the_fits(fit):
     frame = fit.summary(level=0.9).to_pandas()
-    assert list(frame.index) == list(fit.parameter_names) == ["coef[0]", "coef[1]", "intercept", "sigma_y"]
+    assert list(frame.index) == ["intercept", "coef[0]", "coef[1]", "sigma_y"], "as init was written"
+    assert fit.parameter_names == ("coef[0]", "coef[1]", "intercept", "sigma_y")
+    frame = frame.loc[list(fit.parameter_names)]
     np.testing.assert_array_equal(frame["estimate"], fit._solution.estimates)
     np.testing.assert_array_equal(frame["standard_error"], fit._solution.standard_errors)
     lower, upper = fit.intervals(0.9)["sigma_y"]
     assert frame.loc["sigma_y", ["lower", "upper"]].tolist() == [float(lower), float(upper)]
     z = frame["estimate"] / frame["standard_error"]
+    assert frame.loc["sigma_y", ["z", "p_value"]].isna().all(), "it is positive, so zero is no hypothesis"
+    z["sigma_y"] = np.nan
     np.testing.assert_allclose(frame["z"], z, rtol=1e-15)
     np.testing.assert_allclose(frame["p_value"], 2 * scipy.stats.norm.sf(np.abs(z)), rtol=1e-12, atol=0)
 
@@ -35,7 +39,9 @@ def test_summary_prints_those_numbers(fit):
     assert list(rows) == list(frame.index)
     for name, row in rows.items():
         expected = frame.loc[name]
-        for shown, column in zip(row, frame.columns):
+        shown_columns = [column for column in frame.columns[:-1] if not np.isnan(expected[column])]
+        assert len(row) == len(shown_columns)
+        for shown, column in zip(row, shown_columns):
             if shown == "<0.0001":
                 assert expected[column] < 1e-4
             else:
@@ -66,6 +72,43 @@ def test_summary_prints_those_numbers(fit):
 def _unit(shown):
     mantissa, _, power = shown.partition("e")
     return 10.0 ** (int(power or 0) - len(mantissa.partition(".")[2]))
+
+
+def test_rows_are_in_the_order_of_init():
+    def density(params, x):
+        z = (x - params["mean"]["b"] - params["mean"]["a"]) / params["scale"]
+        return -0.5 * z**2 - jnp.log(params["scale"]) - (params["mean"]["a"] - 1) ** 2
+
+    start = {"scale": 1.0, "mean": {"b": 0.0, "a": 0.0}}
+    names = ["scale", "mean.b", "mean.a"]
+    x = np.random.default_rng(0).normal(size=(3, 20))
+    fit = mle.fit(density, start, x[0], constraints={"scale": mle.positive})
+    fits = mle.fit_batch(density, start, x, constraints={"scale": mle.positive})
+    computed = mle.fit(density, lambda x: start, x[0], constraints={"scale": mle.positive})
+    assert fit.parameter_names == tuple(sorted(names))
+    for text in (repr(fit), str(fit.summary()), repr(fits), repr(fits[1]), repr(computed)):
+        assert [line.split()[0] for line in text.splitlines() if line.startswith(tuple(names))] == names
+    other = mle.fit(density, {"mean": start["mean"], "scale": 1.0}, x[0], constraints={"scale": mle.positive})
+    assert fit._written == other._written, "no other structure to JAX"
+    jax.tree.map(np.testing.assert_array_equal, fit.params, other.params)
+
+
+def test_each_row_is_rounded_to_its_own_error(fit):
+    for row in cells(str(fit.summary())).values():
+        assert len(row[1].strip("0.")) <= 3
+        assert row[0].partition(".")[2] == "" or len(row[0].partition(".")[2]) == len(row[1].partition(".")[2])
+
+
+@pytest.mark.parametrize(
+    ("rule", "tested"), [(mle.positive, 0), (mle.less_than(-0.0), 0), (mle.interval(-9.0, 9.0), 1), (None, 1)]
+)
+def test_no_test_of_zero_where_a_constraint_excludes_it(rule, tested):
+    density = lambda p, x: -0.5 * (x - p["m"]) ** 2  # noqa: E731
+    sign = -1.0 if isinstance(rule, type(mle.less_than(0.0))) else 1.0
+    fit = mle.fit(density, {"m": sign}, sign * np.array([1.0, 2.0, 3.0]), constraints={"m": rule})
+    row = cells(str(fit.summary()))["m"]
+    assert len(row) == (6 if tested else 4)
+    assert fit.summary().to_pandas()["z"].isna().tolist() == [not tested]
 
 
 def test_fixed_and_tied(odd):

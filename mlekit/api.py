@@ -32,7 +32,8 @@ from .likelihood.remote_dataset import as_dataset
 from .models.argument_order import check_order
 from .models.closure_convert import convert_closure, observation_struct
 from .models.initial_parameters import build_parameters
-from .models.model import as_model
+from .models.model import Model, as_model
+from .models.reverse_mode import with_fallback
 from .results.fit import Fit, make_fit
 from .solvers import AbstractSolver, Stop
 from .solvers.base import usual_tolerance
@@ -109,7 +110,8 @@ def fit(
             that do not match `init`, starts without a key, a log-density that does not return one number,
             `history` or `checkpoint` inside `jit` or `vmap`, a checkpoint of another fit or a damaged
             one, or data on disk that cannot be read.
-        TypeError: an argument of the wrong kind, or a log-density that returns no floating-point number.
+        TypeError: an argument of the wrong kind, a log-density that returns no floating-point number, or one that
+            can be differentiated but once.
 
     Example:
         A straight line with normal noise:
@@ -137,30 +139,34 @@ def fit(
     keys, init = multistart.parse_starts(starts, key, init)
     if checkpoint is not None and keys is not None:
         raise ValueError("checkpoint is for a single start; leave out starts")
-    problem, dataset, drawn, written = _problem(
-        log_density, init, data, args, constraints, weights, solver, max_steps, tolerance
-    )
 
-    def search(problem: Problem, others: Any) -> tuple[Solution, Modes | None, History | None]:
-        keys, drawn = others
-        with fit_bar(progress, problem.solver.name, (problem, others)) as bar:
-            found, path = dataset.checked(single.solve(problem, bar, history, checkpoint, dataset))
-        if keys is None:
-            return found, None, path
-        return *dataset.checked(single.best_of(keys, drawn, found, problem, progress)), path
+    def attempt(change: Callable[[Model], Model]) -> Fit:
+        problem, dataset, drawn, written = _problem(
+            log_density, init, data, args, constraints, weights, solver, max_steps, tolerance, change
+        )
 
-    found, optima, path = implicit.maximum(problem, (keys, drawn), search, single.linearise_single)
-    return make_fit(
-        found,
-        problem.objective.parameters,
-        problem.model,
-        problem.args,
-        dataset,
-        solver=problem.solver.name,
-        modes=optima,
-        history=path,
-        init=written,
-    )
+        def search(problem: Problem, others: Any) -> tuple[Solution, Modes | None, History | None]:
+            keys, drawn = others
+            with fit_bar(progress, problem.solver.name, (problem, others)) as bar:
+                found, path = dataset.checked(single.solve(problem, bar, history, checkpoint, dataset))
+            if keys is None:
+                return found, None, path
+            return *dataset.checked(single.best_of(keys, drawn, found, problem, progress)), path
+
+        found, optima, path = implicit.maximum(problem, (keys, drawn), search, single.linearise_single)
+        return make_fit(
+            found,
+            problem.objective.parameters,
+            problem.model,
+            problem.args,
+            dataset,
+            solver=problem.solver.name,
+            modes=optima,
+            history=path,
+            init=written,
+        )
+
+    return with_fallback(attempt, log_density)
 
 
 def argmax(
@@ -283,49 +289,55 @@ def fit_batch(
     """
     check_order(log_density, init, data)
     keys, init = multistart.parse_starts(starts, key, init)
-    dataset, axes = _batch_dataset(data, weights, lengths)
-    likelihood = BatchLikelihood(as_model(log_density), args, dataset)
-    batch = likelihood.ragged
-    if lanes is not None:
-        check_count(lanes, "lanes")
-    start, drawn = _batch_start(init, init_axis, batch), None
-    if isinstance(init, multistart.DrawnStarts):
-        start, drawn = multistart.split_first(start, axis=1)
-    kind = default_float(batch.rows)
-    parameters, start = build_parameters(start, constraints, dtype=kind, batched=True, check=not callable(init))
-    chosen = choose_solver(solver, parameters.n_free, batch.longest)
-    stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
-    leaves, others = parameters.split(start), None if drawn is None else parameters.split(drawn)
 
-    def example() -> tuple[PyTree, PyTree, PyTree]:
-        first = parameters.join([leaf[0] for leaf in leaves])
-        return first, observation_struct(batch.model, dataset.template, axes, batch.longest), args
+    def attempt(change: Callable[[Model], Model]) -> Fit:
+        dataset, axes = _batch_dataset(data, weights, lengths)
+        likelihood = BatchLikelihood(as_model(log_density), args, dataset)
+        batch = likelihood.ragged
+        if lanes is not None:
+            check_count(lanes, "lanes")
+        start, drawn = _batch_start(init, init_axis, batch), None
+        if isinstance(init, multistart.DrawnStarts):
+            start, drawn = multistart.split_first(start, axis=1)
+        kind = default_float(batch.rows)
+        parameters, start = build_parameters(
+            start, constraints, dtype=kind, batched=True, check=not callable(init)
+        )
+        chosen = choose_solver(solver, parameters.n_free, batch.longest)
+        stop = _stop(chosen, max_steps, tolerance, parameters.dtype)
+        leaves, others = parameters.split(start), None if drawn is None else parameters.split(drawn)
 
-    model = convert_closure(batch.model, example)
-    problem = Problem(dataclasses.replace(likelihood, model=model), parameters, leaves, chosen, stop)
-    fits = batch.n_sets * (1 if keys is None else len(keys))
-    with batch_bar(progress, fits, (batch.rows, batch.lengths, start, args, keys)) as report:
+        def example() -> tuple[PyTree, PyTree, PyTree]:
+            first = parameters.join([leaf[0] for leaf in leaves])
+            return first, observation_struct(batch.model, dataset.template, axes, batch.longest), args
 
-        def search(problem: Problem, rest: Any) -> tuple[Solution, Modes | None]:
-            keys, drawn = rest
-            return batch_solve.solve_from_starts(problem, keys, drawn, lanes, report)
+        model = change(convert_closure(batch.model, example))
+        problem = Problem(dataclasses.replace(likelihood, model=model), parameters, leaves, chosen, stop)
+        fits = batch.n_sets * (1 if keys is None else len(keys))
+        with batch_bar(progress, fits, (batch.rows, batch.lengths, start, args, keys)) as report:
 
-        found, optima = implicit.maximum(problem, (keys, others), search, batch_solve.linearise_batch)
-    # Built by NumPy: no compilation for each number of data sets.
-    known = {"index": jnp.asarray(np.arange(batch.n_sets))}
-    if dataset.padded:
-        known["lengths"] = jnp.asarray(batch.lengths)
-    return make_fit(
-        found,
-        parameters.with_values(parameters.fixed_leaves(leaves)),
-        model,
-        args,
-        dataclasses.replace(dataset, **known),
-        solver=chosen.name,
-        n_sets=batch.n_sets,
-        modes=optima,
-        init=None if callable(init) and not isinstance(init, eqx.Module) else init,
-    )
+            def search(problem: Problem, rest: Any) -> tuple[Solution, Modes | None]:
+                keys, drawn = rest
+                return batch_solve.solve_from_starts(problem, keys, drawn, lanes, report)
+
+            found, optima = implicit.maximum(problem, (keys, others), search, batch_solve.linearise_batch)
+        # Built by NumPy: no compilation for each number of data sets.
+        known = {"index": jnp.asarray(np.arange(batch.n_sets))}
+        if dataset.padded:
+            known["lengths"] = jnp.asarray(batch.lengths)
+        return make_fit(
+            found,
+            parameters.with_values(parameters.fixed_leaves(leaves)),
+            model,
+            args,
+            dataclasses.replace(dataset, **known),
+            solver=chosen.name,
+            n_sets=batch.n_sets,
+            modes=optima,
+            init=None if callable(init) and not isinstance(init, eqx.Module) else init,
+        )
+
+    return with_fallback(attempt, log_density)
 
 
 def _batch_dataset(data: Any, weights: Any, lengths: Any) -> tuple[AbstractDataset, int]:
@@ -354,6 +366,7 @@ def _problem(
     solver: Any,
     max_steps: int | None,
     tolerance: float | None,
+    change: Callable[[Model], Model],
 ) -> tuple[Problem, AbstractDataset, list[Any] | None, PyTree]:
     """The problem of one fit and its data, after all that can be known before tracing was checked.
 
@@ -368,7 +381,10 @@ def _problem(
         start = init(dataset.seen_by_init()) if callable(init) and not isinstance(init, eqx.Module) else init
     written, shapes = start, dataset.shapes
     parameters, start = build_parameters(start, constraints, dtype=default_float(shapes), check=drawn is None)
-    model = convert_closure(model, lambda: (start, observation_struct(model, shapes, 1, dataset.rows), args))
+    original = model
+    model = change(
+        convert_closure(model, lambda: (start, observation_struct(original, shapes, 1, dataset.rows), args))
+    )
     likelihood = dataset.likelihood(model, args, parameters.n_free)
     chosen = choose_solver(solver, parameters.n_free, dataset.rows)
     stop = _stop(chosen, max_steps, tolerance, parameters.dtype)

@@ -81,7 +81,7 @@ def censored(
             is that of the `mle.regression`, otherwise the column `y`, or `obs` itself if that is a number.
         log_cdf: `log_cdf(params, obs)`, the logarithm of the distribution function, if the model carries none, or
             to stand in for its own. It is never called with an infinite response. Families say where theirs lacks
-            derivatives, as those of `gamma`, `beta`, `student_t` and `negative_binomial` do.
+            derivatives, as those of `gamma`, `beta` and `negative_binomial` do.
         log_survival: `log_survival(params, obs)`, the logarithm of the survival function, in the same way. Either
             is enough; both together keep the digits of both tails, as families do.
 

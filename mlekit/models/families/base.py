@@ -141,7 +141,7 @@ class Family(eqx.Module):
         """The logarithm of the survival function, the chance of a response above `y`.
 
         That is the logarithm of one less the distribution function, with its digits where little is left. Where
-        it comes from an incomplete gamma or beta function (`gamma`, `beta`, `student_t` and the counts) it ends,
+        it comes from an incomplete gamma or beta function (`gamma`, `beta` and the counts) it ends,
         as `log_cdf` does, where the probability is below the smallest number.
 
         Args:

@@ -7,13 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import betainc
 from jaxtyping import Array, PRNGKeyArray
 
-from ...core.special import log_ndtr, trigamma
+from ...core.special import log_ndtr, student_t_log_cdf, trigamma
 from ...core.special.base import horner
 from .base import POSITIVE, REAL, Family
-from .numerics import LOG_TAU, log1p_ratio, log1p_remainder, log_probability, stirling
+from .numerics import LOG_TAU, log1p_ratio, log1p_remainder, stirling
 
 #: Of the series of (ψ'(ν/2) - ψ'((ν+1)/2)) / 4 in 1/ν, from the fifth power on in steps of two.
 ALTERNATING = (-1 / 2, 3 / 2, -17 / 2, 155 / 2, -2073 / 2, 38227 / 2, -929569 / 2, 28820619 / 2, -1109652905 / 2)
@@ -106,10 +105,7 @@ class StudentT(Symmetric):
 
     SciPy: `t(degrees_of_freedom, location, scale)`; numpyro: `StudentT(degrees_of_freedom, location, scale)`.
 
-    `log_cdf` has no derivative with respect to `degrees_of_freedom`.
-
-    Sources: Lange, Little and Taylor, *Robust statistical modeling using the t distribution*, 1989; Hill,
-    *Algorithm 395*, 1970.
+    Source: Lange, Little and Taylor, *Robust statistical modeling using the t distribution*, 1989.
 
     Example:
         >>> import mlekit as mle
@@ -147,15 +143,7 @@ class StudentT(Symmetric):
         return location + scale * jax.random.t(key, degrees_of_freedom, (), scale.dtype)
 
     def _log_cdf(self, y: Array, location: Array, scale: Array, degrees_of_freedom: Array) -> Array:
-        z, far = (y - location) / scale, degrees_of_freedom > 400
-        nu = jnp.where(far, 400, degrees_of_freedom)
-        tail = 0.5 * betainc(nu / 2, jnp.full_like(nu, 0.5), nu / (nu + z * z))
-        # Where betainc loses digits, the normal of a transformed response (Hill, 1970).
-        b = jnp.where(far, degrees_of_freedom, 400) - 0.5
-        w = z * jnp.sqrt(b / degrees_of_freedom * log1p_ratio(z * z / degrees_of_freedom))
-        w2, b2 = w * w, 1 / (48 * b * b)
-        w += w * b2 * (w2 + 3 - b2 * (((4 * w2 + 33) * w2 + 240) * w2 + 855) / 10)
-        return jnp.where(far, log_ndtr(w), jnp.where(z < 0, log_probability(tail), jnp.log1p(-tail)))
+        return student_t_log_cdf((y - location) / scale, degrees_of_freedom)
 
 
 class Logistic(Symmetric):

@@ -19,6 +19,8 @@ from .base import floats, horner
 
 #: Up to here the series of powers, beyond it the one in powers of 1/x, and how many terms they take.
 FAR, NEAR_TERMS, FAR_TERMS = 20.0, 45, 26
+#: Beyond this, and four times the square of the order, Hankel's series with the order in it, and its terms.
+FAR_OF_ORDERS, ORDER_TERMS = 100.0, 12
 #: The uniform expansion is used so many orders above the one that is wanted, and takes so many terms.
 ORDERS_ABOVE, UNIFORM_TERMS = 16, 12
 
@@ -55,12 +57,12 @@ def _log_i0e(x: Array) -> Array:
     near = size < FAR
     quarter = jnp.where(near, x * x / 4, 1.0)
     series = jnp.ones_like(x)
-    for k in range(NEAR_TERMS, 0, -1):
+    for k in range(NEAR_TERMS, 1, -1):
         series = 1 + quarter / k**2 * series
     far = jnp.where(near, FAR, size)
     rest = horner(_hankel(FAR_TERMS)[1:], 1 / far) / far
     beyond = jnp.log1p(rest) - 0.5 * jnp.log(2 * math.pi * far)
-    return jnp.where(near, jnp.log(series) - size, beyond)
+    return jnp.where(near, jnp.log1p(quarter * series) - size, beyond)
 
 
 @functools.cache
@@ -79,7 +81,9 @@ def log_iv(order: ArrayLike, x: ArrayLike) -> Float[Array, "..."]:
 
     by Debye's uniform expansion at order $\nu + 16$ (Abramowitz and Stegun, 9.7.7), and from there down by the
     recurrence of ratios, $I_\nu / I_{\nu - 1} = 1 / (2 \nu / x + I_{\nu + 1} / I_\nu)$, in which nothing cancels.
-    The normalisation of von Mises and Fisher's distribution. It has derivatives by the order, too.
+    Where $x$ is above 100 and $4 \nu^2$ the order hardly matters: there Hankel's series (9.7.1) keeps the digits
+    of what depends on it, however large $x$ is. The normalisation of von Mises and Fisher's distribution. It has
+    derivatives by the order, too.
 
     Args:
         order: $\nu$, not negative; any shape.
@@ -101,14 +105,25 @@ def log_iv(order: ArrayLike, x: ArrayLike) -> Float[Array, "..."]:
 
 @jax.jit
 def _log_iv(order: Array, x: Array) -> Array:
-    positive = jnp.where(x > 0, x, 1.0)
+    far = (x > FAR_OF_ORDERS) & (x > 4 * order * order)
+    positive = jnp.where((x > 0) & ~far, x, 1.0)
     high = order + ORDERS_ABOVE
     log_value = _uniform(high, positive)
     ratio = jnp.exp(_uniform(high + 1, positive) - log_value)
     for k in range(ORDERS_ABOVE):
         ratio = 1 / (2 * (high - k) / positive + ratio)
         log_value -= jnp.log(ratio)
-    return jnp.where(x > 0, log_value, order * jnp.log(jnp.where((order == 0) & (x == 0), 1.0, x)))
+    edge = order * jnp.log(jnp.where((order == 0) & (x == 0), 1.0, x))
+    return jnp.where(far, _far(order, jnp.where(far, x, FAR_OF_ORDERS)), jnp.where(x > 0, log_value, edge))
+
+
+def _far(order: Array, x: Array) -> Array:
+    """Hankel's series, less 1, from its last term inwards."""
+    square, inverse = 4 * order * order, 0.125 / x
+    rest = jnp.zeros_like(x)
+    for k in range(ORDER_TERMS, 0, -1):
+        rest = inverse / k * ((2 * k - 1) ** 2 - square) * (1 + rest)
+    return x - 0.5 * jnp.log(2 * math.pi * x) + jnp.log1p(rest)
 
 
 def _uniform(order: Array, x: Array) -> Array:

@@ -45,7 +45,7 @@ def student_t_cdf(x: ArrayLike, df: ArrayLike) -> Float[Array, "..."]:
     by quadrature of an integral in which nothing cancels. It has derivatives by both arguments, to every order.
     Beside digits from longer arithmetic, for $\nu$ from 0.05 to 1e10 and down to the smallest numbers, values
     err by 1e-13 of themselves in float64 and by 1e-5 in float32, first derivatives by 1e-12 and 3e-4, second ones
-    by 5e-12 and 1e-3; from 1 degree of freedom on derivatives are as good as values.
+    by 5e-12 and 1e-3; from 1 degree of freedom on all by 5e-13 and 3e-5.
 
     Args:
         x: any shape.

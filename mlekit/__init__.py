@@ -31,11 +31,15 @@ from .jobs.fit_table import fit_table
 from .jobs.job import Outcome
 from .models.compositions import censored, mixture, truncated, zero_inflated
 from .models.constraints import (
+    at_least,
+    at_most,
+    between,
     correlation,
     fixed,
     greater_than,
     interval,
     less_than,
+    nonnegative,
     ordered,
     positive,
     positive_definite,
@@ -78,6 +82,9 @@ __all__ = [
     "Table",
     "__version__",
     "argmax",
+    "at_least",
+    "at_most",
+    "between",
     "bootstrap",
     "censored",
     "compare",
@@ -100,6 +107,7 @@ __all__ = [
     "load",
     "log_likelihood",
     "mixture",
+    "nonnegative",
     "open_table",
     "ordered",
     "plot",

@@ -20,6 +20,8 @@ HASHED = ("_hash", "_key")
 OWN = __name__.partition(".")[0]  #: the name of this package
 #: Attributes of our classes that had another name when the first checkpoints were written, whose digests are kept.
 FORMER = {("Leaf", "frozen"): "held"}
+#: Attributes that came later and say nothing of a model.
+LATER = {("Parameters", "active")}
 
 
 def digest_of(*things: Any) -> str:
@@ -78,8 +80,10 @@ def _text_and_parts(thing: Any) -> tuple[str, list[Any]]:
     if isinstance(thing, type | types.ModuleType):
         return thing.__name__, []
     if getattr(thing, "__dict__", None):
-        named = ((FORMER.get((kind, name), name), part) for name, part in vars(thing).items())
-        return kind, [{name: part for name, part in named if name not in HASHED}]
+        kept = {
+            name: part for name, part in vars(thing).items() if name not in HASHED and (kind, name) not in LATER
+        }
+        return kind, [{FORMER.get((kind, name), name): part for name, part in kept.items()}]
     return re.sub(r" at 0x[0-9a-f]+", "", repr(thing)), []
 
 

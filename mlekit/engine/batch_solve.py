@@ -111,7 +111,12 @@ def solve_from_starts(
 
 
 def linearise_batch(
-    linearise: Callable[..., Linearisation], problem: Problem, tangents: Any, free: Array, proven: Array
+    linearise: Callable[..., Linearisation],
+    problem: Problem,
+    tangents: Any,
+    free: Array,
+    proven: Array,
+    held: Array | None,
 ) -> Linearisation:
     """The linearisation around the maximum of each data set; `implicit.maximum` says what the arguments are."""
     batch = problem.likelihood.ragged
@@ -125,7 +130,7 @@ def linearise_batch(
     shared, shared_tangents = of_batch(problem), of_batch(tangents)
 
     def of_set(values: tuple[Any, ...]) -> Linearisation:
-        mine, my_tangents, free, proven = values
+        mine, my_tangents, free, proven, held = values
 
         def objective(operands: PyTree) -> Objective:
             (own, starts), (model, args, parameters) = operands
@@ -133,9 +138,9 @@ def linearise_batch(
             fixed = parameters.with_values(parameters.fixed_leaves(starts))
             return differentiable_weights(Objective(likelihood, fixed), weights, free)
 
-        return linearise(objective, (mine, shared), (my_tangents, shared_tangents), free, proven)
+        return linearise(objective, (mine, shared), (my_tangents, shared_tangents), free, proven, held)
 
-    values = ((own, problem.starts), (moving, tangents.starts), free, proven)
+    values = ((own, problem.starts), (moving, tangents.starts), free, proven, held)
     return differentiable_loops.checkpointed_map(of_set, values, batch.lanes())
 
 

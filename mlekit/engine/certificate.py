@@ -26,6 +26,8 @@ class Certificate(eqx.Module):
         weak: the least certain direction, one entry a scalar parameter; of an unbounded fit the direction in
             which it runs away.
         names: the names of those parameters.
+        multiplier: of the active bound of each parameter, the nats that a unit beyond it would bring; NaN where it
+            lies on none. `None` where no constraint is closed.
 
     Example:
         >>> import jax.numpy as jnp, mlekit as mle
@@ -45,6 +47,18 @@ class Certificate(eqx.Module):
     condition_number: Float[Array, "..."]
     weak: Float[Array, "... k"]
     names: tuple[str, ...] = eqx.field(static=True)
+    multiplier: Float[Array, "... k"] | None = None
+
+    @property
+    def multipliers(self) -> dict[str, Array]:
+        """The multipliers of active bounds, `{parameter name: nats per unit}`; of a batch NaN where none is.
+
+        A multiplier of zero leaves open whether the bound holds the estimate, or the estimate lies there anyway.
+        """
+        if self.multiplier is None:
+            return {}
+        active = np.any(~np.isnan(np.asarray(self.multiplier).reshape(-1, len(self.names))), axis=0)
+        return {name: self.multiplier[..., i] for i, name in enumerate(self.names) if active[i]}
 
     @property
     def weak_direction(self) -> dict[str, Array]:

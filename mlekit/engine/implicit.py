@@ -23,9 +23,9 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ..core.compilation import Compiled
 from ..core.linear_algebra import inverse
-from ..core.status import Status
 from ..core.trees import differential, transforming
 from ..likelihood.objective import Objective
+from ..solvers.box import hold
 from ..solvers.choice import DENSE_CERTIFICATE
 from ..solvers.objective import Curvature
 from . import matrix_free
@@ -40,6 +40,8 @@ class Linearisation(eqx.Module):
             one.
         gradient_tangent: of the gradient of the loss, while the free vector stays; without a Hessian that of
             the free vector.
+        bound_tangent: of the entries of the free vector that active bounds hold, zero for others; `None` if there
+            are no bounds.
         jacobian: derivative of the natural parameters with respect to the free vector, where there is a Hessian.
         params_tangent: of the natural parameters, while the free vector stays; without a Hessian in all.
         log_likelihood_tangent: of the log-likelihood.
@@ -48,14 +50,15 @@ class Linearisation(eqx.Module):
 
     hessian: Float[Array, "n_free n_free"] | None
     gradient_tangent: Float[Array, " n_free"]
+    bound_tangent: Float[Array, " n_free"] | None
     jacobian: Float[Array, "k n_free"] | None
     params_tangent: Float[Array, " k"]
     log_likelihood_tangent: Float[Array, ""]
     n_obs_tangent: Float[Array, ""] | None
 
 
-#: `(linearise, operands, tangents, free, proven)` to the linearisation of one data set, or of many.
-Lineariser = Callable[[Callable[..., Linearisation], PyTree, PyTree, Array, Array], Linearisation]
+#: `(linearise, operands, tangents, free, proven, held)` to the linearisation of one data set, or of many.
+Lineariser = Callable[[Callable[..., Linearisation], PyTree, PyTree, Array, Array, Any], Linearisation]
 
 
 def maximum(operands: PyTree, others: PyTree, search: Callable[..., Any], lineariser: Lineariser) -> Any:
@@ -92,7 +95,7 @@ def _maximum_jvp(
         return found, nothing
     solution: Solution = found[0]
     around = _linearise_all(
-        lineariser, operands, operand_tangents, solution.free, solution.status == Status.converged
+        lineariser, operands, operand_tangents, solution.free, solution.smooth, solution.active
     )
     moved = solve_tangents(around) if solution.free.ndim == 1 else jax.vmap(solve_tangents)(around)
     place = lambda tree: (tree[0].free, tree[0].estimates, tree[0].log_likelihood, tree[0].n_obs)  # noqa: E731
@@ -101,9 +104,9 @@ def _maximum_jvp(
 
 @Compiled
 def _linearise_all(
-    lineariser: Lineariser, operands: PyTree, tangents: PyTree, free: Array, proven: Array
+    lineariser: Lineariser, operands: PyTree, tangents: PyTree, free: Array, proven: Array, held: Array | None
 ) -> Linearisation:
-    return lineariser(linearise, operands, tangents, free, proven)
+    return lineariser(linearise, operands, tangents, free, proven, held)
 
 
 @Compiled
@@ -111,9 +114,13 @@ def solve_tangents(around: Linearisation) -> tuple[Array, Array, Array, Array | 
     """The tangents of a maximum: free vector, natural parameters, log-likelihood and number of observations."""
     rest = around.log_likelihood_tangent, around.n_obs_tangent
     if around.hessian is None or around.jacobian is None:
-        return around.gradient_tangent, around.params_tangent, *rest
-    free_tangent = -inverse(around.hessian) @ around.gradient_tangent
-    return free_tangent, around.params_tangent + around.jacobian @ free_tangent, *rest
+        free_tangent, params_tangent = around.gradient_tangent, around.params_tangent
+    else:
+        free_tangent = -inverse(around.hessian) @ around.gradient_tangent
+        params_tangent = around.params_tangent + around.jacobian @ free_tangent
+    if around.bound_tangent is not None:
+        free_tangent += around.bound_tangent
+    return free_tangent, params_tangent, *rest
 
 
 def linearise(
@@ -122,8 +129,9 @@ def linearise(
     tangents: PyTree,
     free: Float[Array, " n_free"],
     proven: Bool[Array, ""],
+    held: Bool[Array, " n_free"] | None,
 ) -> Linearisation:
-    """The linearisation around the maximum of one data set.
+    """The linearisation around the maximum of one data set. Entries at active bounds move with these.
 
     Args:
         objective: the objective that `operands` make.
@@ -131,6 +139,7 @@ def linearise(
         tangents: of the operands; `None` for those that do not change.
         free: the maximum.
         proven: True if it is one.
+        held: the entries that active bounds hold, if there are bounds.
     """
     here = objective(operands)
     n_obs_tangent = differential(lambda operands: objective(operands).likelihood.n_obs, operands, tangents)
@@ -138,20 +147,24 @@ def linearise(
     def at_fixed_free(operands: PyTree) -> tuple[Array, ...]:
         """Gradient, natural parameters and log-likelihood while the free vector stays."""
         here = objective(operands)
-        found = here.evaluate(free)
-        return found.gradient, here.parameters.natural_vector(free), -found.loss * here.n_obs
+        point = free if here.box is None else here.box.pinned(free, held)
+        found = here.evaluate(point)
+        gradient = found.gradient if held is None else jnp.where(held, 0.0, found.gradient)
+        return gradient, here.parameters.natural_vector(point), -found.loss * here.n_obs, point
 
-    like = (free, here.parameters.natural_vector(free), jnp.zeros((), free.dtype))
+    like = (free, here.parameters.natural_vector(free), jnp.zeros((), free.dtype), free)
     tangents, poison = mask_tangents(proven, tangents, like)
     moved = jax.tree.map(jnp.add, differential(at_fixed_free, operands, tangents), poison)
-    gradient_tangent, params_tangent, log_likelihood_tangent = moved
+    gradient_tangent, params_tangent, log_likelihood_tangent, bound_tangent = moved
     hessian = jacobian = None
     if free.size > DENSE_CERTIFICATE:
-        gradient_tangent = -matrix_free.solve(here, free, gradient_tangent)
+        gradient_tangent = -matrix_free.solve(here, free, gradient_tangent, held)
         params_tangent += jax.jvp(here.parameters.natural_vector, (free,), (gradient_tangent,))[1]
     else:
         unit = jnp.eye(free.size, dtype=free.dtype)
         exact = here.evaluate(free, Curvature.exact).curvature if free.size else unit
+        if held is not None:
+            exact, _ = hold(exact, gradient_tangent, held, jnp.ones_like(free))
         hessian = jnp.where(proven, exact, unit)
         # Far out the Jacobian may be infinite, and its product with a tangent of zero must be zero.
         jacobian = here.parameters.jacobian(free)
@@ -159,6 +172,7 @@ def linearise(
     return Linearisation(
         hessian=hessian,
         gradient_tangent=gradient_tangent,
+        bound_tangent=None if held is None else bound_tangent,
         jacobian=jacobian,
         params_tangent=params_tangent,
         log_likelihood_tangent=log_likelihood_tangent,

@@ -17,6 +17,7 @@ from ..core.trees import choose, n_rows
 from ..likelihood.objective import Objective
 from ..likelihood.weights import weighted_rows
 from ..solvers import Stop
+from ..solvers.box import Active
 from ..solvers.convergence import LASTING
 from ..solvers.objective import Evaluation
 
@@ -135,6 +136,14 @@ class Proof(eqx.Module):
     min_eigenvalue: Float[Array, ""]
     condition_number: Float[Array, ""]
     weak: Float[Array, " n_free"]
+    multiplier: Float[Array, " n_free"] | None
+
+
+def with_held(times: Callable[[Array], Array], held: Bool[Array, " k"] | None) -> Callable[[Array], Array]:
+    """The product with a matrix in whose rows and columns `held` there is a unit matrix."""
+    if held is None:
+        return times
+    return lambda vector: jnp.where(held, vector, times(jnp.where(held, 0.0, vector)))
 
 
 def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
@@ -149,27 +158,42 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
         stop: when to stop.
     """
     claimed = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
-    n_obs, dtype = objective.n_obs, state.free.dtype
+    n_obs, dtype, box = objective.n_obs, state.free.dtype, objective.box
     eps, k = jnp.finfo(dtype).eps, state.free.size
     scale, here = jax.lax.cond(
         claimed,
         lambda: (units(objective, state.free), objective.evaluate(state.free)),
-        lambda: (jnp.ones_like(state.free), Evaluation(state.loss, jnp.zeros_like(state.free))),
+        lambda: (jnp.ones_like(state.free), Evaluation(state.loss, jnp.zeros_like(state.free), box=box)),
     )
     floor = 0.5 * n_obs * (32 * eps) ** 2 * k
-    scaled = lambda free: lambda vector: product(objective, free)(vector / scale) / scale  # noqa: E731
+
+    def active(free: Array, here: Evaluation) -> Active | None:
+        return None if box is None else box.active(free, here.gradient, scale, n_obs, stop.tolerance)
+
+    def scaled(free: Array, active: Active | None) -> Callable[[Array], Array]:
+        times = lambda vector: product(objective, free)(vector / scale) / scale  # noqa: E731
+        return with_held(times, None if active is None else active.held)
+
+    def slope(here: Evaluation, active: Active | None) -> Array:
+        unscaled = here.gradient if active is None else jnp.where(active.held, 0.0, here.gradient)
+        return unscaled / scale
 
     def step(carry: Any) -> Any:
         free, here, last, n_within, _, _, steps = carry
-        found = conjugate_gradients(scaled(free), -here.gradient / scale, OF_STEP)
+        held = active(free, here)
+        downwards = -slope(here, held)
+        found = conjugate_gradients(scaled(free, held), downwards, OF_STEP)
         sound = found.definite & found.settled
-        delta = jnp.where(sound, -0.5 * n_obs * jnp.sum(here.gradient / scale * found.vector), jnp.inf)
+        delta = jnp.where(sound, 0.5 * n_obs * jnp.sum(downwards * found.vector), jnp.inf)
         length, before = norm(found.vector), norm(last)
         repeats = (length > LASTING * before) & (jnp.sum(found.vector * last) > 0.95 * length * before)
         repeats &= (delta > floor) & (steps > 0)
         n_within = jnp.where(delta <= jnp.maximum(stop.tolerance, floor), n_within + 1, 0)
         proven = (n_within >= 2) & ~repeats
         trial = free + found.vector / scale
+        if box is not None:
+            cut = trial != box.clip(trial)
+            trial, n_within = box.clip(trial), jnp.where(jnp.any(cut), 0, n_within)
         there = objective.evaluate(trial)
         noise = 10 * eps * jnp.maximum(1.0, jnp.abs(here.loss))
         better = sound & jnp.all(jnp.isfinite(there.gradient)) & (there.loss <= here.loss + noise)
@@ -185,11 +209,12 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
     carry = (state.free, here, jnp.zeros_like(state.free), none, unknown, status, none)
     carry = jax.lax.while_loop(lambda carry: (carry[-2] == RUNNING) & (carry[-1] < STEPS), step, carry)
     free, here, _, _, delta, status, steps = carry
+    held = active(free, here)
     status = jnp.where(status == RUNNING, Status.stalled, status)
 
     verdict, least, weak, largest = jax.lax.cond(
         status == Status.converged,
-        lambda: _extremes(scaled(free), k, dtype),
+        lambda: _extremes(scaled(free, held), k, dtype),
         lambda: (status, unknown, jnp.full(k, jnp.nan, dtype), unknown),
     )
     return Proof(
@@ -198,10 +223,11 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
         status=verdict,
         steps=steps,
         decrement=delta,
-        gradient_norm=jnp.where(claimed, norm(here.gradient / scale), jnp.nan),
+        gradient_norm=jnp.where(claimed, norm(slope(here, held)), jnp.nan),
         min_eigenvalue=least,
         condition_number=largest / least,
         weak=weak / scale,
+        multiplier=None if held is None else held.multiplier(n_obs),
     )
 
 
@@ -231,7 +257,12 @@ def _extremes(times: Callable[[Array], Array], k: int, dtype: Any) -> tuple[Arra
     return status.astype(jnp.int32), jnp.where(proven, least, jnp.nan), weak, largest
 
 
-def solve(objective: Objective, free: Float[Array, " n_free"], right: Float[Array, " n_free"]) -> Array:
+def solve(
+    objective: Objective,
+    free: Float[Array, " n_free"],
+    right: Float[Array, " n_free"],
+    held: Bool[Array, " n_free"] | None = None,
+) -> Array:
     """The inverse Hessian of the loss times a vector, differentiable in every way; NaN where none was found."""
     scale = jax.lax.stop_gradient(units(objective, free))
     times = product(objective, free)
@@ -240,5 +271,5 @@ def solve(objective: Objective, free: Float[Array, " n_free"], right: Float[Arra
         solved = conjugate_gradients(times, right, RESIDUAL[jnp.finfo(free.dtype).bits])
         return jnp.where(solved.definite & solved.settled, solved.vector, jnp.nan)
 
-    scaled = lambda vector: times(vector / scale) / scale  # noqa: E731
+    scaled = with_held(lambda vector: times(vector / scale) / scale, held)
     return jax.lax.custom_linear_solve(scaled, right / scale, found, symmetric=True) / scale

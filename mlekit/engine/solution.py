@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..core.eigen import spectrum
 from ..core.linear_algebra import curvature_scale, norm
 from ..core.status import RUNNING, Status, unproven
 from ..likelihood.objective import Objective
 from ..solvers import Stop
+from ..solvers.box import hold
 from . import matrix_free
 
 
@@ -35,6 +37,8 @@ class Solution(eqx.Module):
         condition_number: its largest eigenvalue over its least.
         weak_direction: the least certain direction, or that in which an unbounded fit runs away, in units of each
             parameter's own conditional error, norm one.
+        multiplier: of the bound that each entry of the free vector lies on, in nats per unit; NaN for those that
+            lie on none. `None` where no constraint is closed.
     """
 
     free: Float[Array, " n_free"]
@@ -49,6 +53,18 @@ class Solution(eqx.Module):
     min_eigenvalue: Float[Array, ""]
     condition_number: Float[Array, ""]
     weak_direction: Float[Array, " k"]
+    multiplier: Float[Array, " n_free"] | None = None
+
+    @property
+    def active(self) -> Bool[Array, "... n_free"] | None:
+        """The entries of the free vector that an active bound holds, if there are any bounds."""
+        return None if self.multiplier is None else ~jnp.isnan(self.multiplier)
+
+    @property
+    def smooth(self) -> Bool[Array, "..."]:
+        """Whether a maximum is proven that moves smoothly with the data: no multiplier is zero."""
+        proven = self.status == Status.converged
+        return proven if self.multiplier is None else proven & jnp.all(self.multiplier != 0, axis=-1)
 
 
 def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop) -> Solution:
@@ -77,13 +93,20 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
     nan = jnp.asarray(jnp.nan, dtype)
     errors = weak = jnp.full_like(vector, jnp.nan)
     delta = gradient_norm = low = condition = nan
+    multiplier = None
     if dense:
         known = jnp.all(jnp.isfinite(state.curvature)) & jnp.all(jnp.isfinite(state.gradient))
-        curvature = jnp.where(known, state.curvature, jnp.eye(parameters.n_free, dtype=dtype))
-        eigen = spectrum(curvature, curvature_scale(curvature, state.gradient))
         hide = lambda value: jnp.where(known, value, jnp.nan)  # noqa: E731
+        curvature = jnp.where(known, state.curvature, jnp.eye(parameters.n_free, dtype=dtype))
+        gradient, units = state.gradient, curvature_scale(curvature, state.gradient)
+        if objective.box is not None:
+            active = objective.box.active(state.free, gradient, units, n_obs, stop.tolerance)
+            curvature, gradient = hold(curvature, gradient, active.held, units)
+            multiplier = hide(active.multiplier(n_obs))
+            parameters = dataclasses.replace(parameters, active=active.held)
+        eigen = spectrum(curvature, units)
         delta = hide(state.decrement)
-        gradient_norm = norm(state.gradient / eigen.scale)
+        gradient_norm = norm(gradient / eigen.scale)
         low = hide(eigen.values[0])
         condition = hide(jnp.where(low > 0, eigen.values[-1] / low, jnp.inf))
 
@@ -93,6 +116,8 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         errors = jnp.sqrt(jnp.sum(half**2, axis=1) / n_obs)
         errors = jnp.where(jnp.any(jacobian != 0, axis=1), errors, 0.0)
         errors = jnp.where(status == Status.converged, errors, jnp.nan)
+        if multiplier is not None:  # an estimate at its bound has no error that a number could tell
+            errors = jnp.where(jnp.isnan(parameters.at_bounds(multiplier, jnp.nan)), errors, jnp.nan)
         own = jnp.sqrt(jnp.sum(jacobian**2, axis=1))
         direction = eigen.vectors[:, 0]
         # Where the likelihood keeps rising, the step that keeps its length shows which way.
@@ -108,6 +133,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         weak, own = along(state.weak), jnp.abs(along(jnp.ones_like(state.free)))
         weak = weak / jnp.where(own > 0, own, 1.0)
         weak = weak / jnp.linalg.norm(weak)
+        multiplier = state.multiplier
     return Solution(
         free=state.free,
         estimates=vector,
@@ -121,6 +147,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         min_eigenvalue=low,
         condition_number=condition,
         weak_direction=weak,
+        multiplier=multiplier,
     )
 
 

@@ -126,7 +126,7 @@ def _evaluate(
 
     def with_kept() -> Evaluation:
         found = objective.evaluate(point, n_obs=n_obs)
-        return Evaluation(found.loss, found.gradient, state.curvature)
+        return dataclasses.replace(found, curvature=state.curvature)
 
     return jax.lax.cond(kept, with_kept, lambda: objective.evaluate(point, curvature, n_obs))
 

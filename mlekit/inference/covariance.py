@@ -53,12 +53,14 @@ def errors(fit: FitRecord, kind: str = "observed", clusters: Any = None, **optio
     """The standard errors as a vector over `parameter_names`; arguments as in `covariance`."""
     known = fit.n_free <= DENSE_CERTIFICATE or not (tracing(fit) or np.any(fit.converged))
     if kind == "observed" and clusters is None and not options and known:
-        return with_derivative_of(fit._solution.standard_errors, fit, _observed_errors)
-    return errors_of(covariance(fit, kind, clusters, **options))
+        return with_derivative_of(fit._solution.standard_errors, fit, _errors)
+    return _errors(fit, kind, clusters, **options)
 
 
-def _observed_errors(fit: FitRecord) -> Array:
-    return errors_of(covariance(fit))
+def _errors(fit: FitRecord, *args: Any, **options: Any) -> Array:
+    found = errors_of(covariance(fit, *args, **options))
+    # An estimate at its bound has no error that a number could tell, though the others' are as if it were fixed.
+    return found if fit._solution.multiplier is None else jnp.where(fit._at_bound, jnp.nan, found)
 
 
 def errors_of(matrix: Float[Array, "... k k"]) -> Float[Array, "... k"]:

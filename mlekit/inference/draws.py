@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -37,7 +38,9 @@ def vectors(
 def _draw(words: Array, free: Array, matrix: Array, parameters: Parameters, n: int, batched: bool) -> Array:
     def of_set(words: UInt32[Array, "2"], free: Array, matrix: Array, parameters: Parameters) -> Array:
         normal = jax.random.normal(from_seed(words), (n, free.size), free.dtype)
-        moved = free[None] + normal @ _root(matrix, parameters.jacobian(free))
+        every = dataclasses.replace(parameters, active=None)  # those at bounds too, whose variance is zero
+        moved = free[None] + normal @ _root(matrix, every.jacobian(free))
+        moved = moved if parameters.box is None else jax.vmap(parameters.box.clip)(moved)
         return jax.vmap(parameters.natural_vector)(moved)
 
     return vmap_if(batched, of_set)(words, free, matrix, parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from ..core.linear_algebra import factorise, root_of_inverse, singular_below
 from ..core.linear_algebra import inverse as inverse_matrix
 from ..likelihood.objective import Objective
 from ..likelihood.weights import weighted_rows, weighted_squares
+from ..solvers.box import hold
 from ..solvers.objective import Curvature
 from .evaluate import evaluate
 from .record import FitRecord
@@ -34,8 +36,20 @@ def information(objective: Objective, free: Float[Array, " n_free"], kind: str) 
         kind: `observed`, `opg`, or for a `mle.regression` `expected`.
     """
     if kind == "observed":
-        return objective.evaluate(free, Curvature.exact).curvature * objective.n_obs
-    return _squares(objective, free, kind, jnp.eye(free.shape[0], dtype=free.dtype))
+        matrix = objective.evaluate(free, Curvature.exact).curvature * objective.n_obs
+    else:
+        matrix = _squares(objective, free, kind, jnp.eye(free.shape[0], dtype=free.dtype))
+    return _with_active_held(objective, matrix)
+
+
+def _with_active_held(
+    objective: Objective, matrix: Float[Array, "n_free n_free"]
+) -> Float[Array, "n_free n_free"]:
+    """The matrix of the other entries, where bounds are active; in the rows of these it is a unit matrix."""
+    held = objective.parameters.active
+    if held is None:
+        return matrix
+    return hold(matrix, jnp.zeros_like(matrix[0]), held, jnp.ones_like(matrix[0]))[0]
 
 
 def information_of(fit: FitRecord, kind: str) -> Float[Array, "... n_free n_free"]:
@@ -52,7 +66,12 @@ def information_of(fit: FitRecord, kind: str) -> Float[Array, "... n_free n_free
 @functools.cache
 def of_kind(kind: str) -> Callable[[Objective, Array], Array]:
     """`information` of one kind."""
-    return lambda objective, free: information(objective, free, kind)
+    return lambda objective, free: information(_all_free(objective), free, kind)
+
+
+def _all_free(objective: Objective) -> Objective:
+    """The objective of all parameters, those at active bounds included."""
+    return dataclasses.replace(objective, parameters=dataclasses.replace(objective.parameters, active=None))
 
 
 def inverse(objective: Objective, free: Float[Array, " n_free"], kind: str) -> Float[Array, "n_free n_free"]:
@@ -70,7 +89,8 @@ def inverse(objective: Objective, free: Float[Array, " n_free"], kind: str) -> F
     first = root_of_inverse(still)
     safe = jnp.where(jnp.isfinite(first), first, 0.0)
     # The result does not depend on these coordinates, so they are treated as constants in its derivatives.
-    both = safe @ inverse_matrix(_squares(objective, free, kind, safe)) @ safe.T
+    second = _with_active_held(objective, _squares(objective, free, kind, safe))
+    both = safe @ inverse_matrix(second) @ safe.T
     known = jnp.all(jnp.isfinite(first))
     if kind == "opg":
         # Scores that are rounding errors alone show only in units of the curvature.

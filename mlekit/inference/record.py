@@ -25,7 +25,7 @@ from ..likelihood.objective import Objective
 from ..models.model import Model
 from ..models.parameters import Parameters
 from ..models.written_order import WrittenOrder
-from . import criteria
+from . import bound_messages, criteria
 from .failure import first_row
 
 Record = TypeVar("Record", bound="FitRecord")
@@ -47,7 +47,8 @@ class FitRecord(eqx.Module):
     @property
     def parameters(self) -> Parameters:
         """How the parameters map to the free vector."""
-        return eqx.combine(self._arrays, self._structure.value)[0]
+        parameters = eqx.combine(self._arrays, self._structure.value)[0]
+        return dataclasses.replace(parameters, active=self._solution.active)
 
     @property
     def model(self) -> Model:
@@ -111,11 +112,20 @@ class FitRecord(eqx.Module):
             return np.array([sentences[int(code)] for code in np.asarray(self._solution.status)], dtype=object)
         status = Status(int(self._solution.status))
         text = f"{status.name}: {ADVICE[status]}{self.first_bad_row}"
+        if status == Status.converged:
+            text += self.bounds_in_words
         if status in (Status.unbounded, Status.not_identified):
             strong = self.certificate.weak_parameters
             if strong:
                 text += f" Weak direction: {', '.join(strong)}."
+            text += bound_messages.at_edges(self.parameters, self._solution.estimates, strong)
         return text
+
+    @property
+    def bounds_in_words(self) -> str:
+        """The estimates of a single fit that lie on their bounds, in words, after a blank."""
+        solution = self._solution
+        return bound_messages.at_bounds(self.parameters, solution.estimates, solution.multiplier)
 
     @property
     def first_bad_row(self) -> str:
@@ -134,7 +144,21 @@ class FitRecord(eqx.Module):
             found.condition_number,
             found.weak_direction,
             self.parameter_names,
+            None if found.multiplier is None else self.parameters.at_bounds(found.multiplier, jnp.nan),
         )
+
+    @property
+    def at_bound(self) -> PyTree:
+        """Which estimates lie on a bound of a closed constraint that holds them there, a PyTree like `params`."""
+        return self.parameters.tree(self._at_bound)
+
+    @property
+    def _at_bound(self) -> Bool[Array, "... k"]:
+        """`at_bound` as a vector over `parameter_names`."""
+        multiplier, estimates = self._solution.multiplier, self._solution.estimates
+        if multiplier is None:
+            return jnp.zeros(estimates.shape, bool)
+        return ~jnp.isnan(self.parameters.at_bounds(multiplier, jnp.nan))
 
     @property
     def modes(self) -> Modes | None:

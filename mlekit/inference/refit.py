@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -28,7 +29,7 @@ from .record import FitRecord
 
 def shared_parameters(fit: FitRecord) -> Parameters:
     """The parameters of a batch without fixed values, with constraints that all data sets share."""
-    parameters = fit.parameters.with_values((None,) * len(fit.parameters.leaves))
+    parameters = dataclasses.replace(fit.parameters, values=(None,) * len(fit.parameters.leaves), active=None)
     return jax.tree.map(functools.partial(_first, "constraints"), parameters)
 
 

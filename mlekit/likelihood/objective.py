@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..models.parameters import Parameters
+from ..solvers.box import Box
 from ..solvers.objective import AbstractObjective, Curvature, Evaluation
 from .base import AbstractLikelihood
 from .curvature import BLOCK_TERMS, block_loss
@@ -34,6 +35,11 @@ class Objective(AbstractObjective):
     def n_obs(self) -> Float[Array, ""]:
         """Number of observations, the sum of the weights, in the precision of the free vector."""
         return jnp.asarray(self.likelihood.n_obs, self.parameters.dtype)
+
+    @property
+    def box(self) -> Box | None:
+        """The bounds of closed constraints."""
+        return self.parameters.box
 
     @property
     def cheap_curvature(self) -> Curvature:
@@ -69,7 +75,8 @@ class Objective(AbstractObjective):
 
     def mean(self, sums: Evaluation, n_obs: Float[Array, ""]) -> Evaluation:
         """The evaluation of the mean from those sums."""
-        return jax.tree.map(lambda total: total.astype(self.parameters.dtype) / n_obs, sums)
+        found = jax.tree.map(lambda total: total.astype(self.parameters.dtype) / n_obs, sums)
+        return dataclasses.replace(found, box=self.box)
 
     def minibatches(
         self, key: PRNGKeyArray, steps: Int[Array, ""], size: int

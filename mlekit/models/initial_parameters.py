@@ -66,6 +66,7 @@ def build_parameters(
         leaves.append(_leaf(name, shape, array.dtype, constraint_of[jtu.keystr(path)]))
         arrays.append(array)
     leaves, n_free = lay_out(_tie(leaves))
+    _check_named_bounds(leaves)
     if check:
         _check_start(leaves, arrays, batched)
 
@@ -172,20 +173,62 @@ def _tie(leaves: list[Leaf]) -> list[Leaf]:
     ]
 
 
+def _check_named_bounds(leaves: list[Leaf]) -> None:
+    """A `ValueError` where a bound names no other parameter, one of another shape, or one that depends on it."""
+    by_name = {leaf.name: leaf for leaf in leaves}
+
+    def names(leaf: Leaf) -> tuple[str, ...]:
+        return leaf.constraint.named_bounds if isinstance(leaf.constraint, Constraint) else ()
+
+    def follow(leaf: Leaf, seen: tuple[str, ...]) -> None:
+        for name in names(leaf):
+            if name not in by_name:
+                raise ValueError(
+                    f"constraints: {leaf.name} is bounded by {name!r}, which is no parameter; there are "
+                    f"{', '.join(other for other in by_name if other != leaf.name) or 'no others'}"
+                )
+            root = by_name[name].tied_to or name
+            if root in seen:
+                raise ValueError(f"constraints: {leaf.name} is bounded by itself through {' -> '.join(seen)}")
+            shape = by_name[name].shape
+            if shape not in ((), leaf.shape):
+                raise ValueError(
+                    f"constraints: {leaf.name} of shape {leaf.shape} is bounded by {name} of shape {shape}"
+                )
+            follow(by_name[root], (*seen, root))
+
+    for leaf in leaves:
+        follow(leaf, (leaf.tied_to or leaf.name,))
+
+
 def _check_start(leaves: list[Leaf], arrays: list[Array], batched: bool) -> None:
+    starts = {leaf.name: array for leaf, array in zip(leaves, arrays)}
     for leaf, array in zip(leaves, arrays):
         if isinstance(array, jax.core.Tracer) or leaf.tied_to is not None:
             continue
         value = np.asarray(array)
-        check = leaf.constraint.problem if isinstance(leaf.constraint, Constraint) else _not_finite
-        trouble = check(value)
+        trouble = _trouble(leaf, value, starts)
         if trouble is None:
             continue
         where = ""
         if batched:
-            first = next(i for i, of_set in enumerate(value) if check(of_set) is not None)
-            where, value = f" of data set {first}", value[first]
+            sets = ({name: start[i] for name, start in starts.items()} for i in range(len(value)))
+            of_sets = (_trouble(leaf, mine, others) for mine, others in zip(value, sets))
+            first, trouble = next((i, found) for i, found in enumerate(of_sets) if found is not None)
+            where, value = f" of data set {first}", np.asarray(value[first])
         raise ValueError(f"init: {leaf.name}{where} is {_shorten(value)}; it {trouble}")
+
+
+def _trouble(leaf: Leaf, value: np.ndarray, starts: dict[str, Array]) -> str | None:
+    """The trouble with the start of a parameter, given those of the others, in words; else `None`."""
+    if not isinstance(leaf.constraint, Constraint):
+        return _not_finite(value)
+
+    def bound(name: str) -> Array:
+        other = starts[name]  # a number bounds all elements, of each data set
+        return other.reshape(*other.shape, *[1] * (value.ndim - other.ndim))
+
+    return leaf.constraint.with_bounds(bound).problem(value)
 
 
 def _not_finite(value: np.ndarray) -> str | None:

@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
+from ..solvers.box import Box
 from .constraints import Constraint, Fixed
+from .constraints.closed_bounds import AbstractClosed
 
 
 class Leaf(eqx.Module):
@@ -40,6 +42,11 @@ class Leaf(eqx.Module):
         """The constraint of a leaf that moves."""
         assert isinstance(self.constraint, Constraint)
         return self.constraint
+
+    @property
+    def is_closed(self) -> bool:
+        """True if the estimate may lie on a bound."""
+        return isinstance(self.constraint, AbstractClosed)
 
     @property
     def moving(self) -> np.ndarray:
@@ -73,6 +80,7 @@ class Parameters(eqx.Module):
     treedef: Any = eqx.field(static=True)
     n_free: int = eqx.field(static=True)
     dtype: Any = eqx.field(static=True)
+    active: Bool[Array, "... n_free"] | None = None  # of a fit: entries held by active bounds, in `jacobian` too
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,9 +90,14 @@ class Parameters(eqx.Module):
     def natural(self, free: Float[Array, " n_free"] | tuple[Array, ...]) -> PyTree:
         """The parameters in natural units at the free vector `free`, or at its entries in a tuple.
 
-        A tuple will do where `all_numbers` holds.
+        A tuple will do where `all_numbers` holds. Those with closed bounds stay a hair inside, where log-densities
+        have derivatives.
         """
-        return self.join([self._leaf_value(i, free) for i in range(len(self.leaves))])
+        values = [self._leaf_value(i, free) for i in range(len(self.leaves))]
+        for i, leaf in enumerate(self.leaves):
+            if isinstance(leaf.constraint, AbstractClosed):
+                values[i] = leaf.constraint.inside(values[i])
+        return self.join(values)
 
     @property
     def all_numbers(self) -> bool:
@@ -99,14 +112,28 @@ class Parameters(eqx.Module):
         return jnp.concatenate([jnp.ravel(value) for value in values]) if values else jnp.zeros(0, self.dtype)
 
     def jacobian(self, free: Float[Array, " n_free"]) -> Float[Array, "k n_free"]:
-        """Derivative of `natural_vector`; rows of fixed parameters are zero."""
-        return jax.jacfwd(self.natural_vector)(free)
+        """Derivative of `natural_vector`; rows of fixed parameters are zero, and columns of active bounds."""
+        jacobian = jax.jacfwd(self.natural_vector)(free)
+        return jacobian if self.active is None else jnp.where(self.active[None, :], 0.0, jacobian)
+
+    def at_bounds(self, values: Float[Array, "... n_free"], elsewhere: float) -> Float[Array, "... k"]:
+        """Numbers that belong to entries of the free vector, for the scalar parameters with closed bounds."""
+        batch, parts = values.shape[:-1], []
+        for leaf in self.leaves:
+            part = jnp.full((*batch, leaf.size), elsewhere, values.dtype)
+            if leaf.is_closed:
+                part = part.at[..., leaf.moving].set(values[..., leaf.start : leaf.start + len(leaf.moving)])
+            parts.append(part)
+        return jnp.concatenate(parts, axis=-1)
 
     def free(self, params: PyTree) -> Float[Array, " n_free"]:
         """The free vector of `params`; NaN or infinite where `params` lie outside their constraints."""
         values = self.split(params)
         parts = [
-            leaf.rule.inverse(jnp.asarray(value, leaf.dtype)).astype(self.dtype).ravel()[leaf.moving]
+            leaf.rule.with_bounds(lambda name: values[self._place(name)])
+            .inverse(jnp.asarray(value, leaf.dtype))
+            .astype(self.dtype)
+            .ravel()[leaf.moving]
             for leaf, value in zip(self.leaves, values)
             if not leaf.is_fixed and leaf.tied_to is None
         ]
@@ -166,12 +193,34 @@ class Parameters(eqx.Module):
         placed, n_free = lay_out(leaves)
         return dataclasses.replace(self, leaves=tuple(placed), values=(None,) * len(leaves), n_free=n_free)
 
-    def ranges(self, vector: Float[Array, " k"]) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
-        """The lower and upper ends of the open range of each scalar parameter under its constraint."""
+    @property
+    def box(self) -> Box | None:
+        """The bounds of the free vector; `None` where no constraint is closed."""
+        if not any(leaf.is_closed for leaf in self.leaves):
+            return None
+        lows: list[Array] = []
+        highs: list[Array] = []
+        for leaf in self.leaves:
+            if leaf.is_fixed or leaf.tied_to is not None:
+                continue
+            like = jnp.zeros(leaf.free_shape, self.dtype)
+            ends = leaf.rule.range(like) if leaf.is_closed else (-jnp.inf + like, jnp.inf + like)
+            for ends_of_all, end in zip((lows, highs), ends):
+                ends_of_all.append(jnp.broadcast_to(end, like.shape).ravel()[leaf.moving].astype(self.dtype))
+        return Box(jnp.concatenate(lows), jnp.concatenate(highs)) if lows else None
+
+    def ranges(
+        self, vector: Float[Array, " k"], closed: bool = True
+    ) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+        """The lower and upper ends of the range of each scalar parameter; without `closed` the open ends only.
+
+        Other parameters are no ends: they move.
+        """
         lows, highs = [], []
         for leaf, value in zip(self.leaves, self.split(self.tree(vector))):
-            if isinstance(leaf.constraint, Constraint):
-                low, high = leaf.constraint.range(value)
+            rule = leaf.constraint
+            if isinstance(rule, Constraint) and (closed or not leaf.is_closed) and not rule.named_bounds:
+                low, high = rule.range(value)
             else:
                 low, high = jnp.asarray(-jnp.inf), jnp.asarray(jnp.inf)
             lows.append(jnp.broadcast_to(low, leaf.shape).ravel().astype(vector.dtype))
@@ -185,13 +234,17 @@ class Parameters(eqx.Module):
             raise ValueError(f"params: expected the structure {self.treedef}, got {treedef}")
         return [leaf for leaf, place in zip(leaves, self.places) if place is not None]
 
-    def tree(self, vector: Float[Array | np.ndarray, "... k"]) -> PyTree:
-        """A PyTree like `params` whose entries are those of `vector`, in the order of `names`."""
+    def tree(self, vector: Shaped[Array | np.ndarray, "... k"]) -> PyTree:
+        """A PyTree like `params` whose entries are those of `vector`, in the order of `names`.
+
+        Floats get the dtypes of `params`, and truth values stay what they are.
+        """
         batch = vector.shape[:-1]
         bounds = np.cumsum([leaf.size for leaf in self.leaves])[:-1]
         pieces = jnp.split(vector, [int(bound) for bound in bounds], axis=-1) if self.leaves else []
+        cast = lambda piece, leaf: piece if piece.dtype == bool else piece.astype(leaf.dtype)  # noqa: E731
         return self.join(
-            [piece.reshape(batch + leaf.shape).astype(leaf.dtype) for piece, leaf in zip(pieces, self.leaves)]
+            [cast(piece.reshape(batch + leaf.shape), leaf) for piece, leaf in zip(pieces, self.leaves)]
         )
 
     def join(self, values: list[Any]) -> PyTree:
@@ -204,14 +257,18 @@ class Parameters(eqx.Module):
         if leaf.is_fixed:
             assert value is not None
             return value
+        rule = leaf.rule.with_bounds(lambda name: self._leaf_value(self._place(name), free))
         if isinstance(free, tuple):
-            return leaf.rule.forward(free[leaf.start]).astype(leaf.dtype)
+            return rule.forward(free[leaf.start]).astype(leaf.dtype)
         part = free[leaf.start : leaf.start + len(leaf.moving)]
         if leaf.frozen:
             assert value is not None
-            kept = leaf.rule.inverse(value).astype(self.dtype).ravel()
+            kept = rule.inverse(value).astype(self.dtype).ravel()
             part = kept.at[leaf.moving].set(part)
-        return leaf.rule.forward(part.reshape(leaf.free_shape)).astype(leaf.dtype)
+        return rule.forward(part.reshape(leaf.free_shape)).astype(leaf.dtype)
+
+    def _place(self, name: str) -> int:
+        return [leaf.name for leaf in self.leaves].index(name)
 
 
 def lay_out(leaves: list[Leaf]) -> tuple[list[Leaf], int]:

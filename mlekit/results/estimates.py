@@ -42,6 +42,7 @@ class Estimates:
         fixed: True for each that kept the value it started with.
         tied_to: the twin of each, or nothing.
         never_zero: True for each that its constraint keeps away from zero, so that a test of zero says nothing.
+        at_bound: the share of the data sets in which each lies on a bound that holds it there.
         hidden: how many more parameters there are.
     """
 
@@ -50,6 +51,7 @@ class Estimates:
     fixed: Sequence[bool]
     tied_to: Sequence[str]
     never_zero: Sequence[bool]
+    at_bound: Sequence[float]
     hidden: int = 0
 
     @property
@@ -60,7 +62,9 @@ class Estimates:
     @functools.cached_property
     def notes(self) -> list[str]:
         """A remark on each parameter, mostly empty."""
-        return [f"tied to {twin}" if twin else "" for twin in self.tied_to]
+        often = [f"at its bound in {100 * at:.3g}%" if 0 < at < 1 else "" for at in self.at_bound]
+        tied = [f"tied to {twin}" if twin else "" for twin in self.tied_to]
+        return [", ".join(filter(None, both)) for both in zip(tied, often)]
 
     @functools.cached_property
     def decimals(self) -> list[int | None]:
@@ -90,7 +94,7 @@ class Estimates:
             rows.append([f"... and {self.hidden:,} more", *[""] * (len(shown) + 1)])
         headers = ["", *(HEADINGS[name] for name in shown), ""]
         align = ["left", *("right" if name in _TESTS else "decimal" for name in shown), "left"]
-        if any(self.tied_to):
+        if any(self.notes):
             return rows, headers, align
         return [row[:-1] for row in rows], headers[:-1], align[:-1]
 
@@ -98,6 +102,8 @@ class Estimates:
         value = self.columns[column][i]
         if self.fixed[i] and column in (*_ERRORS, *_BLANK_IF_FIXED):
             return "fixed" if column in _ERRORS else ""
+        if self.at_bound[i] == 1 and column in (*_ERRORS, *_BLANK_IF_FIXED):
+            return "at bound" if column in _ERRORS else ""
         if self.never_zero[i] and column in _TESTS:
             return ""
         if math.isnan(value):
@@ -162,7 +168,7 @@ def spread(fit: FitRecord, limit: int | None = None) -> Estimates:
         "median": _quantile(estimate, 0.5, none),
         "quantile_05": _quantile(estimate, 0.05, none),
         "quantile_95": _quantile(estimate, 0.95, none),
-        "median_standard_error": _quantile(error, 0.5, none),
+        "median_standard_error": _quantile(error, 0.5, none),  # where it is not at its bound
     }
     return _of(fit, columns, rows)
 
@@ -170,8 +176,10 @@ def spread(fit: FitRecord, limit: int | None = None) -> Estimates:
 def _quantile(values: np.ndarray, q: float, none: np.ndarray) -> np.ndarray:
     if not len(values):
         return none
+    known = ~np.all(np.isnan(values), axis=0)
     with np.errstate(invalid="ignore"):
-        return np.quantile(values, q, axis=0).astype(values.dtype)
+        found = np.nanquantile(np.where(known[None], values, 0.0), q, axis=0)
+    return np.where(known, found, np.nan).astype(values.dtype)
 
 
 def _ordered(fit: FitRecord, columns: dict[str, Any], limit: int | None = None) -> Estimates:
@@ -189,10 +197,18 @@ def _never_zero(fit: FitRecord) -> np.ndarray:
     """For each of `parameter_names`, whether zero is at or beyond the ends of its range."""
     found = []
     for leaf in fit.parameters.leaves:
-        ends = leaf.rule.range(np.ones(leaf.shape, leaf.dtype)) if not leaf.is_fixed else (-np.inf, np.inf)
+        bounded = not leaf.is_fixed and not leaf.rule.named_bounds
+        ends = leaf.rule.range(np.ones(leaf.shape, leaf.dtype)) if bounded else (-np.inf, np.inf)
         low, high = (np.broadcast_to(np.asarray(end), leaf.shape).ravel() for end in ends)
         found.append((low >= 0) | (high <= 0))
     return np.concatenate(found) if found else np.zeros(0, bool)
+
+
+def _share_at_bound(fit: FitRecord) -> np.ndarray:
+    """For each of `parameter_names`, the share of the converged data sets in which it lies on its bound."""
+    at_bound = np.asarray(fit._at_bound).reshape(-1, len(fit.parameter_names))
+    proven = np.asarray(fit.converged).ravel()
+    return at_bound[proven].mean(axis=0) if proven.any() else np.zeros(at_bound.shape[1])
 
 
 def _of(fit: FitRecord, columns: dict[str, Any], rows: list[int]) -> Estimates:
@@ -201,12 +217,13 @@ def _of(fit: FitRecord, columns: dict[str, Any], rows: list[int]) -> Estimates:
     for leaf in fit.parameters.leaves:
         # A tied leaf has its twin's shape, so their entries match one by one.
         tied += [f"{leaf.tied_to or ''}{name[len(leaf.name) :] if leaf.tied_to else ''}" for name in leaf.names()]
-    names, never_zero = fit.parameter_names, _never_zero(fit)
+    names, never_zero, at_bound = fit.parameter_names, _never_zero(fit), _share_at_bound(fit)
     return Estimates(
         names=[names[i] for i in rows],
         columns=columns,
         fixed=[fit.fixed[i] for i in rows],
         tied_to=[tied[i] for i in rows],
         never_zero=[bool(never_zero[i]) for i in rows],
+        at_bound=[float(at_bound[i]) for i in rows],
         hidden=len(names) - len(rows),
     )

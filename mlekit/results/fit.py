@@ -28,6 +28,8 @@ from ..inference import (
     residuals,
 )
 from ..inference.expected_information import N_SIMULATIONS
+from ..inference.hypothesis_tests import significance
+from ..inference.hypothesis_tests.result import HypothesisTest
 from ..inference.record import FitRecord
 from ..likelihood.dataset import AbstractDataset
 from ..models.model import Model
@@ -297,6 +299,39 @@ class Fit(FitRecord):
         Source: Cook 1986, *Assessment of Local Influence*.
         """
         return influence.influence_of(self)
+
+    def significance(self, name: str, value: Any = None) -> HypothesisTest:
+        r"""Likelihood-ratio test of one parameter at its bound, or at zero: `.z` is the significance.
+
+        $$q = 2\,\big(\hat\ell - \max_{\theta:\ \theta_j = v} \ell(\theta)\big)$$
+
+        Where $v$ is an end of the parameter's range, $q$ is distributed as half $\chi^2_0$ and half $\chi^2_1$,
+        and $z = \sqrt q$; elsewhere as $\chi^2_1$.
+
+        Args:
+            name: one of `parameter_names`.
+            value: $v$; by default the lower end of the parameter's range, the upper one where there is no lower
+                one, zero where there is neither.
+
+        Returns:
+            `HypothesisTest`; NaN where a fit did not converge.
+
+        Raises:
+            ValueError: no such parameter, a fixed one, or one that shares a constraint with others.
+
+        Example:
+            Nine events where three are expected without a signal:
+
+            >>> import jax.numpy as jnp, mlekit as mle
+            >>> density = lambda signal, n: n * jnp.log(signal + 3.0) - signal
+            >>> fit = mle.fit(density, 1.0, jnp.array([9.0]), constraints=mle.nonnegative)
+            >>> test = fit.significance("params")
+            >>> print(f"{test.z:.2f} {test.p_value:.4f}")
+            2.79 0.0026
+
+        Source: Cowan, Cranmer, Gross and Vitells 2011; Chernoff 1954.
+        """
+        return significance.significance(self, name, value)
 
     def draws(self, key: Any, n_draws: int = 1000, kind: str = "observed", **options: Any) -> PyTree:
         r"""Draws from the asymptotic normal distribution of the estimates, made where there are no constraints.

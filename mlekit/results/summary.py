@@ -131,7 +131,7 @@ class Summary:
         if not fit.converged:
             out.paragraph(fit.message)
         else:
-            for remark in diagnose(fit).remarks:
+            for remark in filter(None, [fit.bounds_in_words.strip(), *diagnose(fit).remarks]):
                 out.paragraph(remark)
         return out.render()
 

@@ -14,9 +14,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..core.linear_algebra import norm
+from ..core.linear_algebra import matvec, norm
 from ..core.status import RUNNING, Status
 from ..core.trees import choose
+from .box import Active, Box, with_others
 from .quadratic_model import QuadraticModel
 
 #: Points are looked at in pairs, both ways: the first at one standard error, the second at a tenth, eight at ever
@@ -37,9 +38,15 @@ MOST_NOISE_FADED = (jnp.inf, 1e-3, 1e-3)
 #: log-densities lose their digits: gains and falls are believed up to what the slope promises for one step, or for
 #: so many.
 AHEAD, REFUTING = 4, 2
+#: From a bound whose multiplier is zero it is looked inwards alone, in so many points from one standard error on,
+#: each by the root of ten nearer: none may be higher.
+INWARDS = 9
+#: A search that ends within so many standard errors of bounds, as errors would be if the others were known, first
+#: tries the bounds themselves.
+ONTO = 1.0
 #: Nats by which higher ground must be higher. A likelihood that rises for ever still gains two decrements where it
 #: does so exponentially, and four where like the inverse of a parameter; many more mean a maximum ahead.
-HIGHER, HIGHER_AHEAD, DECREMENTS_AHEAD = 1e-6, 1e-5, 10.0
+HIGHER, HIGHER_AHEAD, HIGHER_INWARDS, DECREMENTS_AHEAD = 1e-6, 1e-5, 1e-10, 10.0
 #: So often a search is sent on at most.
 MOST_RISES = 8
 
@@ -71,6 +78,11 @@ class FiniteCheck(eqx.Module):
         unit: of the nearer distances, in standard errors.
         fall: of the log-likelihood at the point before, in nats.
         n_rises: how often the search was sent on.
+        inwards: whether it goes from bounds into the box; one standard error is then that of the entry on the
+            bound if the others were known, and they follow it.
+        onto: whether it goes onto bounds that are near.
+        was_onto: whether that was tried from where the search is.
+        room: the distance within which all points lie in the box.
     """
 
     turn: Int[Array, ""]
@@ -80,6 +92,10 @@ class FiniteCheck(eqx.Module):
     unit: Float[Array, ""]
     fall: Float[Array, ""]
     n_rises: Int[Array, ""]
+    inwards: Bool[Array, ""]
+    onto: Bool[Array, ""]
+    was_onto: Bool[Array, ""]
+    room: Float[Array, ""]
 
     @property
     def under_way(self) -> Bool[Array, ""]:
@@ -93,14 +109,18 @@ class FiniteCheck(eqx.Module):
         nearer = self.unit * jnp.power(10.0, -0.5 * (level.astype(dtype) + 1))
         both_ways = jnp.where(level == 0, 1.0, jnp.where(level == 1, 0.1, nearer))
         both_ways = jnp.where(self.turn % 2 == 0, both_ways, -both_ways)
-        return jnp.where(self.claim == Status.unbounded, jnp.power(10.0, self.turn.astype(dtype) + 1), both_ways)
+        turn = self.turn.astype(dtype)
+        ahead, inwards = jnp.power(10.0, turn + 1), jnp.power(10.0, -0.5 * turn)
+        distance = jnp.where(self.claim == Status.unbounded, ahead, jnp.where(self.inwards, inwards, both_ways))
+        return jnp.where(self.onto, 1.0, distance)
 
 
 def none(free: Float[Array, " n_free"]) -> FiniteCheck:
     """None is under way."""
     minus, unknown = jnp.asarray(-1, jnp.int32), jnp.asarray(RUNNING, jnp.int32)
     zero = jnp.zeros((), free.dtype)
-    return FiniteCheck(minus, unknown, unknown, jnp.zeros_like(free), zero, zero, jnp.asarray(0, jnp.int32))
+    none, no, endless = jnp.asarray(0, jnp.int32), jnp.asarray(False), jnp.asarray(jnp.inf, free.dtype)
+    return FiniteCheck(minus, unknown, unknown, jnp.zeros_like(free), zero, zero, none, no, no, no, endless)
 
 
 def begin(
@@ -132,7 +152,56 @@ def begin(
     first = jnp.where(claim == Status.not_identified, 2 * NEAR, 0)
     turn = jnp.where(leaves, first, -1).astype(jnp.int32)
     otherwise = jnp.where(model.faded, Status.unbounded, Status.stalled).astype(jnp.int32)
-    return FiniteCheck(turn, claim.astype(jnp.int32), otherwise, direction, unit, before.fall, before.n_rises)
+    return dataclasses.replace(
+        before, turn=turn, claim=claim.astype(jnp.int32), otherwise=otherwise, direction=direction, unit=unit
+    )
+
+
+def in_box(
+    check: FiniteCheck,
+    box: Box,
+    active: Active,
+    model: QuadraticModel,
+    curvature: Float[Array, "k k"],
+    free: Float[Array, " k"],
+    n_obs: Float[Array, ""],
+) -> FiniteCheck:
+    """The look with the active bounds held; or inwards from those whose multiplier is zero, or onto those near.
+
+    Args:
+        check: the look that has begun.
+        box: the box.
+        active: the active bounds.
+        model: the quadratic model of the entries that are not held.
+        curvature: of the objective, those that are held included.
+        free: the point.
+        n_obs: number of observations.
+    """
+    inwards = jnp.any(active.weak) & (check.claim == Status.converged)
+    from_bound = jnp.where(active.weak, box.inwards(free), 0.0) / jnp.sqrt(n_obs) / model.scale
+    pull = jnp.where(active.held, 0.0, matvec(curvature, from_bound)) / model.scale
+    follow = jnp.where(model.definite, -model.factor.solve(pull), 0.0) / model.scale
+    # One standard error in all: those that are held take no share of it.
+    share = jnp.mean(jnp.where(active.held, 0.0, 1.0).astype(free.dtype))
+    both_ways = jnp.where(active.held, 0.0, check.direction / jnp.sqrt(jnp.where(share > 0, share, 1.0)))
+    direction = jnp.where(inwards, jnp.where(active.held, from_bound, follow), both_ways)
+    to_bound = jnp.where(free - box.low < box.high - free, box.low, box.high) - free
+    near = jnp.abs(to_bound) * model.scale / jnp.sqrt(model.scale_ratio) * jnp.sqrt(n_obs) < ONTO
+    near &= ~active.held
+    onto = jnp.any(near) & ~check.was_onto & (check.claim != RUNNING)
+    inwards &= ~onto
+    there, _ = with_others(model, to_bound * model.scale, near)
+    direction = jnp.where(onto, there / model.scale, direction)
+    leaves = jnp.any(direction != 0)
+    return dataclasses.replace(
+        check,
+        turn=jnp.where(inwards | onto, 0, jnp.where(leaves, check.turn, -1)),
+        direction=direction,
+        inwards=inwards,
+        onto=onto,
+        was_onto=check.was_onto | onto,
+        room=jnp.where(inwards, jnp.inf, box.room(free, direction)),
+    )
 
 
 def judge(
@@ -148,25 +217,33 @@ def judge(
     """
     ahead, often = check.claim == Status.unbounded, check.n_rises >= MOST_RISES
     least = jnp.where(ahead, jnp.maximum(HIGHER_AHEAD, DECREMENTS_AHEAD * decrement), HIGHER)
+    least = jnp.maximum(jnp.where(check.inwards, HIGHER_INWARDS, least), 2 * noise)
     most = jnp.where(ahead, 2 * decrement * check.distance, jnp.inf)
-    higher = (-fall > jnp.maximum(least, 2 * noise)) & (-fall <= most) & ~often
+    # A bound is preferred to what is no higher.
+    higher = jnp.where(
+        check.onto, fall <= jnp.maximum(HIGHER_INWARDS, 2 * noise), (-fall > least) & (-fall <= most)
+    )
+    higher &= ~often
     drop = fall - jnp.where(check.turn > 0, check.fall, 0.0)
+    ahead &= ~check.onto
     refuted = ahead & (check.turn < REFUTING) & (drop > 2 * noise) & (drop <= 2 * decrement) & ~often
-    proven = (check.claim == Status.converged) & _falls_as_quadratic(check, fall, noise)
+    proven = (check.claim == Status.converged) & ~check.onto & _falls_as_quadratic(check, fall, noise)
 
-    last = check.turn == jnp.where(ahead, AHEAD, 2 * PAIRS) - 1
-    claimed = jnp.where((check.claim == Status.converged) & ~proven, check.otherwise, check.claim)
-    status = jnp.where((proven | last) & ~(higher | refuted), claimed, RUNNING)
-    over = higher | refuted | proven | last
+    last = check.turn == jnp.where(ahead, AHEAD, jnp.where(check.inwards, INWARDS, 2 * PAIRS)) - 1
+    unproven = (check.claim == Status.converged) & ~proven & ~check.inwards
+    claimed = jnp.where(unproven, check.otherwise, check.claim)
+    status = jnp.where((proven | last) & ~(higher | refuted | check.onto), claimed, RUNNING)
+    over = higher | refuted | proven | last | check.onto
     # Where it falls on one side alone, it rises for ever on the other, by too little to be seen.
     one_sided = (check.turn == 1) & (jnp.minimum(check.fall, fall) < LEAST_SIDE[0] * 0.5)
-    one_sided &= jnp.maximum(check.fall, fall) > 0.5
+    one_sided &= (jnp.maximum(check.fall, fall) > 0.5) & ~check.inwards & (check.room >= 1)
     following = dataclasses.replace(
         check,
         otherwise=jnp.where(one_sided, Status.unbounded, check.otherwise),
         turn=jnp.where(over, -1, check.turn + 1),
         fall=fall,
         n_rises=check.n_rises + (higher | refuted).astype(jnp.int32),
+        was_onto=check.was_onto & ~higher,
     )
     return Judgement(higher, refuted, status, following)
 
@@ -185,4 +262,4 @@ def _falls_as_quadratic(check: FiniteCheck, fall: Float[Array, ""], noise: Float
     mean, side = 0.5 * (check.fall + fall), jnp.minimum(check.fall, fall)
     falls = (mean + noise >= expected / factor) & (mean - noise <= expected * factor)
     falls &= (side + noise >= least_side * expected) & (noise <= most_noise * expected)
-    return falls & (check.turn % 2 == 1)
+    return falls & (check.turn % 2 == 1) & ~check.inwards & (jnp.abs(check.distance) <= check.room)

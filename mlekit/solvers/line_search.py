@@ -91,13 +91,21 @@ class AbstractQuasiNewton(AbstractPointSolver):
         eps = jnp.finfo(state.free.dtype).eps
         first = state.steps == 0
         point = self.trial_point(state)
-        loss, gradient = trial.loss, trial.gradient
+        loss, gradient, box = trial.loss, trial.gradient, trial.box
+        if box is not None:
+            point = box.clip(point)
         finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient))
 
         slope = jnp.dot(state.gradient, state.direction)
+        ahead = state.direction
+        if box is not None:  # the line bends where it meets a bound
+            stays = point != self.trial_point(state)
+            ahead = jnp.where(stays, 0.0, ahead)
+            far = jnp.where(state.step_size > 0, state.step_size, 1.0)
+            slope = jnp.dot(state.gradient, (point - state.free) / far)
         noise = 10 * eps * jnp.maximum(1.0, jnp.abs(jnp.where(first, 0.0, state.loss)))
         enough = finite & (loss <= state.loss + SUFFICIENT * state.step_size * slope + noise)
-        flat = jnp.dot(gradient, state.direction) >= FLATTER * slope
+        flat = jnp.dot(gradient, ahead) >= FLATTER * slope
         wide = jnp.isinf(state.high) & (state.trials >= EXPANSIONS)
         accept = (first & finite) | (enough & (flat | wide))
 
@@ -120,18 +128,24 @@ class AbstractQuasiNewton(AbstractPointSolver):
         failures = jnp.where(accept, 0, state.failures + spent.astype(jnp.int32))
 
         fresh = accept | spent
-        direction = self.direction(memory, gradient)
-        downhill = jnp.dot(direction, gradient) < 0
-        direction = jnp.where(downhill, direction, -gradient)
+        downwards = gradient
+        if box is not None:
+            downwards = box.inner_gradient(free, gradient)
+        direction = self.direction(memory, downwards)
+        if box is not None:  # entries at active bounds stay there
+            direction = jnp.where((downwards == 0) & (gradient != 0), 0.0, direction)
+        downhill = jnp.dot(direction, downwards) < 0
+        direction = jnp.where(downhill, direction, -downwards)
         direction = jnp.where(fresh, direction, state.direction)
         size = jnp.linalg.norm(direction)
         unscaled = first | spent
         initial_step_size = jnp.where(unscaled, jnp.minimum(1.0, 1.0 / jnp.where(size > 0, size, 1.0)), 1.0)
 
-        decrement = -0.5 * n_obs * jnp.dot(gradient, direction)
+        decrement = -0.5 * n_obs * jnp.dot(downwards, direction)
         decrement = jnp.where(fresh & ~unscaled, decrement, state.decrement)
-        status = jnp.where(accept & (decrement <= stop.tolerance), Status.converged, RUNNING)
-        status = jnp.where((failures >= 2) | (size == 0), Status.stalled, status)
+        within = accept & (decrement <= stop.tolerance)
+        status = jnp.where(within, Status.converged, RUNNING)
+        status = jnp.where((failures >= 2) | ((size == 0) & ~within), Status.stalled, status)
         status = jnp.where(first & ~finite, Status.nonfinite_start, status)
         return LineSearchState(
             free=free,

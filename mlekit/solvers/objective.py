@@ -10,6 +10,8 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .box import Box
+
 
 class Curvature(enum.Enum):
     """The matrix of second order that an evaluation holds."""
@@ -27,11 +29,13 @@ class Evaluation(eqx.Module):
         loss: its value.
         gradient: its gradient, shape `(n_free,)`.
         curvature: the matrix that was asked for, shape `(n_free, n_free)`; `None` with `Curvature.none`.
+        box: the bounds that the point must keep to, if there are any.
     """
 
     loss: Float[Array, ""]
     gradient: Float[Array, " n_free"]
     curvature: Any = None
+    box: Box | None = None
 
 
 class AbstractObjective(eqx.Module):
@@ -41,6 +45,11 @@ class AbstractObjective(eqx.Module):
     @abc.abstractmethod
     def n_obs(self) -> Float[Array, ""]:
         """Number of observations, in the precision of the free vector."""
+
+    @property
+    @abc.abstractmethod
+    def box(self) -> Box | None:
+        """The bounds of the free vector, if there are any; a point beyond them stands for the nearest within."""
 
     @property
     @abc.abstractmethod

@@ -16,6 +16,7 @@ from ..core.dtypes import promoted
 from ..core.status import RUNNING, Status
 from ..core.trees import choose
 from .base import AbstractSolver, Stop
+from .box import Box
 from .objective import AbstractObjective
 
 if TYPE_CHECKING:
@@ -142,12 +143,17 @@ class Optax(AbstractSolver):
             free, inner, steps = carry
             part = batches(j)
             here = part.evaluate(free)
-            known = {"value": here.loss, "grad": here.gradient, "value_fn": part}
+            gradient, value_fn, box = here.gradient, part, part.box
+            if box is not None:
+                gradient = box.inner_gradient(free, gradient)
+                value_fn = _ClippedLoss(part, box)
+            known = {"value": here.loss, "grad": gradient, "value_fn": value_fn}
             updates, after = promoted(
-                functools.partial(self.transformation.extended.update, **known), here.gradient, inner, free
+                functools.partial(self.transformation.extended.update, **known), gradient, inner, free
             )
             go = steps < stop.max_steps
-            free = jnp.where(go, free + updates.astype(free.dtype), free)
+            moved = free + updates.astype(free.dtype)
+            free = jnp.where(go, moved if box is None else box.clip(moved), free)
             inner = choose(go, after, inner)
             return (free, inner, steps + go.astype(jnp.int32)), here.loss
 
@@ -182,10 +188,22 @@ class Optax(AbstractSolver):
         return objective.minibatches(self.key, steps, self.batch_size)
 
 
+class _ClippedLoss(eqx.Module):
+    """The loss at the nearest point in a box, for line searches."""
+
+    objective: AbstractObjective
+    box: Box
+
+    def __call__(self, free: Array) -> Array:
+        return self.objective(self.box.clip(free.astype(self.box.low.dtype)))
+
+
 def cauchy_decrement(objective: AbstractObjective, free: Array) -> tuple[Array, Array]:
     """The loss, and the gain of the best step along the gradient: a lower bound of the decrement."""
     here = objective.evaluate(free)
     loss, gradient = here.loss, here.gradient
+    if here.box is not None:
+        gradient = here.box.inner_gradient(free, gradient)
     _, product = jax.jvp(lambda z: objective.evaluate(z).gradient, (free,), (gradient,))
     slope, curvature = jnp.dot(gradient, gradient), jnp.dot(gradient, product)
     gain = 0.5 * objective.n_obs * slope**2 / jnp.where(curvature > 0, curvature, 1.0)

@@ -110,10 +110,10 @@ class Optimistix(AbstractSolver):
         """`CHUNK` steps of the minimiser, fewer where it stops, and a look at convergence."""
         import optimistix
 
-        minimiser = self.minimiser
+        minimiser, box = self.minimiser, objective.box
 
         def loss_twice(point: Array, args: None) -> tuple[Array, Array]:
-            loss = _wide(objective(point))
+            loss = _wide(objective(point if box is None else box.clip(point.astype(state.free.dtype))))
             return loss, loss
 
         initial, others = eqx.partition(self._initial(loss_twice, state.free), eqx.is_array)
@@ -151,6 +151,7 @@ class Optimistix(AbstractSolver):
             loss_twice, point, last, None, {}, full_state(inner), frozenset(), result
         )
         free = best.astype(state.free.dtype)
+        free = free if box is None else box.clip(free)
         loss, decrement = cauchy_decrement(objective, free)
 
         claims = done | (decrement <= 0.1 * stop.tolerance)

@@ -9,11 +9,12 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..core.linear_algebra import curvature_scale, matvec, norm
+from ..core.linear_algebra import curvature_scale, norm
 from ..core.status import RUNNING, Status
 from ..core.trees import choose
 from . import finite_check
 from .base import AbstractPointSolver, Stop
+from .box import Active, cut_off, hold, predicted_decrease
 from .convergence import Progress, classify, restart_progress, start_progress
 from .objective import Evaluation
 from .quadratic_model import quadratic_model
@@ -96,7 +97,11 @@ class AbstractTrustRegion(AbstractPointSolver):
         # A point within tolerance stays so at the trial point, which the other solver did not evaluate.
         ahead = state.is_newton_step & (state.progress.n_within_tolerance > 0)
         fresh = self.init(jnp.where(ahead, state.trial, state.free))
-        progress = choose(ahead, state.progress, fresh.progress)
+        # How steps compare with one another is another matter with another curvature.
+        known = dataclasses.replace(
+            restart_progress(state.progress), n_within_tolerance=state.progress.n_within_tolerance
+        )
+        progress = choose(ahead, known, fresh.progress)
         return dataclasses.replace(
             fresh, scale=state.scale, initial_scale=state.initial_scale, progress=progress, is_newton_step=ahead
         )
@@ -111,7 +116,8 @@ class AbstractTrustRegion(AbstractPointSolver):
         """Keep the trial point if it is better, and propose the next one.
 
         The model is solved in the ball (`trust_region_step`); scaling by the curvature's diagonal makes the ball
-        independent of units. (Conn, Gould and Toint 2000, *Trust-Region Methods*, chapters 6, 7 and 17.4.)
+        independent of units. In a box, entries with an active bound are held, and the step is cut off at the
+        others. (Conn, Gould and Toint 2000, *Trust-Region Methods*, chapters 6, 7, 12 and 17.4.)
 
         Args:
             state: the state so far.
@@ -128,6 +134,9 @@ class AbstractTrustRegion(AbstractPointSolver):
         # their digits longer than the log-likelihood does, so steps within tolerance are trusted further.
         noise = 10 * eps * jnp.maximum(1.0, jnp.abs(jnp.where(first, 0.0, state.loss)))
         ratio = (state.loss - loss + noise) / (state.predicted + noise)
+        box = trial.box
+        if box is not None:  # a step that was cut off need not go downhill
+            ratio = jnp.where(state.predicted < -noise, -1.0, ratio)
         polish = (
             state.is_newton_step
             & (state.progress.n_within_tolerance > 0)
@@ -160,6 +169,10 @@ class AbstractTrustRegion(AbstractPointSolver):
         scale = jnp.where(accept, jnp.maximum(units, state.scale), state.scale)
         initial_scale = jnp.where(first & (state.initial_scale == 0), scale, state.initial_scale)
         shrunk = jnp.any(scale * jnp.sqrt(eps) > initial_scale)
+        active: Active | None = None
+        if box is not None:
+            active = box.active(free, slope_free, units, n_obs, stop.tolerance)
+            safe, slope_free = hold(safe, slope_free, active.held, units)
         model = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0))
         anew = looking & (seen.higher | seen.refuted)
         before = choose(anew, restart_progress(state.progress), state.progress)
@@ -172,8 +185,11 @@ class AbstractTrustRegion(AbstractPointSolver):
         is_level = ~model.definite & (norm(model.semidefinite_step) <= radius)
         bounded = trust_region_step(model, radius, ~(is_newton_step | is_level))
         move = jnp.where(is_newton_step, model.minimiser, jnp.where(is_level, model.semidefinite_step, bounded))
+        if box is not None:
+            move, cut = cut_off(box, model, free, move, radius)
+            is_newton_step &= ~cut
         length = norm(move)
-        predicted = -jnp.sum(move * (model.slope + 0.5 * matvec(model.matrix, move)))
+        predicted = predicted_decrease(model, move)
         point = free + move / model.scale
 
         trial_nonfinite = jnp.where(accept, False, ~finite)
@@ -189,10 +205,17 @@ class AbstractTrustRegion(AbstractPointSolver):
         if self.exact:
             checked = jnp.where(status == Status.converged, doubtful, accept & (verdict != RUNNING))
             begun = finite_check.begin(state.check, status, model, progress.step, n_obs)
+            if box is not None and active is not None:
+                begun = finite_check.in_box(begun, box, active, model, curvature, free, n_obs)
+                checked |= (status == Status.converged) & begun.inwards
+                # Other claims are made at leisure, after the bounds were tried.
+                checked |= begun.onto & (status != Status.converged)
             begins = ~looking & checked & begun.under_way
             check = choose(looking, seen.check, choose(begins, begun, state.check))
             status = jnp.where(looking, seen.status, jnp.where(begins, RUNNING, status))
             point = jnp.where(check.under_way, free + check.distance * check.direction, point)
+        if box is not None:
+            point = box.clip(point)
         status = jnp.where(first & ~finite, Status.nonfinite_start, status)
         if self.stops_within_tolerance:
             status = jnp.where((status == RUNNING) & (progress.n_within_tolerance > 0), Status.converged, status)

@@ -42,7 +42,7 @@ def test_a_kind_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     summary = fit.summary(kind="inflated")
     assert "standard errors: inflated" in str(summary)
     np.testing.assert_allclose(
-        summary.to_pandas()["standard_error"], [2 * e for e in observed.values()], rtol=1e-14
+        summary.to_pandas()["standard_error"], [2 * observed[name] for name in START], rtol=1e-14
     )
     with pytest.warns(UserWarning, match=r"kind='inflated' gives this fit .* \(NaN\): it was asked for nothing"):
         fit.standard_errors("inflated", lags=0)

@@ -117,8 +117,8 @@ def test_bounds_out_of_order_are_named(low, high):
 
 
 def test_bounds_that_are_no_numbers_are_named():
-    with pytest.raises(TypeError, match=r"greater_than\(low\) wants numbers or arrays; it got 'a'"):
-        c.greater_than("a")
+    with pytest.raises(TypeError, match=r"interval\(low, high\) wants numbers or arrays; it got 'a'"):
+        c.interval("a", 1.0)
     with pytest.raises(ValueError, match=r"less_than\(high\) wants finite numbers; it got None"):
         c.less_than(None)
 

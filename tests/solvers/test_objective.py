@@ -16,12 +16,19 @@ import mlekit as mle
 from mlekit.core.status import RUNNING, Status
 from mlekit.solvers import Stop
 from mlekit.solvers.base import AbstractPointSolver
+from mlekit.solvers.box import Box
 from mlekit.solvers.objective import AbstractObjective, Curvature, Evaluation
 from tests.helpers.models import RULES, START, least_squares, line, line_data
 
 
 class Valley(AbstractObjective):
     """Rosenbrock's function: no likelihood, no data."""
+
+    least: Float[Array, "2"] | None = None
+
+    @property
+    def box(self) -> Box | None:
+        return None if self.least is None else Box(self.least, jnp.full(2, jnp.inf))
 
     @property
     def n_obs(self) -> Float[Array, ""]:
@@ -37,8 +44,9 @@ class Valley(AbstractObjective):
     def evaluate(
         self, free: Array, curvature: Curvature = Curvature.none, n_obs: Array | None = None
     ) -> Evaluation:
+        free = free if self.box is None else self.box.clip(free)
         matrix = None if curvature is Curvature.none else jax.hessian(self)(free)
-        return Evaluation(*jax.value_and_grad(self)(free), matrix)
+        return Evaluation(*jax.value_and_grad(self)(free), matrix, self.box)
 
     def minibatches(self, key: Any, steps: Any, size: int) -> tuple[int, Callable[[Array], AbstractObjective]]:
         return 1, lambda j: self
@@ -46,12 +54,26 @@ class Valley(AbstractObjective):
 
 @pytest.mark.parametrize("solver", [mle.Newton(), mle.Scoring(), mle.BFGS(), mle.LBFGS()], ids=lambda s: s.name)
 def test_solvers_minimise_any_objective(solver: Any) -> None:
-    stop = Stop(jnp.asarray(1e-9), jnp.asarray(1000))
-    step = lambda state: solver.step(Valley(), state, stop)  # noqa: E731
-    going = lambda state: (state.status == RUNNING) & (state.steps < stop.max_steps)  # noqa: E731
-    state = jax.jit(lambda free: jax.lax.while_loop(going, step, solver.init(free)))(jnp.array([-1.2, 1.0]))
+    state = minimise(solver, Valley(), [-1.2, 1.0])
     assert int(state.status) == Status.converged
     np.testing.assert_allclose(state.free, 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", [mle.Newton(), mle.BFGS(), mle.LBFGS()], ids=lambda s: s.name)
+def test_solvers_minimise_in_a_box(solver: Any) -> None:
+    # On the edge x = 1.5 the valley's floor is y = x^2.
+    state = minimise(solver, Valley(jnp.array([1.5, -1.0])), [2.0, 0.0])
+    assert int(state.status) == Status.converged
+    np.testing.assert_allclose(state.free, [1.5, 2.25], atol=1e-4)
+    assert state.free[0] == 1.5
+
+
+def minimise(solver: Any, objective: AbstractObjective, start: list[float]) -> Any:
+    """The solver's last state."""
+    stop = Stop(jnp.asarray(1e-9), jnp.asarray(1000))
+    step = lambda state: solver.step(objective, state, stop)  # noqa: E731
+    going = lambda state: (state.status == RUNNING) & (state.steps < stop.max_steps)  # noqa: E731
+    return jax.jit(lambda free: jax.lax.while_loop(going, step, solver.init(free)))(jnp.array(start))
 
 
 class DescentState(eqx.Module):

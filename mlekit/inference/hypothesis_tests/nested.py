@@ -23,13 +23,16 @@ from ..covariance import covariance
 from ..evaluate import evaluate
 from ..information import information
 from ..record import FitRecord
-from .result import HypothesisTest, chi_square, chi_square_tail
+from .boundary import at_boundary, halves, mixture_weights, on_bounds
+from .result import HypothesisTest, chi_square
 
 #: Nats by which a search that runs towards an edge may stop below its supremum.
 SHORT = 1e-2
 
 
-def likelihood_ratio_test(restricted: FitRecord, full: FitRecord, *, boundary: bool = False) -> HypothesisTest:
+def likelihood_ratio_test(
+    restricted: FitRecord, full: FitRecord, *, boundary: bool | None = None
+) -> HypothesisTest:
     r"""Likelihood-ratio test: does a model describe the data as well as a larger one that contains it?
 
     $$2\,(\hat\ell_{\text{full}} - \hat\ell_{\text{restricted}}) \sim \chi^2_d, \qquad
@@ -40,7 +43,9 @@ def likelihood_ratio_test(restricted: FitRecord, full: FitRecord, *, boundary: b
         full: the fit of the larger one, to the same data. Batches are compared data set by data set.
         boundary: whether the hypothesis puts one of the parameters at the edge of its range, such as a variance at
             zero: then half of the distribution is that of one degree of freedom less,
-            $\tfrac12 \chi^2_{d-1} + \tfrac12 \chi^2_d$ (Self and Liang 1987).
+            $\tfrac12 \chi^2_{d-1} + \tfrac12 \chi^2_d$ (Self and Liang 1987). By default the fits tell, where they
+            have the same parameters: those that the restricted one fixes at an end of their range in the full one.
+            Several make a mixture of more parts (`HypothesisTest.distribution` names it).
 
     Returns:
         `HypothesisTest`. A full model that reaches less than the restricted one has not found its maximum: then
@@ -73,18 +78,17 @@ def likelihood_ratio_test(restricted: FitRecord, full: FitRecord, *, boundary: b
     eps = jnp.finfo(gain.dtype).eps
     rounding = 1e-6 + 100 * eps * jnp.abs(full.log_likelihood)
     found = restricted.converged & full.converged & (gain > -rounding)
-    if boundary:
+    ends = on_bounds(restricted, full) if boundary is None else {}
+    if boundary or ends:
         # A full model whose likelihood rises all the way to the hypothesis has its maximum there.
         at_edge = (full.status == Status.unbounded) & (gain <= rounding) & (gain > -SHORT)
         found |= restricted.converged & at_edge
     statistic = jnp.where(found, jnp.where(gain > rounding, 2 * gain, 0.0), jnp.nan)
     name, hypothesis = "Likelihood-ratio test", "the restriction holds"
-    if not boundary:
+    if not (boundary or ends):
         return chi_square(statistic, df, name, hypothesis)
-    dfs = (jnp.full_like(statistic, df - 1), jnp.full_like(statistic, df))
-    p_value = 0.5 * (chi_square_tail(statistic, dfs[0]) + chi_square_tail(statistic, dfs[1]))
-    mixture = f"half chi-square({df - 1}) and half chi-square({df})"
-    return HypothesisTest(statistic, dfs[1], p_value, name, hypothesis, mixture)
+    weights = mixture_weights(restricted, full, ends) if ends else halves(statistic)
+    return at_boundary(statistic, df, weights, name, hypothesis)
 
 
 def wald_test(

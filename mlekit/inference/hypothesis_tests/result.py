@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaincc
+from jax.scipy.special import gammaincc, ndtri
 from jaxtyping import Array, Float
 
 from ...core.format.numbers import count, counted, number, probability
@@ -40,6 +40,14 @@ class HypothesisTest(eqx.Module):
     name: str = eqx.field(static=True)
     hypothesis: str = eqx.field(static=True)
     distribution: str = eqx.field(static=True)
+
+    @property
+    def z(self) -> Float[Array, "..."]:
+        r"""The significance in standard deviations of a normal, one-sided: $\Phi^{-1}(1 - p)$, zero for $p > 1/2$.
+
+        Where the hypothesis lies on a bound, with one parameter, it is the root of the statistic.
+        """
+        return jnp.maximum(-ndtri(self.p_value), 0.0)
 
     def __repr__(self) -> str:
         if isinstance(self.statistic, jax.core.Tracer):

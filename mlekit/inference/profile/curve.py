@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -177,7 +178,8 @@ def _grid(
 ) -> tuple[Array, ...]:
     """For each place among the parameters values from one of its ends to the other, shape `(n_sets, points)`."""
     which = np.array(places)
-    low, high = (end[:, which] for end in eqx.filter_vmap(Parameters.ranges)(parameters, solution.estimates))
+    open_ranges = functools.partial(Parameters.ranges, closed=False)
+    low, high = (end[:, which] for end in eqx.filter_vmap(open_ranges)(parameters, solution.estimates))
     # Where there is no end, four standard errors will do.
     wide = wald_transformed(solution.estimates[:, which], solution.standard_errors[:, which], low, high, 0.9999)
     found = (lower[:, which], upper[:, which])
@@ -219,7 +221,8 @@ def _starts(
     """Leaves of `params` with the elements at `places` held: where a quadratic likelihood has its maximum then."""
 
     def of_set(parameters: Parameters, free: Array, spread: Array, *values: Array) -> list[Array]:
-        low, high = (end[np.array(places)] for end in parameters.ranges(parameters.natural_vector(free)))
+        vector = parameters.natural_vector(free)
+        low, high = (end[np.array(places)] for end in parameters.ranges(vector, closed=False))
 
         def target(z: Array) -> Array:
             return to_line(parameters.natural_vector(z)[np.array(places)], low, high)
@@ -230,6 +233,7 @@ def _starts(
         def leaves_at(held: Array) -> list[Array]:
             move = along @ (to_line(held, low, high) - target(free))
             moved = jnp.where(jnp.all(jnp.isfinite(move)), free + move, free)
+            moved = moved if parameters.box is None else parameters.box.clip(moved)
             vector = parameters.natural_vector(moved)
             of = twins(parameters)
             for place, value in zip(places, held):

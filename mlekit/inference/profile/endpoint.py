@@ -22,6 +22,7 @@ from ...core.status import Status
 from ...core.trees import differential
 from ...engine.implicit import mask_tangents
 from ...likelihood.objective import Objective
+from ...solvers.box import hold
 from ...solvers.objective import Curvature
 from ..wald import to_line
 from .endpoint_search import LEVEL_SET_WEIGHT, Endpoint, search_endpoint
@@ -68,25 +69,35 @@ def _tangent(operands: PyTree, tangents: PyTree, which: Array, proven: Array, fr
     k = free.shape[0]
     tangents, poison = mask_tangents(proven, tangents, free)
 
-    def gradients(operands: PyTree) -> tuple[Array, ...]:
-        """The height above the maximum, and the gradients of the mean log-likelihood and of the target."""
-        objective, log_likelihood = operands
-        here = objective.evaluate(free)
-        of_target = jax.grad(lambda z: _parameter(objective, which, z))(free)
-        return -here.loss * objective.n_obs - log_likelihood, -here.gradient, of_target
+    box, held = operands[0].box, None
+    if box is not None:
+        own = jax.grad(lambda z: _parameter(operands[0], which, z))(free) != 0
+        held = box.stays(free, operands[0].evaluate(free).gradient) & ~own
 
-    _, score, of_target = gradients(operands)
+    def gradients(operands: PyTree) -> tuple[Array, ...]:
+        """The height above the maximum, the gradients of the mean log-likelihood and of the target; the point."""
+        objective, log_likelihood = operands
+        point = free if objective.box is None else objective.box.pinned(free, held)
+        here = objective.evaluate(point)
+        score = -here.gradient if held is None else jnp.where(held, 0.0, -here.gradient)
+        of_target = jax.grad(lambda z: _parameter(objective, which, z))(point)
+        return -here.loss * objective.n_obs - log_likelihood, score, of_target, point
+
+    _, score, of_target, _ = gradients(operands)
     multiplier = score @ of_target / (of_target @ of_target)
     hessian_of_target = jax.hessian(lambda z: _parameter(operands[0], which, z))(free)
     hessian = operands[0].evaluate(free, Curvature.exact).curvature
     lagrangian = hessian + multiplier * hessian_of_target
+    if held is not None:
+        lagrangian, _ = hold(lagrangian, score, held, jnp.ones_like(free))
     scale = curvature_scale(jax.lax.stop_gradient(lagrangian), jnp.zeros_like(free))
     across = jax.lax.stop_gradient(LEVEL_SET_WEIGHT / jnp.sum((of_target / scale) ** 2))
     matrix = lagrangian + across * of_target[:, None] * of_target[None, :]
     spread = inverse(jnp.where(proven, matrix, jnp.eye(k, dtype=free.dtype)))
 
-    height_tangent, score_tangent, target_tangent = differential(gradients, operands, tangents)
+    height_tangent, score_tangent, target_tangent, point_tangent = differential(gradients, operands, tangents)
     distance = -height_tangent / operands[0].n_obs / multiplier
     rest = spread @ (score_tangent - multiplier * target_tangent)
     direction = spread @ of_target
-    return rest + direction * (distance - of_target @ rest) / (of_target @ direction) + poison
+    moved = rest + direction * (distance - of_target @ rest) / (of_target @ direction)
+    return point_tangent + moved + poison

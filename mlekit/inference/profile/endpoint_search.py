@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ...core.linear_algebra import curvature_scale, factorise, singular_below
 from ...core.status import RUNNING, Status
 from ...likelihood.objective import Objective
+from ...solvers.box import hold
 from ...solvers.objective import Curvature
 
 #: Points evaluated at most; ends that need more than ten are rare.
@@ -39,7 +40,8 @@ class Endpoint(eqx.Module):
     Args:
         free: the free vector there.
         log_likelihood: at the last point that was evaluated.
-        status: `converged`; `unbounded`, where the log-likelihood stays above the level as far as the search went;
+        status: `converged`; `unbounded`, where the log-likelihood stays above the level as far as the search went,
+            or as far as a closed bound;
             `stalled` or `max_steps`.
         better: whether the search met a point above the supposed maximum, and stopped there.
         steps: points evaluated.
@@ -157,7 +159,7 @@ def search_endpoint(
     """
     dtype, k = free.dtype, free.shape[0]
     bits = jnp.finfo(dtype).bits
-    n_obs = objective.n_obs
+    n_obs, box = objective.n_obs, objective.box
     level = log_likelihood - drop
     noise = 10 * jnp.finfo(dtype).eps * jnp.maximum(1.0, jnp.abs(log_likelihood))
     start = target(free)
@@ -176,6 +178,15 @@ def search_endpoint(
         height = -n_obs * loss - level
         information = jnp.where(known, n_obs * hessian, jnp.eye(k, dtype=dtype))
         lagrangian = jnp.where(known, information - state.multiplier * hessian_of_target, information)
+        at_end = jnp.asarray(False)
+        if box is not None:
+            # The others stay on their bounds where the likelihood would have them beyond. The parameter itself
+            # goes as far as its bound.
+            others = target_gradient == 0
+            held, unit = box.stays(state.trial, gradient) & others, jnp.sqrt(jnp.abs(jnp.diagonal(information)))
+            information, gradient = hold(information, gradient, held, unit)
+            lagrangian, _ = hold(lagrangian, gradient, held, unit)
+            at_end = jnp.any(box.stays(state.trial, -target_gradient) & ~others)
         model = _profile_model(information, lagrangian, target_gradient, -n_obs * gradient, height)
         good = known & model.definite & (height > -(TOO_DEEP - 1) * drop)
         better = known & (height - drop > BETTER[bits] + noise)
@@ -208,6 +219,7 @@ def search_endpoint(
         anchor = jnp.where(good, state.trial, state.anchor)
         height = jnp.where(good, height, state.height)
         trial = jnp.where(good, state.trial + step, 0.5 * (state.anchor + state.trial))
+        trial = trial if box is None else box.clip(trial)
         tried = jnp.abs(now - target(state.anchor))
         max_step = jnp.where(good, 2 * state.max_step, 0.5 * jnp.where(jnp.isfinite(tried), tried, state.max_step))
         gone = (target(anchor) - start) / reach
@@ -215,6 +227,7 @@ def search_endpoint(
         stuck = jnp.all(trial == anchor) | (~good & (gone > FAR) & (tried <= reach))
         status = jnp.where((height > 0) & (gone > ENDLESS), Status.unbounded, RUNNING)
         status = jnp.where(stuck, jnp.where(far, Status.unbounded, Status.stalled), status)
+        status = jnp.where(at_end & known & (height >= 0), Status.unbounded, status)
         status = jnp.where(arrived, Status.converged, status)
         status = jnp.where(better, Status.stalled, status)
         return _State(

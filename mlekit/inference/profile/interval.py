@@ -92,7 +92,8 @@ def _ends(fit: FitRecord, level: float) -> tuple[Ends, Array, Array]:
 def _searches(solution: Solution, parameters: Parameters, z: Array, moving: tuple[int, ...]) -> tuple[Array, ...]:
     """The arguments of `endpoint.end` for all searches: for both ends of each parameter in turn."""
     n_sets, times = len(solution.estimates), 2 * len(moving)
-    low, high = eqx.filter_vmap(Parameters.ranges)(parameters, solution.estimates)
+    open_ranges = functools.partial(Parameters.ranges, closed=False)
+    low, high = eqx.filter_vmap(open_ranges)(parameters, solution.estimates)
     which, sign = np.repeat(np.array(moving), 2), np.tile([-1.0, 1.0], len(moving))
     dtype = solution.estimates.dtype
     of_sets = lambda array: jnp.broadcast_to(array[:, None], (n_sets, times, *array.shape[1:]))  # noqa: E731

@@ -19,6 +19,12 @@ class Constraint(eqx.Module):
     """A map between a free array and a parameter in natural units; the base of every constraint."""
 
     elementwise: ClassVar[bool] = False  #: true if each element has a free number of its own
+    closed: ClassVar[bool] = False  #: true if the value may lie on the ends of its range
+
+    @property
+    def closed_form(self) -> str:
+        """How the constraint is called whose bounds the estimate may lie on; empty where there is none."""
+        return ""
 
     @abc.abstractmethod
     def forward(self, free: ArrayLike) -> Array:
@@ -29,7 +35,7 @@ class Constraint(eqx.Module):
         """Free array of a natural value; NaN or infinite where the value is not inside."""
 
     def range(self, value: ArrayLike) -> tuple[Array, Array]:
-        """The open interval each single element lies in: two arrays that broadcast to the value's shape."""
+        """The ends of the interval each single element lies in: two arrays that broadcast to the value's shape."""
         return like(-np.inf, value), like(np.inf, value)
 
     def problem(self, value: np.ndarray) -> str | None:
@@ -39,16 +45,31 @@ class Constraint(eqx.Module):
         if any(isinstance(end, jax.core.Tracer) for end in ends):
             return trouble(value, lambda v: True, "", "start it inside its bounds")
         low, high = np.asarray(ends[0]), np.asarray(ends[1])
+        least, most, between = (
+            ("at least", "at most", "") if self.closed else ("greater than", "less than", ", on neither")
+        )
         if np.all(np.isinf(low) & np.isinf(high)):
             wanted, start = "be a number", np.asarray(0.0)
         elif np.all(np.isinf(high)):
-            wanted, start = f"be greater than {show(low)}", low + np.maximum(1, abs(low) / 100)
+            wanted, start = f"be {least} {show(low)}", low + np.maximum(1, abs(low) / 100)
         elif np.all(np.isinf(low)):
-            wanted, start = f"be less than {show(high)}", high - np.maximum(1, abs(high) / 100)
+            wanted, start = f"be {most} {show(high)}", high - np.maximum(1, abs(high) / 100)
         else:
-            wanted, start = f"lie between {show(low)} and {show(high)}, on neither", low + (high - low) / 2
+            wanted, start = f"lie between {show(low)} and {show(high)}{between}", low + (high - low) / 2
         hint = f"start it at a number such as {show(start)}"
-        return trouble(value, lambda v: (low < v) & (v < high), wanted, hint)
+        inside = (lambda v: (low <= v) & (v <= high)) if self.closed else (lambda v: (low < v) & (v < high))
+        return trouble(value, inside, wanted, hint)
+
+    @property
+    def named_bounds(self) -> tuple[str, ...]:
+        """The names of the parameters that stand for bounds."""
+        return tuple(bound for bound in jax.tree.leaves(self) if isinstance(bound, str))
+
+    def with_bounds(self, value_of: Callable[[str], Any]) -> Constraint:
+        """The constraint with numbers in place of the names of parameters."""
+        if not self.named_bounds:
+            return self
+        return jax.tree.map(lambda bound: value_of(bound) if isinstance(bound, str) else bound, self)
 
     def free_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the free array of a parameter of `shape`; a `ValueError` where that does not suit."""
@@ -58,9 +79,9 @@ class Constraint(eqx.Module):
         return shape
 
 
-def checked_bound(caller: str, bound: Any) -> float | Array:
-    """A plain float for one concrete number, so that it hashes and never promotes; else an array."""
-    if isinstance(bound, jax.core.Tracer):
+def checked_bound(caller: str, bound: Any, or_name: bool = False) -> Any:
+    """A plain float for one concrete number, so that it hashes and never promotes; an array, or a name."""
+    if isinstance(bound, jax.core.Tracer) or (or_name and isinstance(bound, str)):
         return bound
     try:
         number = np.asarray(bound, dtype=float)

@@ -1,6 +1,6 @@
 """Constraints on single numbers: none, or bounds on one side or both."""
 
-# ruff: noqa: D102 - the five methods are documented in `Constraint`, their formulas and shapes by each class
+# ruff: noqa: D102 - the methods are documented in `Constraint`, their formulas and shapes by each class
 from __future__ import annotations
 
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from ...core.dtypes import as_float
-from .base import Constraint, checked_bound, like
+from .base import Constraint, checked_bound, like, show
 
 
 class Unconstrained(Constraint):
@@ -36,7 +36,8 @@ class GreaterThan(Constraint):
     """Greater than a bound: `value = low + exp(free)`, any shape; `positive` is the one with bound zero.
 
     Args:
-        low: a finite number, or an array that broadcasts against the parameter; else a `ValueError`.
+        low: a finite number, or an array that broadcasts against the parameter; else a `ValueError`. Or the name
+            of another parameter, `mle.greater_than("a")`: greater than that, wherever it lies.
 
     Example:
         >>> import numpy as np, mlekit as mle
@@ -45,10 +46,16 @@ class GreaterThan(Constraint):
     """
 
     elementwise = True
-    low: float | Array
+    low: Any  # a number, an array, or the name of a parameter
 
     def __init__(self, low: Any):
-        self.low = checked_bound("greater_than(low)", low)
+        self.low = checked_bound("greater_than(low)", low, or_name=True)
+
+    @property
+    def closed_form(self) -> str:
+        if self.named_bounds:
+            return ""
+        return "mle.nonnegative" if np.ndim(self.low) == 0 and self.low == 0 else f"mle.at_least({show(self.low)})"
 
     def forward(self, free: ArrayLike) -> Array:
         return like(self.low, free) + jnp.exp(free)
@@ -64,7 +71,8 @@ class LessThan(Constraint):
     """Less than a bound: `value = high - exp(free)`, any shape; it falls as `free` rises.
 
     Args:
-        high: a finite number, or an array that broadcasts against the parameter; else a `ValueError`.
+        high: a finite number, or an array that broadcasts against the parameter; else a `ValueError`. Or the name
+            of another parameter: less than that, wherever it lies.
 
     Example:
         >>> import mlekit as mle
@@ -73,10 +81,14 @@ class LessThan(Constraint):
     """
 
     elementwise = True
-    high: float | Array
+    high: Any  # likewise
 
     def __init__(self, high: Any):
-        self.high = checked_bound("less_than(high)", high)
+        self.high = checked_bound("less_than(high)", high, or_name=True)
+
+    @property
+    def closed_form(self) -> str:
+        return "" if self.named_bounds else f"mle.at_most({show(self.high)})"
 
     def forward(self, free: ArrayLike) -> Array:
         return like(self.high, free) - jnp.exp(free)
@@ -116,6 +128,10 @@ class Interval(Constraint):
             width = np.asarray(self.high) - np.asarray(self.low)
         if not np.all((width > 0) & np.isfinite(width)):
             raise ValueError(f"interval(low, high) wants low < high, finitely apart; it got {low=}, {high=}")
+
+    @property
+    def closed_form(self) -> str:
+        return f"mle.between({show(self.low)}, {show(self.high)})"
 
     def forward(self, free: ArrayLike) -> Array:
         free, low, high = jnp.asarray(free), like(self.low, free), like(self.high, free)

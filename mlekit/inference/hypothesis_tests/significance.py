@@ -1,0 +1,38 @@
+"""The significance of a parameter: how far the data are from the hypothesis that it is at its bound, or zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ...core.trees import tracing, vmap_if
+from ...models.constraints.base import show
+from ...models.parameters import Parameters
+from ..profile.curve import profile
+from ..record import FitRecord
+from .boundary import at_boundary, halves
+from .result import HypothesisTest, chi_square
+
+
+def significance(fit: FitRecord, name: str, value: Any = None) -> HypothesisTest:
+    """`Fit.significance`, which says what the arguments are."""
+    if name not in fit.parameter_names:
+        raise ValueError(f"there is no parameter {name!r}; there are {', '.join(fit.parameter_names)}")
+    place = fit.parameter_names.index(name)
+    estimates = fit._solution.estimates
+    low, high = (end[..., place] for end in vmap_if(fit.batched, Parameters.ranges)(fit.parameters, estimates))
+    null = jnp.where(jnp.isfinite(low), low, jnp.where(jnp.isfinite(high), high, 0.0))
+    null = null if value is None else jnp.broadcast_to(jnp.asarray(value, estimates.dtype), null.shape)
+    curve = profile(fit, name, null[..., None])
+    gain = curve.fit.log_likelihood - curve.log_likelihood[..., 0]
+    rounding = 1e-6 + 100 * jnp.finfo(gain.dtype).eps * jnp.abs(fit.log_likelihood)
+    statistic = jnp.where(gain > rounding, 2 * gain, jnp.where(gain > -rounding, 0.0, jnp.nan))
+    values = "its bound" if tracing(null) else " or ".join(map(show, np.unique(np.asarray(null))[:2]))
+    hypothesis = f"{name} = {values}"
+    on_edge = (null <= low) | (null >= high)
+    one_sided = bool(np.all(on_edge)) if not tracing(on_edge) else value is None
+    if not one_sided:
+        return chi_square(statistic, 1, "Likelihood-ratio test", hypothesis)
+    return at_boundary(statistic, 1, halves(statistic), "Likelihood-ratio test", hypothesis)

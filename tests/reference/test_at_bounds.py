@@ -108,6 +108,21 @@ def test_underdispersed_counts_are_poisson(dispersion: float) -> None:
         np.testing.assert_allclose(fit.standard_errors()[name], poisson.standard_errors()[name], rtol=1e-8)
 
 
+def test_a_density_that_is_mended_at_zero_alone() -> None:
+    """Beside zero the branch that is not taken divides by powers of the dispersion."""
+    y = jnp.array(np.random.default_rng(1).binomial(6, 0.5, 200) + 0.0)
+
+    def density(p: Any, y: Any) -> Any:
+        a, m, j = p["a"], p["m"], jnp.arange(8.0)
+        start = jnp.sum(jnp.where(j < y, jnp.log1p(a * j), 0.0)) + y * (jnp.log(m) - jnp.log1p(a * m))
+        return start - jnp.where(a * m < 1e-6, m - 0.5 * a * m * m, jnp.log1p(a * m) / jnp.where(a == 0, 1.0, a))
+
+    fit = mle.fit(density, {"a": 1.0, "m": 1.0}, y, constraints={"a": mle.nonnegative, "m": mle.positive})
+    assert fit.converged
+    assert fit.params["a"] == 0
+    np.testing.assert_allclose(fit.params["m"], np.mean(y), rtol=1e-9)
+
+
 def test_chain_that_never_goes_back() -> None:
     """A hidden Markov chain in logarithms, whose derivatives do not exist where a chance is zero."""
     rng = np.random.default_rng(2)

@@ -39,9 +39,9 @@ class AbstractClosed(Constraint):
         limits = jnp.finfo(value.dtype)
 
         def hair(end: Array) -> Array:
-            # Its square must not vanish: it stands in denominators of second derivatives.
+            # It stands in denominators of derivatives: its powers must neither vanish nor overflow.
             beside = jnp.where(jnp.isfinite(end), jnp.abs(end) * limits.eps, 0.0)
-            return jnp.where(end == 0, limits.tiny**0.5, beside)
+            return jnp.where(end == 0, limits.tiny**0.2, beside)
 
         nearest = jnp.clip(value, low + hair(low), high - hair(high))
         return value + jax.lax.stop_gradient(nearest - value)

@@ -205,7 +205,10 @@ def best_of(
 @Compiled
 def _select_all(found: Solution, tolerance: Float[Array, ""], names: tuple[str, ...]) -> tuple[Solution, Modes]:
     status, reached = found.status, found.log_likelihood
+    # Maxima at the same bound are the same there, though no error tells how near that is.
     vector, errors = found.estimates, found.standard_errors
+    if found.multiplier is not None:
+        errors = jnp.where(jnp.isnan(errors), 0.0, errors)
 
     def of_set(i: Array) -> tuple[Array, Modes]:
         return select_modes(status[i], reached[i], vector[i], errors[i], tolerance, names)

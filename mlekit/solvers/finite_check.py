@@ -11,6 +11,7 @@ import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -40,7 +41,7 @@ MOST_NOISE_FADED = (jnp.inf, 1e-3, 1e-3)
 AHEAD, REFUTING = 4, 2
 #: From a bound whose multiplier is zero it is looked inwards alone, in so many points from one standard error on,
 #: each by the root of ten nearer: none may be higher.
-INWARDS = 9
+INWARDS, CONE_STEPS = 9, 12
 #: A search that ends within so many standard errors of bounds, as errors would be if the others were known, first
 #: tries the bounds themselves.
 ONTO = 1.0
@@ -178,9 +179,8 @@ def in_box(
         n_obs: number of observations.
     """
     inwards = jnp.any(active.weak) & (check.claim == Status.converged)
-    from_bound = jnp.where(active.weak, box.inwards(free), 0.0) / jnp.sqrt(n_obs) / model.scale
-    pull = jnp.where(active.held, 0.0, matvec(curvature, from_bound)) / model.scale
-    follow = jnp.where(model.definite, -model.factor.solve(pull), 0.0) / model.scale
+    parts = _inwards(box, active, model, curvature, free)
+    from_bound, follow = (part / jnp.sqrt(n_obs) / model.scale for part in parts)
     # One standard error in all: those that are held take no share of it.
     share = jnp.mean(jnp.where(active.held, 0.0, 1.0).astype(free.dtype))
     both_ways = jnp.where(active.held, 0.0, check.direction / jnp.sqrt(jnp.where(share > 0, share, 1.0)))
@@ -204,6 +204,34 @@ def in_box(
     )
 
 
+def _inwards(
+    box: Box, active: Active, model: QuadraticModel, curvature: Float[Array, "k k"], free: Float[Array, " k"]
+) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+    r"""The direction from the weak bounds in which the objective rises least, and how the free entries follow it.
+
+    With $S$ the curvature of the weak entries while the free ones follow, steps against the gradient of $d^T S d$,
+    projected onto what the box allows, approach its least value among directions. Entries that would each gain by
+    themselves all take part, and none that would hide them.
+    """
+    sign = jnp.where(active.weak, box.inwards(free), 0.0)
+    matrix = curvature / model.scale[:, None] / model.scale[None, :] * sign[None, :]
+    across = jnp.where(active.held[:, None], 0.0, matrix)
+    moves = jnp.where(model.definite, -jax.vmap(model.factor.solve, in_axes=1, out_axes=1)(across), 0.0)
+    own = sign[:, None] * matrix + across.T @ moves
+    size = jnp.sqrt(jnp.sum(own**2))
+    weak = jnp.where(active.weak, 1.0, 0.0).astype(free.dtype)
+    stiffness = jnp.where(active.weak, jnp.diagonal(own), jnp.inf)
+    first = weak * jnp.where(stiffness == jnp.min(stiffness), 1.0, 0.01)
+
+    def descend(_: int, direction: Array) -> Array:
+        moved = jnp.maximum(size * direction - matvec(own, direction), 0.0) * weak
+        most = jnp.max(moved)
+        return jnp.where(most > 0, moved / jnp.where(most > 0, most, 1.0), direction)
+
+    direction = jax.lax.fori_loop(0, CONE_STEPS, descend, first)
+    return sign * direction, matvec(moves, direction)
+
+
 def judge(
     check: FiniteCheck, fall: Float[Array, ""], decrement: Float[Array, ""], noise: Float[Array, ""]
 ) -> Judgement:
@@ -223,6 +251,8 @@ def judge(
     higher = jnp.where(
         check.onto, fall <= jnp.maximum(HIGHER_INWARDS, 2 * noise), (-fall > least) & (-fall <= most)
     )
+    # Where there is no end of higher ground inwards, nothing is proven.
+    endless = check.inwards & higher & often
     higher &= ~often
     drop = fall - jnp.where(check.turn > 0, check.fall, 0.0)
     ahead &= ~check.onto
@@ -231,7 +261,8 @@ def judge(
 
     last = check.turn == jnp.where(ahead, AHEAD, jnp.where(check.inwards, INWARDS, 2 * PAIRS)) - 1
     unproven = (check.claim == Status.converged) & ~proven & ~check.inwards
-    claimed = jnp.where(unproven, check.otherwise, check.claim)
+    claimed = jnp.where(unproven | endless, check.otherwise, check.claim)
+    last |= endless
     status = jnp.where((proven | last) & ~(higher | refuted | check.onto), claimed, RUNNING)
     over = higher | refuted | proven | last | check.onto
     # Where it falls on one side alone, it rises for ever on the other, by too little to be seen.

@@ -207,9 +207,7 @@ class AbstractTrustRegion(AbstractPointSolver):
             begun = finite_check.begin(state.check, status, model, progress.step, n_obs)
             if box is not None and active is not None:
                 begun = finite_check.in_box(begun, box, active, model, curvature, free, n_obs)
-                checked |= (status == Status.converged) & begun.inwards
-                # Other claims are made at leisure, after the bounds were tried.
-                checked |= begun.onto & (status != Status.converged)
+                checked |= begun.onto | ((status == Status.converged) & begun.inwards)
             begins = ~looking & checked & begun.under_way
             check = choose(looking, seen.check, choose(begins, begun, state.check))
             status = jnp.where(looking, seen.status, jnp.where(begins, RUNNING, status))

@@ -200,3 +200,29 @@ def test_derivatives_of_batches() -> None:
     single = jax.jacrev(lambda y: fitted(y).params)(jnp.array(y))
     np.testing.assert_allclose(derivative[0, :, 0], single, atol=1e-12)
     assert np.all(derivative[0, :, 1] == 0)
+
+
+def test_batches_whose_hypotheses_differ() -> None:
+    def density(p: Any, x: Any) -> Any:
+        return -0.5 * (x - p["a"]) ** 2
+
+    data = jnp.array(np.random.default_rng(0).standard_normal((2, 20)) + 0.5)
+    start = {"a": jnp.array([0.0, 0.7])}
+    full = mle.fit_batch(density, {"a": 0.5}, data, constraints=mle.nonnegative)
+    fixed = mle.fit_batch(density, start, data, init_axis=0, constraints=mle.fixed)
+    with pytest.raises(ValueError, match="on a bound in some data sets alone"):
+        mle.likelihood_ratio_test(fixed, full)
+    test = full.significance("a", start["a"])
+    tails = scipy.stats.chi2.sf(np.asarray(test.statistic), 1)
+    np.testing.assert_allclose(test.p_value, tails * [0.5, 1.0], rtol=1e-9)
+
+
+def test_one_maximum_at_a_bound_is_one_mode() -> None:
+    def density(p: Any, x: Any) -> Any:
+        return -0.5 * (x - p["m"]) ** 2 - 0.5 * (x - p["k"]) ** 2
+
+    x, start = jnp.array([-1.0, 0.2, -0.5, 0.1]), {"m": 0.5, "k": 0.0}
+    fit = mle.fit(density, start, x, constraints={"m": mle.nonnegative}, starts=4, key=jax.random.key(0))
+    assert fit.modes is not None
+    assert fit.modes.n_modes == 1
+    assert fit.modes.count[0] == 4

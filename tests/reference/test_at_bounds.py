@@ -211,3 +211,35 @@ def test_stochastic_frontier_of_the_wrong_skew(su: float) -> None:
     np.testing.assert_allclose(fits.params["a"][wrong], y.mean(axis=1)[wrong], atol=1e-9)
     np.testing.assert_allclose(fits.params["sv"][wrong], y.std(axis=1)[wrong], rtol=1e-9)
     assert set(wrong) == {True, False}
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5, 2.0])
+def test_standard_deviations_of_either_kind(start: float) -> None:
+    """Even in every parameter, so that all slopes vanish at zero: some are maxima there, others minima."""
+    rng = np.random.default_rng(3)
+    kind = (rng.integers(0, 3, (60, 120))[:, :, None] == np.arange(3)).astype(float)
+    variance = np.maximum(1 + rng.choice([-0.6, 0.0, 0.6], (60, 3)), 0.1)
+    y = rng.standard_normal((60, 120)) * np.sqrt(np.einsum("snk,sk->sn", kind, variance))
+
+    def density(p: Any, o: Any) -> Any:
+        spread = 1 + jnp.dot(p**2, o["kind"])
+        return -0.5 * jnp.log(spread) - 0.5 * o["y"] ** 2 / spread
+
+    data = {"kind": jnp.array(kind), "y": jnp.array(y)}
+    fits = mle.fit_batch(density, jnp.full(3, start), data, constraints=mle.nonnegative)
+    squares = np.einsum("sn,snk->sk", y**2, kind) / kind.sum(axis=1)
+    assert np.all(fits.converged)
+    np.testing.assert_allclose(np.asarray(fits.params) ** 2, np.maximum(squares - 1, 0.0), atol=1e-6)
+    assert np.all(~np.asarray(fits.at_bound) | (squares < 1))
+
+
+def test_two_minima_that_rise_together_only() -> None:
+    """Each alone falls from the bound, and both at once rise."""
+
+    def density(p: Any, x: Any) -> Any:
+        a, b = p["a"], p["b"]
+        return 3 * a * b - a**2 - b**2 - a**4 - b**4 + 0 * x
+
+    fit = mle.fit(density, {"a": 0.0, "b": 0.0}, jnp.zeros(50), constraints=mle.nonnegative)
+    assert fit.converged
+    np.testing.assert_allclose([fit.params["a"], fit.params["b"]], 0.5, rtol=1e-9)

@@ -49,11 +49,18 @@ def on_bounds(restricted: FitRecord, full: FitRecord) -> dict[int, int]:
     """
     if restricted.parameter_names != full.parameter_names or tracing(restricted._solution.estimates):
         return {}
-    vector = restricted._solution.estimates.reshape(-1, len(full.parameter_names))[0]
+    vectors = np.asarray(restricted._solution.estimates).reshape(-1, len(full.parameter_names))
+    vector = jnp.asarray(vectors[0])
     parameters = jax.tree.map(lambda leaf: leaf[0] if full.batched and is_array(leaf) else leaf, full.parameters)
     low, high = (np.asarray(end) for end in parameters.ranges(vector))
-    side = np.where(np.asarray(vector) <= low, 1, np.where(np.asarray(vector) >= high, -1, 0))
+    sides = np.where(vectors <= low, 1, np.where(vectors >= high, -1, 0))
+    side = sides[0]
     tested = np.asarray(restricted.fixed) & ~np.asarray(full.fixed)
+    if np.any((sides != side) & tested):
+        raise ValueError(
+            "the hypothesis lies on a bound in some data sets alone: test these and the others apart, as "
+            "fits[mask], or say boundary="
+        )
     return {int(place): int(side[place]) for place in np.flatnonzero((side != 0) & tested)}
 
 

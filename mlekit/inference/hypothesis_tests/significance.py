@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -32,7 +33,11 @@ def significance(fit: FitRecord, name: str, value: Any = None) -> HypothesisTest
     values = "its bound" if tracing(null) else " or ".join(map(show, np.unique(np.asarray(null))[:2]))
     hypothesis = f"{name} = {values}"
     on_edge = (null <= low) | (null >= high)
-    one_sided = bool(np.all(on_edge)) if not tracing(on_edge) else value is None
-    if not one_sided:
-        return chi_square(statistic, 1, "Likelihood-ratio test", hypothesis)
-    return at_boundary(statistic, 1, halves(statistic), "Likelihood-ratio test", hypothesis)
+    name_of_test = "Likelihood-ratio test"
+    if not tracing(on_edge) and not np.any(on_edge):
+        return chi_square(statistic, 1, name_of_test, hypothesis)
+    weights = jnp.where(on_edge[..., None], halves(statistic), jnp.array([0.0, 1.0], statistic.dtype))
+    test = at_boundary(statistic, 1, weights, name_of_test, hypothesis)
+    if tracing(on_edge) or np.all(on_edge):
+        return test
+    return dataclasses.replace(test, distribution=f"{test.distribution} on the bound, chi-square(1) elsewhere")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from ..solvers.box import Box
-from .constraints import Constraint, Fixed
-from .constraints.closed_bounds import AbstractClosed
+from .constraints import Constraint, Fixed, unconstrained
+from .constraints.bounds import GreaterThan
+from .constraints.closed_bounds import AbstractClosed, beside_held
 
 
 class Leaf(eqx.Module):
@@ -96,7 +97,7 @@ class Parameters(eqx.Module):
         values = [self._leaf_value(i, free) for i in range(len(self.leaves))]
         for i, leaf in enumerate(self.leaves):
             if isinstance(leaf.constraint, AbstractClosed):
-                values[i] = leaf.constraint.inside(values[i])
+                values[i] = self._closed_rule(leaf).inside(values[i])
         return self.join(values)
 
     @property
@@ -182,8 +183,8 @@ class Parameters(eqx.Module):
             if i in elements:
                 raise ValueError(f"{' and '.join(names)} are tied: they cannot be held at values of their own")
             elements.add(i)
-        leaves = []
-        for leaf in self.leaves:
+        leaves, free = [], self._kept_apart(frozen)
+        for leaf in free:
             mine = tuple(sorted(frozen.get(leaf.tied_to or leaf.name, set()) | set(leaf.frozen)))
             if mine and len(mine) == leaf.size:
                 leaf = dataclasses.replace(leaf, constraint=Fixed(), free_shape=(0,), frozen=())
@@ -192,6 +193,36 @@ class Parameters(eqx.Module):
             leaves.append(leaf)
         placed, n_free = lay_out(leaves)
         return dataclasses.replace(self, leaves=tuple(placed), values=(None,) * len(leaves), n_free=n_free)
+
+    def _kept_apart(self, held: Mapping[str, Collection[int]]) -> tuple[Leaf, ...]:
+        """The leaves, where one that bounds a held leaf, or is bounded by it, has that as a closed bound."""
+        whole = {leaf.name for leaf in self.leaves if len(held.get(leaf.name, ())) == leaf.size}
+        rules: dict[str, Any] = {leaf.name: leaf.constraint for leaf in self.leaves}
+        root = {leaf.name: leaf.tied_to or leaf.name for leaf in self.leaves}
+        for leaf in self.leaves:
+            moves = leaf.tied_to is None and not leaf.is_fixed
+            for bound in leaf.rule.named_bounds if moves else ():
+                above, other = isinstance(leaf.rule, GreaterThan), root[bound]
+                if leaf.name not in held and other in whole:
+                    rules[leaf.name] = beside_held(unconstrained, bound, below=not above)
+                elif leaf.name in held and other not in whole and not isinstance(rules[other], Fixed):
+                    rules[other] = None if leaf.shape else beside_held(rules[other], leaf.name, below=above)
+                    if rules[other] is None:
+                        raise ValueError(
+                            f"{leaf.name} cannot be held by itself, as {bound} bounds it and has other bounds; "
+                            "its profile intervals are there: fit.intervals(method='profile')"
+                        )
+        return tuple(dataclasses.replace(leaf, constraint=rules[root[leaf.name]]) for leaf in self.leaves)
+
+    def allows(self, vector: Float[Array, " k"]) -> Bool[Array, ""]:
+        """Whether parameters in natural units lie in their ranges, or on the ends of these."""
+        values = self.split(self.tree(vector))
+        inside = jnp.asarray(True)
+        for leaf, value in zip(self.leaves, values):
+            if not leaf.is_fixed:
+                low, high = leaf.rule.with_bounds(lambda name: values[self._place(name)]).range(value)
+                inside &= jnp.all((value >= low) & (value <= high))
+        return inside
 
     @property
     def box(self) -> Box | None:
@@ -204,7 +235,7 @@ class Parameters(eqx.Module):
             if leaf.is_fixed or leaf.tied_to is not None:
                 continue
             like = jnp.zeros(leaf.free_shape, self.dtype)
-            ends = leaf.rule.range(like) if leaf.is_closed else (-jnp.inf + like, jnp.inf + like)
+            ends = self._closed_rule(leaf).range(like) if leaf.is_closed else (-jnp.inf + like, jnp.inf + like)
             for ends_of_all, end in zip((lows, highs), ends):
                 ends_of_all.append(jnp.broadcast_to(end, like.shape).ravel()[leaf.moving].astype(self.dtype))
         return Box(jnp.concatenate(lows), jnp.concatenate(highs)) if lows else None
@@ -214,18 +245,27 @@ class Parameters(eqx.Module):
     ) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
         """The lower and upper ends of the range of each scalar parameter; without `closed` the open ends only.
 
-        Other parameters are no ends: they move.
+        A parameter that bounds another one counts with its own range.
         """
-        lows, highs = [], []
-        for leaf, value in zip(self.leaves, self.split(self.tree(vector))):
-            rule = leaf.constraint
-            if isinstance(rule, Constraint) and (closed or not leaf.is_closed) and not rule.named_bounds:
-                low, high = rule.range(value)
-            else:
-                low, high = jnp.asarray(-jnp.inf), jnp.asarray(jnp.inf)
-            lows.append(jnp.broadcast_to(low, leaf.shape).ravel().astype(vector.dtype))
-            highs.append(jnp.broadcast_to(high, leaf.shape).ravel().astype(vector.dtype))
-        return jnp.concatenate(lows), jnp.concatenate(highs)
+        values = self.split(self.tree(vector))
+
+        def end(leaf: Leaf, side: int) -> Array:
+            """One end of the range of a leaf; that of a fixed one is its value."""
+            value = values[self._place(leaf.tied_to or leaf.name)]
+            if leaf.is_fixed:
+                return value
+            rule = leaf.rule.with_bounds(lambda name: end(self.leaves[self._place(name)], side))
+            return rule.range(value)[side]
+
+        def ends(side: int) -> Array:
+            found = []
+            for leaf in self.leaves:
+                known = not leaf.is_fixed and (closed or not leaf.is_closed)
+                one = end(leaf, side) if known else jnp.asarray((-jnp.inf, jnp.inf)[side])
+                found.append(jnp.broadcast_to(one, leaf.shape).ravel().astype(vector.dtype))
+            return jnp.concatenate(found)
+
+        return ends(0), ends(1)
 
     def split(self, params: PyTree) -> list[Any]:
         """The leaves of `params` that are parameters, in order."""
@@ -266,6 +306,10 @@ class Parameters(eqx.Module):
             kept = rule.inverse(value).astype(self.dtype).ravel()
             part = kept.at[leaf.moving].set(part)
         return rule.forward(part.reshape(leaf.free_shape)).astype(leaf.dtype)
+
+    def _closed_rule(self, leaf: Leaf) -> Any:
+        """The closed constraint of a leaf, with the values of fixed ones in place of their names."""
+        return leaf.rule.with_bounds(lambda name: self.values[self._place(name)])
 
     def _place(self, name: str) -> int:
         return [leaf.name for leaf in self.leaves].index(name)

@@ -187,6 +187,8 @@ def _grid(
     begin, end = (to_line(e, low, high) for e in edges)
     line = begin[..., None] + (end - begin)[..., None] * steps[None, None, :]
     grid = from_line(line, low[..., None], high[..., None])
+    low, high = (end[:, which, None] for end in eqx.filter_vmap(Parameters.ranges)(parameters, solution.estimates))
+    grid = jnp.clip(grid, low, high)  # which rounding may leave
     return tuple(grid[:, i] for i in range(len(places)))
 
 
@@ -254,10 +256,12 @@ def _reached(
 ) -> tuple[Array, PyTree, Array]:
     """Log-likelihoods, parameters and statuses of the points, NaN where no maximum is proven."""
     n_sets = len(converged)
-    known = (found.status == Status.converged) & repeat_each(converged, math.prod(shape))
+    allowed = jax.vmap(parameters.allows)(found.estimates)
+    status = jnp.where(allowed, found.status, Status.nonfinite_start).astype(jnp.int32)
+    known = (status == Status.converged) & repeat_each(converged, math.prod(shape))
     heights = jnp.where(known, found.log_likelihood, jnp.nan).reshape(n_sets, *shape)
     vector = jnp.where(known[:, None], found.estimates, jnp.nan).reshape(n_sets, *shape, -1)
-    return heights, parameters.tree(vector), found.status.reshape(n_sets, *shape)
+    return heights, parameters.tree(vector), status.reshape(n_sets, *shape)
 
 
 def profile_text(curve: Profile) -> str:

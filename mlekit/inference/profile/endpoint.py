@@ -15,7 +15,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ...core.linear_algebra import curvature_scale, inverse
 from ...core.status import Status
@@ -25,7 +25,7 @@ from ...likelihood.objective import Objective
 from ...solvers.box import hold
 from ...solvers.objective import Curvature
 from ..wald import to_line
-from .endpoint_search import LEVEL_SET_WEIGHT, Endpoint, search_endpoint
+from .endpoint_search import LEVEL_SET_WEIGHT, Endpoint, held_by, search_endpoint
 
 
 def end(objective: Objective, value: Any) -> tuple[Endpoint, Array]:
@@ -45,11 +45,17 @@ def _parameter(objective: Objective, which: Array, free: Array) -> Float[Array, 
     return objective.parameters.natural_vector(free)[which]
 
 
+def _own(objective: Objective, which: Array, free: Array) -> Bool[Array, " k"]:
+    """The entry of the free vector that is the parameter itself, where that has closed bounds."""
+    closed = objective.parameters.at_bounds(jnp.ones_like(free), 0.0)[which] > 0
+    return closed & (jax.grad(lambda z: _parameter(objective, which, z))(free) != 0)
+
+
 @eqx.filter_custom_jvp
 def _search(operands: tuple[Objective, Array], others: tuple[Array, ...]) -> Endpoint:
     (objective, log_likelihood), (free, _, drop, which, sign, low, high) = operands, others
     target = lambda z: sign * to_line(_parameter(objective, which, z), low, high)  # noqa: E731
-    return search_endpoint(objective, target, free, log_likelihood, drop)
+    return search_endpoint(objective, target, free, log_likelihood, drop, _own(objective, which, free))
 
 
 @_search.def_jvp
@@ -70,24 +76,25 @@ def _tangent(operands: PyTree, tangents: PyTree, which: Array, proven: Array, fr
     tangents, poison = mask_tangents(proven, tangents, free)
 
     box, held = operands[0].box, None
+    found = operands[0].evaluate(free, Curvature.exact)
     if box is not None:
-        own = jax.grad(lambda z: _parameter(operands[0], which, z))(free) != 0
-        held = box.stays(free, operands[0].evaluate(free).gradient) & ~own
+        of_target = jax.grad(lambda z: _parameter(operands[0], which, z))(free)
+        own = _own(operands[0], which, free)
+        held = held_by(box, free, found.gradient, of_target, own, curvature_scale(found.curvature, found.gradient))
 
     def gradients(operands: PyTree) -> tuple[Array, ...]:
         """The height above the maximum, the gradients of the mean log-likelihood and of the target; the point."""
         objective, log_likelihood = operands
         point = free if objective.box is None else objective.box.pinned(free, held)
         here = objective.evaluate(point)
-        score = -here.gradient if held is None else jnp.where(held, 0.0, -here.gradient)
-        of_target = jax.grad(lambda z: _parameter(objective, which, z))(point)
-        return -here.loss * objective.n_obs - log_likelihood, score, of_target, point
+        moves = lambda gradient: gradient if held is None else jnp.where(held, 0.0, gradient)  # noqa: E731
+        of_target = moves(jax.grad(lambda z: _parameter(objective, which, z))(point))
+        return -here.loss * objective.n_obs - log_likelihood, moves(-here.gradient), of_target, point
 
     _, score, of_target, _ = gradients(operands)
     multiplier = score @ of_target / (of_target @ of_target)
     hessian_of_target = jax.hessian(lambda z: _parameter(operands[0], which, z))(free)
-    hessian = operands[0].evaluate(free, Curvature.exact).curvature
-    lagrangian = hessian + multiplier * hessian_of_target
+    lagrangian = found.curvature + multiplier * hessian_of_target
     if held is not None:
         lagrangian, _ = hold(lagrangian, score, held, jnp.ones_like(free))
     scale = curvature_scale(jax.lax.stop_gradient(lagrangian), jnp.zeros_like(free))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ...core.linear_algebra import curvature_scale, factorise, singular_below
 from ...core.status import RUNNING, Status
 from ...likelihood.objective import Objective
-from ...solvers.box import hold
+from ...solvers.box import Box, hold
 from ...solvers.objective import Curvature
 
 #: Points evaluated at most; ends that need more than ten are rare.
@@ -133,12 +133,40 @@ def _profile_model(
     )
 
 
+def held_by(
+    box: Box,
+    free: Float[Array, " n_free"],
+    gradient: Float[Array, " n_free"],
+    target_gradient: Float[Array, " n_free"],
+    own: Bool[Array, " n_free"],
+    units: Float[Array, " n_free"],
+) -> Bool[Array, " n_free"]:
+    r"""The entries that stay on their bounds where the target is given.
+
+    They are those that the Lagrangian $-\ell - \lambda t$ would have beyond, with the multiplier that makes its
+    gradient inside of the box as small as can be.
+
+    Args:
+        box: the bounds.
+        free: a point of the box.
+        gradient: of minus the log-likelihood there.
+        target_gradient: of the target.
+        own: the entry that is the target itself, which is never held.
+        units: roots of the diagonal of the information.
+    """
+    across = jnp.where((box.inwards(free) == 0) | own, target_gradient / units, 0.0)
+    square = jnp.sum(across**2)
+    multiplier = jnp.sum(gradient / units * across) / jnp.where(square > 0, square, 1.0)
+    return box.stays(free, gradient - multiplier * target_gradient) & ~own
+
+
 def search_endpoint(
     objective: Objective,
     target: Callable[[Array], Array],
     free: Float[Array, " n_free"],
     log_likelihood: Float[Array, ""],
     drop: Float[Array, ""],
+    own: Bool[Array, " n_free"],
 ) -> Endpoint:
     r"""The largest value of a function over the region where the likelihood is high enough.
 
@@ -156,6 +184,7 @@ def search_endpoint(
         free: where the likelihood has its maximum.
         log_likelihood: $\hat\ell$, its height there.
         drop: how far below the maximum the region reaches, in nats.
+        own: the entry that is the target itself, where that has closed bounds: it goes as far as these.
     """
     dtype, k = free.dtype, free.shape[0]
     bits = jnp.finfo(dtype).bits
@@ -180,13 +209,11 @@ def search_endpoint(
         lagrangian = jnp.where(known, information - state.multiplier * hessian_of_target, information)
         at_end = jnp.asarray(False)
         if box is not None:
-            # The others stay on their bounds where the likelihood would have them beyond. The parameter itself
-            # goes as far as its bound.
-            others = target_gradient == 0
-            held, unit = box.stays(state.trial, gradient) & others, jnp.sqrt(jnp.abs(jnp.diagonal(information)))
+            unit = curvature_scale(information, gradient)
+            held = held_by(box, state.trial, gradient, target_gradient, own, unit)
             information, gradient = hold(information, gradient, held, unit)
-            lagrangian, _ = hold(lagrangian, gradient, held, unit)
-            at_end = jnp.any(box.stays(state.trial, -target_gradient) & ~others)
+            lagrangian, target_gradient = hold(lagrangian, target_gradient, held, unit)
+            at_end = jnp.any(box.stays(state.trial, -target_gradient) & own)
         model = _profile_model(information, lagrangian, target_gradient, -n_obs * gradient, height)
         good = known & model.definite & (height > -(TOO_DEEP - 1) * drop)
         better = known & (height - drop > BETTER[bits] + noise)

@@ -13,6 +13,8 @@ from jaxtyping import Array, ArrayLike
 
 from ...core.dtypes import as_float
 from .base import Constraint, checked_bound, like
+from .bounds import GreaterThan, Interval, LessThan, Unconstrained
+from .fixed_tied import Fixed
 
 
 class AbstractClosed(Constraint):
@@ -138,6 +140,35 @@ class Between(AbstractClosed):
 
     def range(self, value: ArrayLike) -> tuple[Array, Array]:
         return like(self.low, value), like(self.high, value)
+
+
+class BesideHeld(AbstractClosed):
+    """Between two ends, one of which is the name of a parameter that is held; the other may be infinite."""
+
+    low: Any
+    high: Any
+
+    def inverse(self, value: ArrayLike) -> Array:
+        return jnp.clip(as_float(value), *self.range(value))  # the start was made where nothing was held
+
+    def range(self, value: ArrayLike) -> tuple[Array, Array]:
+        return like(self.low, value), like(self.high, value)
+
+
+def beside_held(rule: Constraint | Fixed, name: str, below: bool) -> BesideHeld | None:
+    """A constraint on numbers with a held parameter as a further end; `None` where there is an end already.
+
+    Args:
+        rule: the constraint.
+        name: of the held parameter.
+        below: whether that is the upper end.
+    """
+    if not isinstance(rule, (Unconstrained, GreaterThan, LessThan, Interval, AbstractClosed)) or rule.named_bounds:
+        return None
+    low, high = getattr(rule, "low", -np.inf), getattr(rule, "high", np.inf)
+    if not isinstance(high if below else low, float) or np.isfinite(high if below else low):
+        return None
+    return BesideHeld(low, name) if below else BesideHeld(name, high)
 
 
 nonnegative = AtLeast(0.0)

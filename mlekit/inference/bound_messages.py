@@ -39,7 +39,8 @@ def at_bounds(parameters: Parameters, estimates: Array, multiplier: Array | None
     named += [f"{places.size - NAMED} more"] if places.size > NAMED else []
     one = places.size == 1
     where, them = ("At its bound", "it") if one else ("At their bounds", "them")
-    return f" {where}: {'; '.join(named)}. Errors of the others take {them} as fixed."
+    own = "its own interval is that" if one else "their own intervals are those"
+    return f" {where}: {'; '.join(named)}. Errors of the others take {them} as fixed; {own} of method='profile'."
 
 
 def at_edges(parameters: Parameters, estimates: Array, weak: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Remarks on a fit: why it failed, parameters that move together, a model in doubt."""
+"""Remarks on a fit: why it failed, estimates at bounds, parameters that move together, a model in doubt."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class Diagnosis(eqx.Module):
         certificate: that of the fit.
         status: why the fit ended.
         first_bad_row: of a single fit, the first row that is not finite, in words; else nothing.
+        bounds: of a single fit, the estimates that lie on their bounds, or what they ran to the edge of, in words.
 
     Example:
         >>> import jax.numpy as jnp, mlekit as mle
@@ -51,6 +52,7 @@ class Diagnosis(eqx.Module):
     certificate: Certificate
     status: StatusArray
     first_bad_row: str = eqx.field(static=True, default="")
+    bounds: str = eqx.field(static=True, default="")
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -77,6 +79,7 @@ def diagnose(fit: FitRecord) -> Diagnosis:
     # Where parameters are many beside the observations, eigenvalues spread by themselves (Marchenko and Pastur).
     crowd = jnp.sqrt(fit.n_free / n_obs)
     above, below = limit * (1 + crowd) ** 2, jnp.maximum(1 - crowd, 0.0) ** 2 / limit
+    told = not (fit.batched or traced(fit._solution))
     return Diagnosis(
         least=least,
         largest=largest,
@@ -84,7 +87,8 @@ def diagnose(fit: FitRecord) -> Diagnosis:
         disagree=(largest > above) | (least < below),
         certificate=fit.certificate,
         status=fit.status,
-        first_bad_row="" if fit.batched or traced(fit._solution) else fit.first_bad_row,
+        first_bad_row=fit.first_bad_row if told else "",
+        bounds=(fit.bounds_in_words if fit.converged else fit.edges_in_words) if told else "",
     )
 
 
@@ -110,7 +114,9 @@ def diagnosis_remarks(found: Diagnosis) -> tuple[str, ...]:
     remarks, status = [], Status(int(found.status))
     proof = found.certificate
     if status != Status.converged:
-        remarks.append(f"{status.name}: {ADVICE[status]}{found.first_bad_row}")
+        remarks.append(f"{status.name}: {ADVICE[status]}{found.first_bad_row}{found.bounds}")
+    elif found.bounds:
+        remarks.append(found.bounds.strip())
     if float(proof.condition_number) > WEAK:
         remarks.append(
             f"{proof.words}: the data say little of this direction (condition number "
@@ -134,6 +140,13 @@ def _remarks_on_batch(found: Diagnosis) -> tuple[str, ...]:
     for name, n in found.status.counts().items():
         if name != Status.converged.name:
             remarks.append(f"{counted(n, 'data set')} ({share(n, whole)}): {name}; fits[i].message.")
+    if found.certificate.multiplier is not None:
+        held = np.any(~np.isnan(found.certificate.multiplier), axis=-1) & (found.status == Status.converged)
+        if n := int(held.sum()):
+            remarks.append(
+                f"{counted(n, 'data set')} ({share(n, whole)}): some estimates lie on their bounds; "
+                "fits[i].diagnose()."
+            )
     if np.any(weak):
         n = int(weak.sum())
         remarks.append(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..core.checks import check_choice, check_level
 from ..core.trees import vmap_if
-from ..models.parameters import Parameters
+from ..models.parameters import Parameters, open_ranges
 from .bootstrap.bootstrap import bootstrap
 from .covariance import errors
 from .profile import interval
@@ -58,5 +59,7 @@ def bounds(
     vector, standard_errors = fit._solution.estimates, errors(fit, kind, **options)
     if method == "wald":
         return wald(vector, standard_errors, level)
+    low, high = vmap_if(fit.batched, open_ranges)(fit.parameters, vector)
+    lower, upper = wald_transformed(vector, standard_errors, low, high, level)
     low, high = vmap_if(fit.batched, Parameters.ranges)(fit.parameters, vector)
-    return wald_transformed(vector, standard_errors, low, high, level)
+    return jnp.maximum(lower, low), jnp.minimum(upper, high)

@@ -118,7 +118,7 @@ class FitRecord(eqx.Module):
             strong = self.certificate.weak_parameters
             if strong:
                 text += f" Weak direction: {', '.join(strong)}."
-            text += bound_messages.at_edges(self.parameters, self._solution.estimates, strong)
+            text += self.edges_in_words
         return text
 
     @property
@@ -126,6 +126,14 @@ class FitRecord(eqx.Module):
         """The estimates of a single fit that lie on their bounds, in words, after a blank."""
         solution = self._solution
         return bound_messages.at_bounds(self.parameters, solution.estimates, solution.multiplier)
+
+    @property
+    def edges_in_words(self) -> str:
+        """The closed constraints for what a single fit ran to the open edge of, in words, after a blank."""
+        if Status(int(self._solution.status)) not in (Status.unbounded, Status.not_identified):
+            return ""
+        strong = self.certificate.weak_parameters
+        return bound_messages.at_edges(self.parameters, self._solution.estimates, strong)
 
     @property
     def first_bad_row(self) -> str:

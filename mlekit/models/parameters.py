@@ -324,3 +324,10 @@ def lay_out(leaves: list[Leaf]) -> tuple[list[Leaf], int]:
             starts[leaf.name] = total
             total += len(leaf.moving)
     return [dataclasses.replace(leaf, start=starts.get(leaf.tied_to or leaf.name, 0)) for leaf in leaves], total
+
+
+def open_ranges(
+    parameters: Parameters, vector: Float[Array, " k"]
+) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+    """The open ends of the ranges, as in `Parameters.ranges`."""
+    return parameters.ranges(vector, closed=False)

@@ -43,6 +43,7 @@ class Estimates:
         tied_to: the twin of each, or nothing.
         never_zero: True for each that its constraint keeps away from zero, so that a test of zero says nothing.
         at_bound: the share of the data sets in which each lies on a bound that holds it there.
+        outside: True for each whose interval is wider than its range.
         hidden: how many more parameters there are.
     """
 
@@ -52,6 +53,7 @@ class Estimates:
     tied_to: Sequence[str]
     never_zero: Sequence[bool]
     at_bound: Sequence[float]
+    outside: Sequence[bool]
     hidden: int = 0
 
     @property
@@ -64,7 +66,8 @@ class Estimates:
         """A remark on each parameter, mostly empty."""
         often = [f"at its bound in {100 * at:.3g}%" if 0 < at < 1 else "" for at in self.at_bound]
         tied = [f"tied to {twin}" if twin else "" for twin in self.tied_to]
-        return [", ".join(filter(None, both)) for both in zip(tied, often)]
+        wide = ["interval leaves its range" if outside else "" for outside in self.outside]
+        return [", ".join(filter(None, all_of_one)) for all_of_one in zip(tied, often, wide)]
 
     @functools.cached_property
     def decimals(self) -> list[int | None]:
@@ -134,15 +137,25 @@ def single(fit: FitRecord, level: float, kind: str = "observed", **options: Any)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where((error > 0) & ~_never_zero(fit), estimate / error, np.nan)
     p_value = np.array([math.erfc(abs(one) / math.sqrt(2)) for one in z.tolist()])
-    columns = {
-        "estimate": estimate,
-        "standard_error": error,
-        "z": z,
-        "p_value": p_value,
-        "lower": np.asarray(lower),
-        "upper": np.asarray(upper),
-    }
-    return _ordered(fit, columns)
+    low, high = (np.asarray(end) for end in fit.parameters.ranges(fit._solution.estimates))
+    table = _ordered(
+        fit,
+        {
+            "estimate": estimate,
+            "standard_error": error,
+            "z": z,
+            "p_value": p_value,
+            "lower": np.asarray(lower),
+            "upper": np.asarray(upper),
+        },
+        outside=(np.asarray(lower) < low) | (np.asarray(upper) > high),
+    )
+    if any(
+        not (never or at == 1 or fixed) for never, at, fixed in zip(table.never_zero, table.at_bound, table.fixed)
+    ):
+        return table
+    columns = {name: column for name, column in table.columns.items() if name not in _TESTS}
+    return dataclasses.replace(table, columns=columns)
 
 
 def at_hand(fit: FitRecord, limit: int) -> Estimates:
@@ -182,10 +195,12 @@ def _quantile(values: np.ndarray, q: float, none: np.ndarray) -> np.ndarray:
     return np.where(known, found, np.nan).astype(values.dtype)
 
 
-def _ordered(fit: FitRecord, columns: dict[str, Any], limit: int | None = None) -> Estimates:
+def _ordered(
+    fit: FitRecord, columns: dict[str, Any], limit: int | None = None, outside: np.ndarray | None = None
+) -> Estimates:
     """The table of a single fit, of columns in the order of `parameter_names`."""
     rows = _rows(fit, limit)
-    return _of(fit, {name: column[rows] for name, column in columns.items()}, rows)
+    return _of(fit, {name: column[rows] for name, column in columns.items()}, rows, outside)
 
 
 def _rows(fit: FitRecord, limit: int | None) -> list[int]:
@@ -194,14 +209,11 @@ def _rows(fit: FitRecord, limit: int | None) -> list[int]:
 
 
 def _never_zero(fit: FitRecord) -> np.ndarray:
-    """For each of `parameter_names`, whether zero is at or beyond the ends of its range."""
-    found = []
-    for leaf in fit.parameters.leaves:
-        bounded = not leaf.is_fixed and not leaf.rule.named_bounds
-        ends = leaf.rule.range(np.ones(leaf.shape, leaf.dtype)) if bounded else (-np.inf, np.inf)
-        low, high = (np.broadcast_to(np.asarray(end), leaf.shape).ravel() for end in ends)
-        found.append((low >= 0) | (high <= 0))
-    return np.concatenate(found) if found else np.zeros(0, bool)
+    """For each of `parameter_names`, whether zero is at or beyond the ends of its range, of a single fit."""
+    if fit.batched:
+        return np.zeros(len(fit.parameter_names), bool)
+    low, high = (np.asarray(end) for end in fit.parameters.ranges(fit._solution.estimates))
+    return (low >= 0) | (high <= 0)
 
 
 def _share_at_bound(fit: FitRecord) -> np.ndarray:
@@ -211,7 +223,7 @@ def _share_at_bound(fit: FitRecord) -> np.ndarray:
     return at_bound[proven].mean(axis=0) if proven.any() else np.zeros(at_bound.shape[1])
 
 
-def _of(fit: FitRecord, columns: dict[str, Any], rows: list[int]) -> Estimates:
+def _of(fit: FitRecord, columns: dict[str, Any], rows: list[int], outside: np.ndarray | None = None) -> Estimates:
     """The table of these parameters; the columns have them in this order."""
     tied: list[str] = []
     for leaf in fit.parameters.leaves:
@@ -225,5 +237,6 @@ def _of(fit: FitRecord, columns: dict[str, Any], rows: list[int]) -> Estimates:
         tied_to=[tied[i] for i in rows],
         never_zero=[bool(never_zero[i]) for i in rows],
         at_bound=[float(at_bound[i]) for i in rows],
+        outside=[outside is not None and bool(outside[i]) for i in rows],
         hidden=len(names) - len(rows),
     )

@@ -133,8 +133,9 @@ class Fit(FitRecord):
         $$V = J V_z J^T, \qquad V_z = I^{-1} \;\text{ or }\; I^{-1} M I^{-1}, \qquad
         J = \partial \theta / \partial z$$
 
-        Through constraints by the exact delta method. Fixed parameters have variance zero. A fit that did not
-        converge has NaN; so has one whose information is not positive definite, with a warning that says why.
+        Through constraints by the exact delta method. Fixed parameters have variance zero, and so have estimates
+        at their bounds, which those of the others take as fixed. A fit that did not converge has NaN; so has one
+        whose information is not positive definite, with a warning that says why.
 
         Args:
             kind: `observed`, from the negative Hessian of the log-likelihood; `expected`, from its expectation,
@@ -175,6 +176,9 @@ class Fit(FitRecord):
     def standard_errors(self, kind: str = "observed", clusters: Any = None, **options: Any) -> PyTree:
         """The standard errors in natural units, a PyTree like `params`.
 
+        The roots of the variances of `covariance`, but NaN for estimates at their bounds: no number tells how far
+        such a one may be off. Their profile intervals do.
+
         Args:
             kind: as in `covariance`.
             clusters: as in `covariance`.
@@ -196,9 +200,11 @@ class Fit(FitRecord):
 
         Args:
             level: confidence level, between 0 and 1.
-            method: `wald`, symmetric in natural units; `wald-transformed`, made on a scale without edges and
-                mapped back, so that it never leaves the constraint; `profile`, where the profile likelihood has
-                fallen by half a quantile of chi-square; or `bootstrap`, percentiles of refits to resampled data.
+            method: `wald`, symmetric in natural units, even where that leaves the constraint; `wald-transformed`,
+                made on a scale without edges and mapped back, or cut off at closed bounds, so that it never leaves
+                the constraint; `profile`, where the profile likelihood has fallen by half a quantile of
+                chi-square, or as far as a closed bound; or `bootstrap`, percentiles of refits to resampled data.
+                Wald's intervals of estimates at their bounds are NaN.
             kind: of the standard errors of the Wald intervals, as in `covariance`; or of the bootstrap, as in
                 `mle.bootstrap`.
             key: random key of the bootstrap, or of an information by simulation.
@@ -432,7 +438,7 @@ class Fit(FitRecord):
         return residuals.residuals(self, key)
 
     def diagnose(self) -> diagnosis.Diagnosis:
-        """Remarks on the standard errors: parameters that move together, a model in doubt.
+        """Remarks on a fit: why it failed, estimates at bounds, parameters that move together, a model in doubt.
 
         Returns:
             `Diagnosis`, which prints as sentences; `summary()` shows those of a single fit, too.

@@ -24,7 +24,9 @@ class Summary:
     r"""The table that `fit.summary()` gives.
 
     Of a single fit: how it ended, then one row a scalar parameter with its estimate, standard error, z, two-sided
-    normal p-value of zero, and Wald interval; below them the certificate and the remarks of `Fit.diagnose`. Of a
+    normal p-value of zero, and Wald interval; below them the certificate and the remarks of `Fit.diagnose`. There
+    are no z and p-values where zero is at or beyond the ends of every range. A Wald interval that is wider than
+    what its parameter may be is marked so, and not cut off: it says what a normal estimate would have. Of a
     batch: how many data sets ended how, then the spread of every parameter's estimates over the data sets that
     converged.
 
@@ -47,7 +49,7 @@ class Summary:
         >>> print(summary.to_pandas().loc["rate", ["estimate", "standard_error"]].round(4).tolist())
         [0.6667, 0.3333]
         >>> print(summary.to_latex().splitlines()[0])
-        \begin{tabular}{lrrrrrr}
+        \begin{tabular}{lrrrr}
     """
 
     def __init__(self, fit: FitRecord, level: float = 0.95, kind: str = "observed", **options: Any) -> None:
@@ -131,7 +133,7 @@ class Summary:
         if not fit.converged:
             out.paragraph(fit.message)
         else:
-            for remark in filter(None, [fit.bounds_in_words.strip(), *diagnose(fit).remarks]):
+            for remark in diagnose(fit).remarks:
                 out.paragraph(remark)
         return out.render()
 

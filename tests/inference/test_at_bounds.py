@@ -70,6 +70,53 @@ def test_wald_intervals_are_unknown_at_bounds(fit: mle.Fit) -> None:
             np.testing.assert_array_equal(np.isnan(end), fit.at_bound)
 
 
+def test_wald_intervals_near_bounds() -> None:
+    """They are those of a normal estimate, cut off at closed bounds where they are not to leave the range."""
+    data = np.array([[-1.0, -2.0], [1.0, 2.0], [-2.0, 2.1]])
+    fits = mle.fit_batch(lambda m, x: -0.5 * (x - m) ** 2, 1.0, jnp.array(data), constraints=mle.nonnegative)
+    lower, upper = scipy.stats.norm.interval(0.95, data.mean(axis=1), np.sqrt(0.5))
+    lower, upper = (np.where([True, False, False], np.nan, end) for end in (lower, upper))
+    assert lower[2] < 0
+    np.testing.assert_allclose(fits.intervals(), (lower, upper))
+    inside = fits.intervals(method="wald-transformed")
+    np.testing.assert_allclose(inside, (np.maximum(lower, 0.0), upper))
+    np.testing.assert_allclose(fits[2].intervals(method="wald-transformed"), (0.0, upper[2]))
+    test = mle.wald_test(fits, "params")
+    np.testing.assert_allclose(test.statistic[1:], 2 * data[1:].mean(axis=1) ** 2)
+    assert np.isnan(test.p_value[0])
+    assert "at its bound" not in repr(fits.diagnose())
+    assert "1 data set (33.3%): some estimates lie on their bounds; fits[i].diagnose()." in repr(fits.diagnose())
+
+
+def test_diagnosis_says_which_lie_on_bounds(fit: mle.Fit) -> None:
+    """The multipliers are the slopes of the sum of squares."""
+    x, y = regression()
+    slopes = (x @ scipy.optimize.nnls(x, y)[0] - y) @ x
+    text = repr(fit.diagnose())
+    for j in (1, 2, 3):
+        assert f"params[{j}] = 0, {slopes[j]:#.3g} nats per unit beyond" in text
+    assert "Errors of the others take them as fixed; their own intervals are those of method='profile'." in text
+
+
+@pytest.mark.parametrize("seen", [1.0, 9.0])
+def test_tests_without_a_verdict_say_why(seen: float) -> None:
+    def counting(rule: Any) -> mle.Fit:
+        return mle.fit(lambda s, n: n * jnp.log(s + 3.0) - s, 1.0, jnp.array([seen]), constraints=rule)
+
+    inside, closed = counting(mle.positive), counting(mle.nonnegative)
+    if seen > 3:
+        np.testing.assert_allclose(inside.significance("params").p_value, closed.significance("params").p_value)
+        return
+    text = repr(inside.significance("params"))
+    assert "no verdict; the fit did not converge: unbounded; params ran to the edge: mle.nonnegative lets" in text
+    assert "mle.nonnegative lets the estimate lie on it" in repr(inside.diagnose())
+    for test in (mle.wald_test(closed, "params"), mle.wald_test(closed, lambda signal: 2 * signal)):
+        assert "no verdict; params lies on its bound, where Wald's test does not hold; there is " in repr(test)
+    assert np.isfinite(closed.significance("params").p_value)
+    scale = mle.fit(lambda s, x: -jnp.log(s) - x / s, 1.0, jnp.array([seen]), constraints=mle.positive)
+    assert "the fit with params = 0.0 did not converge: nonfinite_start" in repr(scale.significance("params"))
+
+
 def test_profile_intervals_are_one_sided(fit: mle.Fit) -> None:
     x, y = regression()
     least = scipy.optimize.nnls(x, y)[1] ** 2 / 2

@@ -58,7 +58,9 @@ def test_a_full_model_that_missed_its_maximum_has_no_verdict(full: mle.Fit, null
     test = mle.likelihood_ratio_test(null, worse)
     assert np.isnan(test.statistic)
     assert np.isnan(test.p_value)
-    assert repr(test).startswith("Likelihood-ratio test: no verdict; the fits did not converge")
+    assert repr(test) == (
+        "Likelihood-ratio test: no verdict; the fit of the full model did not converge: max_steps"
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import mlekit as mle
 
@@ -33,6 +34,33 @@ def test_card_and_summary(fit: mle.Fit) -> None:
         row = next(line for line in text.splitlines() if line.startswith("shift "))
         assert row.split() == ["shift", "500.00", "at", "bound"]
     assert "at bound" in fit.summary().to_latex()
+
+
+def test_a_table_has_what_can_be_tested() -> None:
+    """Means of 0.2 and 1.8 with errors of one half: one interval leaves its range, and zero is no hypothesis."""
+    data = jnp.array([0.2, 0.2, 0.1, 0.3])
+
+    def density(p: Any, x: Any) -> Any:
+        return -0.5 * (x - p["m"]) ** 2 - 0.5 * (x + 1.6 - p["k"]) ** 2 + p["free"] - jnp.exp(p["free"])
+
+    start = {"m": 1.0, "k": 1.0, "free": 0.0}
+    rules = {"m": mle.nonnegative, "k": mle.nonnegative}
+    table = mle.fit(density, start, data, constraints=rules).summary().to_pandas()
+    assert list(table["note"]) == ["interval leaves its range", "", ""]
+    np.testing.assert_allclose(table.loc["m", ["lower", "upper"]], scipy.stats.norm.interval(0.95, 0.2, 0.5))
+    assert "z" in table
+    alone = mle.fit(density, start, data, constraints=rules | {"free": mle.fixed}).summary()
+    for text in (str(alone), alone.to_latex(), alone._repr_html_()):
+        assert "p-value" not in text
+    assert list(alone.to_pandas()) == ["estimate", "standard_error", "lower", "upper", "note"]
+
+
+def test_bounds_that_are_arrays_in_batches() -> None:
+    data = jnp.array([[[-1.0, 2.0]], [[-2.0, -3.0]]])
+    rule = mle.at_least(jnp.zeros(2))
+    fits = mle.fit_batch(lambda m, x: -0.5 * jnp.sum((x - m) ** 2), jnp.ones(2), data, constraints=rule)
+    assert "at its bound in 50%" in repr(fits)
+    assert fits[0].summary().to_pandas().loc["params[1]", "estimate"] == 2
 
 
 def test_batches_say_how_often() -> None:

@@ -108,7 +108,7 @@ def test_no_test_of_zero_where_a_constraint_excludes_it(rule, tested):
     fit = mle.fit(density, {"m": sign}, sign * np.array([1.0, 2.0, 3.0]), constraints={"m": rule})
     row = cells(str(fit.summary()))["m"]
     assert len(row) == (6 if tested else 4)
-    assert fit.summary().to_pandas()["z"].isna().tolist() == [not tested]
+    assert ("z" in fit.summary().to_pandas()) == bool(tested)
 
 
 def test_fixed_and_tied(odd):

@@ -23,6 +23,7 @@ from ..covariance import covariance
 from ..evaluate import evaluate
 from ..information import information
 from ..record import FitRecord
+from . import reasons
 from .boundary import at_boundary, halves, mixture_weights, on_bounds
 from .result import HypothesisTest, chi_square
 
@@ -86,9 +87,11 @@ def likelihood_ratio_test(
     statistic = jnp.where(found, jnp.where(gain > rounding, 2 * gain, 0.0), jnp.nan)
     name, hypothesis = "Likelihood-ratio test", "the restriction holds"
     if not (boundary or ends):
-        return chi_square(statistic, df, name, hypothesis)
-    weights = mixture_weights(restricted, full, ends) if ends else halves(statistic)
-    return at_boundary(statistic, df, weights, name, hypothesis)
+        test = chi_square(statistic, df, name, hypothesis)
+    else:
+        weights = mixture_weights(restricted, full, ends) if ends else halves(statistic)
+        test = at_boundary(statistic, df, weights, name, hypothesis)
+    return test.or_reason(reasons.of_pair, restricted, full)
 
 
 def wald_test(
@@ -107,7 +110,8 @@ def wald_test(
         options: further arguments of `Fit.covariance`.
 
     Returns:
-        `HypothesisTest`; NaN where the restrictions depend on one another.
+        `HypothesisTest`; NaN where the restrictions depend on one another, or on parameters at their bounds alone:
+        for these there are `Fit.significance` and `mle.likelihood_ratio_test`.
 
     Raises:
         ValueError: a name that is no parameter.
@@ -142,7 +146,8 @@ def wald_test(
         return quadratic(value, slope @ spread @ slope.T), jnp.asarray(value.size, value.dtype)
 
     statistic, df = vmap_if(fit.batched, of_set)(fit._solution.estimates, matrix, fit.parameters)
-    return chi_square(jnp.where(fit.converged, statistic, jnp.nan), df, "Wald test", hypothesis)
+    test = chi_square(jnp.where(fit.converged, statistic, jnp.nan), df, "Wald test", hypothesis)
+    return test.or_reason(reasons.of_bounds, fit)
 
 
 def score_test(restricted: FitRecord, constraints: PyTree = None, *, kind: str | None = None) -> HypothesisTest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +14,7 @@ from jax.scipy.special import gammaincc, ndtri
 from jaxtyping import Array, Float
 
 from ...core.format.numbers import count, counted, number, probability
+from ...core.trees import tracing
 
 
 class HypothesisTest(eqx.Module):
@@ -25,6 +28,7 @@ class HypothesisTest(eqx.Module):
         name: of the test.
         hypothesis: the hypothesis in words.
         distribution: that of the statistic under the hypothesis, in words.
+        reason: why a single test has no verdict, if it has none.
 
     Example:
         >>> import jax.numpy as jnp, mlekit as mle
@@ -40,6 +44,7 @@ class HypothesisTest(eqx.Module):
     name: str = eqx.field(static=True)
     hypothesis: str = eqx.field(static=True)
     distribution: str = eqx.field(static=True)
+    reason: str = eqx.field(static=True, default="")
 
     @property
     def z(self) -> Float[Array, "..."]:
@@ -48,6 +53,12 @@ class HypothesisTest(eqx.Module):
         Where the hypothesis lies on a bound, with one parameter, it is the root of the statistic.
         """
         return jnp.maximum(-ndtri(self.p_value), 0.0)
+
+    def or_reason(self, why: Callable[..., str], *args: Any) -> HypothesisTest:
+        """The test with the reason `why(*args)` where it is a single one without a verdict."""
+        if tracing(self.statistic) or jnp.ndim(self.statistic) or not np.isnan(self.p_value):
+            return self
+        return dataclasses.replace(self, reason=why(*args))
 
     def __repr__(self) -> str:
         if isinstance(self.statistic, jax.core.Tracer):
@@ -89,7 +100,8 @@ def test_text(test: HypothesisTest) -> str:
         text += f"{count(int(np.sum(known < LEVEL)))} of {count(known.size)}"
         return text + (f"; {count(p.size - known.size)} have no p-value" if known.size < p.size else "")
     if np.isnan(p):
-        return f"{test.name}: no verdict; the fits did not converge, or the statistic has no covariance"
+        reason = test.reason or "the fits did not converge, or the statistic has no covariance"
+        return f"{test.name}: no verdict; {reason}"
     verdict = "is rejected" if p < LEVEL else "is not rejected"
     df = float(test.degrees_of_freedom)
     shown = number(test.statistic, 3)

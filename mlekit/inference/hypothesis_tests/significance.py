@@ -13,6 +13,7 @@ from ...models.constraints.base import show
 from ...models.parameters import Parameters
 from ..profile.curve import profile
 from ..record import FitRecord
+from . import reasons
 from .boundary import at_boundary, halves
 from .result import HypothesisTest, chi_square
 
@@ -35,9 +36,11 @@ def significance(fit: FitRecord, name: str, value: Any = None) -> HypothesisTest
     on_edge = (null <= low) | (null >= high)
     name_of_test = "Likelihood-ratio test"
     if not tracing(on_edge) and not np.any(on_edge):
-        return chi_square(statistic, 1, name_of_test, hypothesis)
-    weights = jnp.where(on_edge[..., None], halves(statistic), jnp.array([0.0, 1.0], statistic.dtype))
-    test = at_boundary(statistic, 1, weights, name_of_test, hypothesis)
-    if tracing(on_edge) or np.all(on_edge):
-        return test
-    return dataclasses.replace(test, distribution=f"{test.distribution} on the bound, chi-square(1) elsewhere")
+        test = chi_square(statistic, 1, name_of_test, hypothesis)
+    else:
+        weights = jnp.where(on_edge[..., None], halves(statistic), jnp.array([0.0, 1.0], statistic.dtype))
+        test = at_boundary(statistic, 1, weights, name_of_test, hypothesis)
+        if not (tracing(on_edge) or np.all(on_edge)):
+            both = f"{test.distribution} on the bound, chi-square(1) elsewhere"
+            test = dataclasses.replace(test, distribution=both)
+    return test.or_reason(reasons.of_profile, fit, curve.status[..., 0], hypothesis)

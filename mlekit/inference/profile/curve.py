@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from ...core.format.numbers import count, counted
 from ...core.status import Status, StatusArray
 from ...core.trees import batch_of_one, only_one, tracing
 from ...engine.solution import Solution
-from ...models.parameters import Parameters
+from ...models.parameters import Parameters, open_ranges
 from ..evaluate import evaluate, repeat_each
 from ..information import inverse_of_kind
 from ..record import FitRecord
@@ -178,7 +177,6 @@ def _grid(
 ) -> tuple[Array, ...]:
     """For each place among the parameters values from one of its ends to the other, shape `(n_sets, points)`."""
     which = np.array(places)
-    open_ranges = functools.partial(Parameters.ranges, closed=False)
     low, high = (end[:, which] for end in eqx.filter_vmap(open_ranges)(parameters, solution.estimates))
     # Where there is no end, four standard errors will do.
     wide = wald_transformed(solution.estimates[:, which], solution.standard_errors[:, which], low, high, 0.9999)
@@ -224,7 +222,7 @@ def _starts(
 
     def of_set(parameters: Parameters, free: Array, spread: Array, *values: Array) -> list[Array]:
         vector = parameters.natural_vector(free)
-        low, high = (end[np.array(places)] for end in parameters.ranges(vector, closed=False))
+        low, high = (end[np.array(places)] for end in open_ranges(parameters, vector))
 
         def target(z: Array) -> Array:
             return to_line(parameters.natural_vector(z)[np.array(places)], low, high)

@@ -15,7 +15,7 @@ from ...core.compilation import Compiled
 from ...core.status import Status
 from ...core.trees import batch_of_one, only_one, replace_rows, tracing
 from ...engine.solution import Solution
-from ...models.parameters import Parameters
+from ...models.parameters import Parameters, open_ranges
 from ..evaluate import evaluate_repeated
 from ..record import FitRecord
 from ..refit import from_better
@@ -92,7 +92,6 @@ def _ends(fit: FitRecord, level: float) -> tuple[Ends, Array, Array]:
 def _searches(solution: Solution, parameters: Parameters, z: Array, moving: tuple[int, ...]) -> tuple[Array, ...]:
     """The arguments of `endpoint.end` for all searches: for both ends of each parameter in turn."""
     n_sets, times = len(solution.estimates), 2 * len(moving)
-    open_ranges = functools.partial(Parameters.ranges, closed=False)
     low, high = eqx.filter_vmap(open_ranges)(parameters, solution.estimates)
     which, sign = np.repeat(np.array(moving), 2), np.tile([-1.0, 1.0], len(moving))
     dtype = solution.estimates.dtype

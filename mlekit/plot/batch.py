@@ -69,6 +69,7 @@ def batch(fits: Fit, name: str, *, level: float = 0.95, kind: str = "observed", 
         raise ValueError(f"no data set converged, so there are no estimates to draw: {unproven}")
     ends = wald(fits._solution.estimates, errors(fits, kind), level)
     value, lower, upper = (np.asarray(part, float)[proven, place] for part in (fits._solution.estimates, *ends))
+    at_bound = int(np.sum(np.asarray(fits._at_bound)[proven, place]))
     order = np.argsort(value, kind="stable")
     proven, value, lower, upper = (part[order] for part in (proven, value, lower, upper))
     few, extent = len(value) <= NAMED, np.concatenate([value, lower, upper])
@@ -90,6 +91,7 @@ def batch(fits: Fit, name: str, *, level: float = 0.95, kind: str = "observed", 
         ax,
         f"{len(value):,} converged",
         f"{outside:,} beyond the axis" if outside else "",
+        f"{at_bound:,} at the bound, without an interval" if at_bound else "",
         f"not drawn: {unproven}" if unproven else "",
     )
     return ax

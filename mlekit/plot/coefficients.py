@@ -32,6 +32,7 @@ def coefficients(
 
     Fixed parameters are hollow. A fit that did not converge is named so, and its estimates have no intervals. An
     interval without an end runs to the edge of the picture, and one whose end was not found stops at the estimate.
+    Estimates at their bounds have intervals by the method `profile` alone.
 
     Args:
         fits: a single fit, or a dict of such by their labels.

@@ -18,6 +18,7 @@ from ..inference.covariance import errors
 from ..inference.record import objective
 from ..inference.wald import from_line, line_slope, to_line
 from ..likelihood.objective import Objective
+from ..models.parameters import open_ranges
 from ..results.fit import Fit
 from .observations import values_at_once
 from .regions import contours, curve, limit
@@ -88,11 +89,13 @@ def likelihood(
     where = places(fit, [_owner(fit, name) for name in names])
     best = np.asarray(fit._solution.estimates)[where]
     drop = functools.partial(_drop, fit, objective(fit), where)
-    low, high = (end[np.array(where)] for end in fit.parameters.ranges(fit._solution.estimates))
+    which, estimates = np.array(where), fit._solution.estimates
+    ranges = [end[which] for end in fit.parameters.ranges(estimates)]
+    lines = [end[which] for end in open_ranges(fit.parameters, estimates)]
     if values is None:
-        grid = _grid(fit, where, drop, low, high, points or POINTS[len(names)])
+        grid = _grid(fit, where, drop, lines, ranges, points or POINTS[len(names)])
     else:
-        grid = _given(values, names, low, high)
+        grid = _given(values, names, lines, ranges)
     fall = drop(grid)
     ax = axes_for(ax)
     if len(names) == 1:
@@ -139,50 +142,85 @@ def _heights(
     return jax.lax.map(at, points, batch_size=side_by_side)
 
 
-def _given(values: Any, names: tuple[str, ...], low: Array, high: Array) -> list[np.ndarray]:
+def _given(
+    values: Any, names: tuple[str, ...], lines: Sequence[Array], ranges: Sequence[Array]
+) -> list[np.ndarray]:
     """The values to evaluate at, once they are known to be such."""
     pair = (values,) if len(names) == 1 and not isinstance(values, tuple) else tuple(values)
     arrays = [np.asarray(one, float) for one in pair]
     if len(arrays) != len(names):
         raise ValueError(f"values must hold one array for each of {', '.join(names)}; got {len(arrays)}")
-    for name, array, begin, end in zip(names, arrays, low, high):
+    for name, array, low, high, begin, end in zip(names, arrays, *lines, *ranges):
         if array.ndim != 1 or array.size < 2 or not np.all(np.diff(array) > 0):
             raise ValueError(f"values of {name} must be increasing, shape (points,), two or more; got {array}")
-        if array[0] <= begin or array[-1] >= end:
+        if array[0] <= low or array[-1] >= high or array[0] < begin or array[-1] > end:
             raise ValueError(f"values of {name} must lie between {begin:g} and {end:g}; got {array}")
     return arrays
 
 
 def _grid(
-    fit: Fit, where: list[int], drop: Callable[..., np.ndarray], low: Array, high: Array, points: int
+    fit: Fit,
+    where: list[int],
+    drop: Callable[..., np.ndarray],
+    lines: Sequence[Array],
+    ranges: Sequence[Array],
+    points: int,
 ) -> list[np.ndarray]:
-    """Values that reach as far as a wide region does, evenly spaced on a scale without edges."""
-    best, error = (column[np.array(where)] for column in (fit._solution.estimates, errors(fit)))
-    most = limit(WIDE, len(where))
-    middle = np.asarray(to_line(best, low, high), float)
-    reach = np.asarray(math.sqrt(2 * most) * error * line_slope(best, low, high), float)
+    """Values that reach as far as a wide region does, evenly spaced on a scale without open edges.
+
+    Args:
+        fit: the fit.
+        where: the places of the parameters.
+        drop: nats below the maximum at all combinations of values.
+        lines: the open ends of their ranges.
+        ranges: both ends, open or closed.
+        points: how many in each direction.
+    """
+    best, most = fit._solution.estimates[np.array(where)], limit(WIDE, len(where))
+    middle = np.asarray(to_line(best, *lines), float)
+    reach = np.asarray(_reach(fit, most)[np.array(where)] * line_slope(best, *lines), float)
     if not np.all(np.isfinite(reach) & (reach > 0)):
         raise ValueError("the fit has no standard errors that tell how far to draw: pass values=")
+    closed = zip(lines, ranges, (-np.inf, np.inf))
+    edges = np.stack([np.where(np.isfinite(line), endless, end) for line, end, endless in closed])
 
     def spaced(box: np.ndarray, count: int) -> list[np.ndarray]:
-        lines = jnp.asarray(np.linspace(box[0], box[1], count), low.dtype)
-        return list(np.asarray(from_line(lines, low[None], high[None]), float).T)
+        steps = jnp.asarray(np.linspace(box[0], box[1], count), best.dtype)
+        low, high = (end[None] for end in ranges)
+        values = jnp.clip(from_line(steps, *(end[None] for end in lines)), low, high)  # which rounding may leave
+        return list(np.asarray(values, float).T)
 
     def holds(box: np.ndarray) -> np.ndarray:
         return drop(spaced(box, COARSE)) <= most
 
-    return spaced(_box(holds, middle, reach), points)
+    return spaced(_box(holds, middle, reach, edges), points)
 
 
-def _box(holds: Callable[[np.ndarray], np.ndarray], middle: np.ndarray, reach: np.ndarray) -> np.ndarray:
+def _reach(fit: Fit, most: float) -> np.ndarray:
+    """How far from each estimate the log-likelihood falls by so much, were it quadratic."""
+    found = math.sqrt(2 * most) * np.asarray(errors(fit), float)
+    if fit._solution.multiplier is None:
+        return found
+    # From an estimate at its bound it falls with the multiplier, and the others stay.
+    slope = np.asarray(fit.parameters.at_bounds(fit._solution.multiplier, np.nan), float)
+    curvature = np.diagonal(np.asarray(fit.information(), float))
+    bend = np.asarray(fit.parameters.at_bounds(jnp.asarray(curvature, fit._solution.free.dtype), np.nan), float)
+    own = 2 * most / (slope + np.sqrt(slope**2 + 2 * np.maximum(bend, 0.0) * most))
+    return np.where(np.isnan(slope), found, own)
+
+
+def _box(
+    holds: Callable[[np.ndarray], np.ndarray], middle: np.ndarray, reach: np.ndarray, edges: np.ndarray
+) -> np.ndarray:
     """The box around a region: where it begins and ends in each dimension, shape `(2, m)`.
 
     Args:
         holds: which points of an even grid over a box the region holds.
         middle: a point of the region.
         reach: how far it is thought to reach from there, which is the answer where it never ends.
+        edges: the box goes no further, shape `(2, m)`.
     """
-    box = first = np.stack([middle - reach, middle + reach])
+    box = first = np.clip(np.stack([middle - reach, middle + reach]), *edges)
     endless = np.zeros_like(box, bool)
     for _ in range(ROUNDS):
         inside, steps = holds(box), np.linspace(box[0], box[1], COARSE)
@@ -194,7 +232,7 @@ def _box(holds: Callable[[np.ndarray], np.ndarray], middle: np.ndarray, reach: n
             new[:, i] = steps[max(begin - 1, 0), i], steps[min(end + 1, COARSE - 1), i]
         new = np.where(further, middle + 2 * (box - middle), new)
         endless |= np.abs(new - middle) > FURTHEST * reach
-        new = np.where(endless, first, new)
+        new = np.clip(np.where(endless, first, new), *edges)
         settled = np.all(np.abs(new - box) <= 0.2 * (box[1] - box[0]))
         box = new
         if settled:

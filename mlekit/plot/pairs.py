@@ -28,7 +28,7 @@ def pairs(draws: Bootstrap, names: Sequence[str] | None = None, *, level: float 
     $$(v - \hat\theta)^T V^{-1} (v - \hat\theta) = \chi^2_{2, \text{level}}, \qquad V = \mathrm{cov}(\hat\theta)$$
 
     Where the likelihood is nearly quadratic, about a share `level` of the replicates lies within the ellipse.
-    Failed replicates are left out and counted.
+    There is none where one of both estimates lies on its bound. Failed replicates are left out and counted.
 
     Args:
         draws: what `mle.bootstrap` made of a single fit.
@@ -96,7 +96,8 @@ def pairs(draws: Bootstrap, names: Sequence[str] | None = None, *, level: float 
         ax.locator_params(nbins=4)
         ax.tick_params(labelsize="small", labelbottom=i == m - 1, labelleft=j == 0 < i)
         ax.set(xlabel=chosen[j] if i == m - 1 else "", ylabel=chosen[i] if j == 0 < i else "")
-    handles, labels = table[1, 0].get_legend_handles_labels()
+    pictures = [ax.get_legend_handles_labels() for ax in table[np.tril_indices(m, -1)]]
+    handles, labels = max(pictures, key=lambda pair: len(pair[1]))
     table[0, -1].legend(handles, labels, loc="upper right", frameon=False, fontsize="small")
     note(table[0, -1], remark)
     return table
@@ -125,15 +126,16 @@ def _pair(ax: Axes, vector: np.ndarray, best: np.ndarray, spread: np.ndarray, le
     many = len(vector) > MANY
     dots: dict[str, Any] = {"ls": "", "mew": 0, "color": BLUE, "rasterized": many}
     ax.plot(*vector.T, marker="o", ms=2 if many else 3, alpha=0.25 if many else 0.45, label="replicate", **dots)
-    line = ellipse(spread, best, level)
-    ax.plot(*line.T, **{**WALD, "lw": 1.8}, label=f"Wald {percent(level)}")
+    if np.all(np.diag(spread) > 0):
+        ax.plot(*ellipse(spread, best, level).T, **{**WALD, "lw": 1.8}, label=f"Wald {percent(level)}")
     ax.plot(*best[:, None], "P", color=INK, mec="white", mew=0.8, ms=8, ls="", label="estimate")
 
 
 def _histogram(ax: Axes, values: np.ndarray, best: float, error: float) -> None:
     """The replicates of one parameter, and Wald's normal density."""
     ax.hist(values, "auto", density=True, histtype="stepfilled", **BARS)
-    x = np.linspace(*around(values), 201)
-    height = np.exp(-0.5 * ((x - best) / error) ** 2) / (error * math.sqrt(2 * math.pi))
-    ax.plot(x, height, **WALD)
+    if error > 0:
+        x = np.linspace(*around(values), 201)
+        height = np.exp(-0.5 * ((x - best) / error) ** 2) / (error * math.sqrt(2 * math.pi))
+        ax.plot(x, height, **WALD)
     ax.set(yticks=[], ylim=(0.0, None))

@@ -34,7 +34,8 @@ def profile(
 
     The more the two differ, the less is to be said for a standard error. Of one parameter the picture shows the
     curve of nats below the maximum, and where profile and Wald interval end; of two the regions of 50 % and of the
-    level, with two degrees of freedom. Points without a proven maximum are left out and counted.
+    level, with two degrees of freedom. Points without a proven maximum are left out and counted. Wald's is not
+    there of an estimate at its bound.
 
     Args:
         what: a `mle.Profile` of one data set; or a single fit, of which `mle.profile` makes one.
@@ -80,7 +81,8 @@ def profile(
     spread = np.asarray(covariance(what.fit), float)[np.ix_(where, where)]
     if len(where) == 1:
         curve(ax, grid[0], drop, best[0], level, ("profile", "profile interval"))
-        _wald(ax, grid[0], best[0], math.sqrt(spread[0, 0]), level)
+        if spread[0, 0] > 0:
+            _wald(ax, grid[0], best[0], math.sqrt(spread[0, 0]), level)
         ax.set_xlabel(what.names[0])
     else:
         contours(ax, grid, drop, best, level, spread)

@@ -112,7 +112,7 @@ def contours(
         drop: nats below the maximum at their combinations, shape `(len(grid[0]), len(grid[1]))`.
         best: both coordinates of the maximum.
         level: of the outer region.
-        covariance: of the two, for Wald's regions beside.
+        covariance: of the two, for Wald's regions beside, which are not drawn where a variance is zero.
     """
     levels = sorted({INNER, level})
     edges = [limit(one, 2) for one in levels]
@@ -128,7 +128,7 @@ def contours(
     ax.plot(*best[:, None], "o", color=INK, ms=4.5, label="estimate")
     held = height <= edges[-1]
     extent = [np.append(_beside(axis, np.any(held, axis=1 - i)), best[i]) for i, axis in enumerate(fine)]
-    if covariance is not None:
+    if covariance is not None and np.all(np.diag(covariance) > 0):
         for one in levels:
             line = ellipse(covariance, best, one)
             ax.plot(*line.T, **WALD, label="Wald" if one == level else None)

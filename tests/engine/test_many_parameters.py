@@ -114,3 +114,23 @@ def test_many_parameters_that_are_not_identified(many: int) -> None:
     density = lambda coef, obs: norm.logpdf(obs["y"], obs["x"] @ coef)  # noqa: E731
     data = {"x": x, "y": RNG.normal(size=2 * many)}
     assert mle.fit(density, np.zeros(many), data, solver=mle.LBFGS()).status == "not_identified"
+
+
+def test_many_bounds_without_a_hessian(many: int) -> None:
+    """Means of groups that are not negative, beside a slope that all share."""
+    rng = np.random.default_rng(0)
+    group, x = np.arange(3 * many) % many, rng.standard_normal(3 * many)
+    y = rng.standard_normal(3 * many)
+    density = lambda p, obs: -0.5 * (obs["y"] - p["mean"][obs["group"]] - p["slope"] * obs["x"]) ** 2  # noqa: E731
+    start, data = {"mean": jnp.full(many, 0.5), "slope": 0.0}, {"group": group, "x": x, "y": y}
+    fit = mle.fit(density, start, data, constraints={"mean": mle.nonnegative})
+    assert fit.converged
+    rest = np.bincount(group, y - float(fit.params["slope"]) * x)
+    np.testing.assert_allclose(fit.params["mean"], np.maximum(rest, 0.0) / 3, atol=1e-9)
+    held = rest < 0
+    np.testing.assert_array_equal(fit.at_bound["mean"], held)
+    np.testing.assert_allclose(np.asarray(fit.certificate.multiplier)[:many][held], -rest[held], rtol=1e-8)
+    within = np.where(held[group], x, x - (np.bincount(group, x) / 3)[group])
+    free = np.where(held[group], y, y - (np.bincount(group, y) / 3)[group])
+    np.testing.assert_allclose(fit.params["slope"], within @ free / (within @ within), rtol=1e-8)
+    np.testing.assert_allclose(fit.standard_errors()["slope"], 1 / np.sqrt(within @ within), rtol=1e-8)

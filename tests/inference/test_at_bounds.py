@@ -273,3 +273,25 @@ def test_one_maximum_at_a_bound_is_one_mode() -> None:
     assert fit.modes is not None
     assert fit.modes.n_modes == 1
     assert fit.modes.count[0] == 4
+
+
+def test_score_test_holds_nuisances_at_their_bounds() -> None:
+    """As if the constant were known to be at its bound, which it would fall below."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 2))
+    y = rng.poisson(np.exp(0.3 + 0.2 * x[:, 0])).astype(float)
+
+    def counts(p: Any, obs: Any) -> Any:
+        rate = p["constant"] + obs["x"] @ p["slopes"]
+        return obs["y"] * rate - jnp.exp(rate)
+
+    start, rule = {"constant": 1.0, "slopes": jnp.array([0.1, 0.0])}, {"constant": mle.at_least(1.0)}
+    data = {"x": jnp.array(x), "y": jnp.array(y)}
+    fit = mle.fit(counts, start, data, constraints=rule | {"slopes": mle.fixed})
+    assert fit.at_bound["constant"]
+    rates = np.exp(1.0 + 0.1 * x[:, 0])
+    scores, information = x * (y - rates)[:, None], (x * rates[:, None]).T @ x
+    total = scores.sum(axis=0)
+    for kind, matrix in (("observed", information), ("opg", scores.T @ scores)):
+        statistic = mle.score_test(fit, rule, kind=kind).statistic
+        np.testing.assert_allclose(statistic, total @ np.linalg.solve(matrix, total), rtol=1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -155,7 +156,8 @@ def score_test(restricted: FitRecord, constraints: PyTree = None, *, kind: str |
 
     $$S = s^T I^{-1} s \sim \chi^2_d, \qquad s = \nabla \ell(\hat\theta_{\text{restricted}})$$
 
-    with score and information of the full model.
+    with score and information of the full model. Nuisance parameters at their bounds are held there. What the
+    hypothesis puts on a closed bound is tested both ways, as if there were none.
 
     Args:
         restricted: a fit of the full model's log-density with some parameters `mle.fixed` or `mle.tied`.
@@ -210,21 +212,26 @@ def score_test(restricted: FitRecord, constraints: PyTree = None, *, kind: str |
             "a parameter lies on the edge of its constraint in the full model, where the score test does not "
             "hold; leave that constraint out, or use likelihood_ratio_test(..., boundary=True)"
         )
-    statistic = evaluate(restricted, _ScoreStatistic(full, kind), (free, values))
+    statistic = evaluate(restricted, _ScoreStatistic(full, kind), (free, values, restricted._at_bound))
     statistic = jnp.where(restricted.converged, statistic, jnp.nan)
     return chi_square(statistic, df, "Score test", "the restriction holds")
 
 
 class _ScoreStatistic(eqx.Module):
-    """The statistic of one data set, given the free vector of the full model and the values it keeps fixed."""
+    """The statistic of one data set.
+
+    Given are the free vector of the full model, the values it keeps fixed, and which parameters bounds hold.
+    """
 
     full: Parameters
     kind: str = eqx.field(static=True)
 
     def __call__(self, objective: Objective, value: Any) -> Array:
-        free, values = value
-        own = Objective(objective.likelihood, self.full.with_values(values))
-        gradient = own.evaluate(free).gradient
+        free, values, held = value
+        full = self.full.with_values(values)
+        active = jnp.any((full.jacobian(free) != 0) & held[:, None], axis=0)
+        own = Objective(objective.likelihood, dataclasses.replace(full, active=active))
+        gradient = jnp.where(active, 0.0, own.evaluate(free).gradient)
         return quadratic(own.n_obs * gradient, information(own, free, self.kind))
 
 

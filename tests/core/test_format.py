@@ -44,6 +44,7 @@ def test_numbers():
     assert numbers.number(9.999999) == "10.000"
     assert numbers.number(float("-inf")) == "-inf"
     assert numbers.number(0.0) == "0"
+    assert numbers.number(-0.0) == "0"
     assert numbers.count(1234567) == "1,234,567"
     assert numbers.count(np.float32(1234.3)) == "1,234.3"
     assert numbers.likelihood(np.float32(-123456.78)) == "-123456.8"

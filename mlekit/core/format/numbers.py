@@ -21,7 +21,7 @@ def number(value: Any, digits: int = 5) -> str:
     if math.isnan(value):
         return NOTHING
     if value == 0 or math.isinf(value):
-        return f"{value:.0f}"
+        return f"{value + 0.0:.0f}"  # zero has no sign
     power = exponent(value, digits)
     if -4 <= power < 7:
         return f"{value:.{max(0, digits - 1 - power)}f}"

@@ -17,6 +17,7 @@ from .core.checks import check_count
 from .core.compilation import Static
 from .core.dtypes import widened
 from .core.format.progress import batch_bar, fit_bar
+from .core.runtime_errors import Raised
 from .core.trees import default_float, is_array, is_inexact, leaf_name, repeat
 from .data.arrays import as_arrays, as_lengths, as_weights
 from .data.groups import Groups
@@ -99,7 +100,8 @@ def fit(
             same call made again goes on from there. For a single start.
 
     Returns:
-        A `Fit`. Numerical trouble is its `status`, never an exception.
+        A `Fit`. Numerical trouble is its `status`, never an exception; outside `jit` that holds for what the
+        log-density raises while it runs, too.
 
         Of many starts it is the highest proven maximum; only where nothing is proven, the highest log-likelihood
         that was reached, with its status. So a start that runs away to an infinite likelihood, as mixtures have
@@ -145,13 +147,15 @@ def fit(
             log_density, init, data, args, constraints, weights, solver, max_steps, tolerance, change
         )
 
+        lost: Raised = {}
+
         def search(problem: Problem, others: Any) -> tuple[Solution, Modes | None, History | None]:
             keys, drawn = others
             with fit_bar(progress, problem.solver.name, (problem, others)) as bar:
-                found, path = dataset.checked(single.solve(problem, bar, history, checkpoint, dataset))
+                found, path = dataset.checked(single.solve(problem, bar, history, checkpoint, dataset, lost))
             if keys is None:
                 return found, None, path
-            return *dataset.checked(single.best_of(keys, drawn, found, problem, progress)), path
+            return *dataset.checked(single.best_of(keys, drawn, found, problem, progress, lost)), path
 
         found, optima, path = implicit.maximum(problem, (keys, drawn), search, single.linearise_single)
         return make_fit(
@@ -164,6 +168,7 @@ def fit(
             modes=optima,
             history=path,
             init=written,
+            lost=lost,
         )
 
     return with_fallback(attempt, log_density)
@@ -314,11 +319,12 @@ def fit_batch(
         model = change(convert_closure(batch.model, example))
         problem = Problem(dataclasses.replace(likelihood, model=model), parameters, leaves, chosen, stop)
         fits = batch.n_sets * (1 if keys is None else len(keys))
+        lost: Raised = {}
         with batch_bar(progress, fits, (batch.rows, batch.lengths, start, args, keys)) as report:
 
             def search(problem: Problem, rest: Any) -> tuple[Solution, Modes | None]:
                 keys, drawn = rest
-                return batch_solve.solve_from_starts(problem, keys, drawn, lanes, report)
+                return batch_solve.solve_from_starts(problem, keys, drawn, lanes, report, lost)
 
             found, optima = implicit.maximum(problem, (keys, others), search, batch_solve.linearise_batch)
         # Built by NumPy: no compilation for each number of data sets.
@@ -335,6 +341,7 @@ def fit_batch(
             n_sets=batch.n_sets,
             modes=optima,
             init=None if callable(init) and not isinstance(init, eqx.Module) else init,
+            lost=lost,
         )
 
     return with_fallback(attempt, log_density)

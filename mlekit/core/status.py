@@ -34,6 +34,7 @@ class Status(enum.IntEnum):
     nonfinite_start = 5
     nonfinite_data = 6
     too_few_observations = 7
+    raised = 8
 
 
 RUNNING = -1  #: carried inside a solver's state only; no fit ends with it
@@ -56,6 +57,8 @@ ADVICE: dict[int, str] = {
     "drop those rows or give them weight zero.",
     Status.too_few_observations: "there are fewer observations than free parameters; use more data or a "
     "simpler model.",
+    Status.raised: "the log-density raised an exception where the search cannot step back, most often at the "
+    "start, which the estimates are; begin where it can be computed, or have it return NaN instead.",
 }
 
 

@@ -103,7 +103,7 @@ def solutions(chunk: Chunk, problem: Problem, found: Searched, n_lanes: int) -> 
     def of_set(i: Array) -> Solution:
         return solution(objective(i), _pick(found.states, i), found.steps[i], problem.stop)
 
-    return for_each(of_set, chunk.n_sets, n_lanes)
+    return for_each(of_set, chunk.n_sets, n_lanes, jnp.asarray(chunk.count))
 
 
 @Compiled
@@ -122,7 +122,8 @@ def solve_chunk(
         here = problem.of(problem.likelihood, starts)
         if not problem.parameters.n_free:
             objective = _objectives(chunk, here)
-            found = for_each(lambda i: nothing_to_find(objective(i)), chunk.n_sets, n_lanes)
+            count = jnp.asarray(chunk.count)
+            found = for_each(lambda i: nothing_to_find(objective(i)), chunk.n_sets, n_lanes, count)
             return found, jnp.asarray(chunk.n_sets)
         searched = backend.search(chunk, here, n_lanes, warm_up)
         return solutions(chunk, here, searched, n_lanes), searched.blocks

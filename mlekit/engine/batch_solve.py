@@ -6,6 +6,7 @@ The loop over the data sets of a chunk is `lanes.run_lanes`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +18,13 @@ from jaxtyping import Array, PyTree
 
 from ..core import differentiable_loops
 from ..core.compilation import Compiled
+from ..core.runtime_errors import RUNTIME_ERRORS, Raised, raised
 from ..core.status import Status, unproven
 from ..core.trees import numbers_as_arrays, replace_rows, traced, tracing
 from ..likelihood.objective import Objective
-from ..likelihood.ragged import RaggedBatch, power_of_two
+from ..likelihood.ragged import Chunk, RaggedBatch, power_of_two
 from . import multistart
+from .apart import run_apart
 from .backend import backend_for, solve_chunk
 from .chunks import account, run_chunks
 from .implicit import Linearisation, differentiable_weights
@@ -29,13 +32,18 @@ from .modes import Modes
 from .problem import Problem
 from .repeated import RepeatedLikelihood, solve_repeated
 from .solution import Solution
+from .stepwise import search_each
 
 #: Reports the solutions of each finished chunk.
 Report = Callable[[Solution], None]
 
 
 def solve_batch(
-    problem: Problem, n_lanes: int | None = None, report: Report | None = None, near: bool = False
+    problem: Problem,
+    n_lanes: int | None = None,
+    report: Report | None = None,
+    near: bool = False,
+    lost: Raised | None = None,
 ) -> Solution:
     """The maxima of all data sets, in their order.
 
@@ -47,35 +55,62 @@ def solve_batch(
         n_lanes: number of lanes; by default as many as suit the device.
         report: called with the solutions of each finished chunk.
         near: True if the starts are close to the maxima.
+        lost: gets what log-densities raise; outside a trace, that is the end of their own data sets alone.
     """
     batch, starts = problem.likelihood, problem.starts
+    lost = {} if lost is None else lost
     if isinstance(batch, RepeatedLikelihood):
-        found = solve_repeated(problem)
+        found = solve_repeated(problem, lost)
         if report is not None:
             report(found)
         return found
     width = n_lanes or batch.lanes()
     warm_up = problem.has_two_ways and not near
     if batch.traced or tracing(starts):
-        shared = problem.of(batch.bound, [])
-        return solve_chunk(batch.as_chunk(), starts, None, backend_for(problem), shared, width, warm_up)[0]
-    found = _solve_chunks(problem, width, warm_up, report)
+        return _solve_as_one(problem, width, warm_up, lost)
+    found = _solve_chunks(problem, width, warm_up, report, lost)
     if problem.has_two_ways and len(failed := np.flatnonzero(unproven(np.asarray(found.status)))):
         begun = jax.tree.map(lambda leaf: np.asarray(leaf)[failed], starts)
-        again = _solve_chunks(problem.of(batch.subset(failed), begun), width, not warm_up, None)
+        again = _solve_chunks(problem.of(batch.subset(failed), begun), width, not warm_up, None, {})
         better = np.asarray(again.status == Status.converged)
         place = failed[better]
         found = jax.tree.map(lambda old, new: replace_rows(place, old, new[better]), found, again)
     return found
 
 
-def _solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, report: Report | None) -> Solution:
+def _solve_as_one(problem: Problem, n_lanes: int, warm_up: bool, lost: Raised) -> Solution:
+    """`solve_batch` in one chunk, under a trace or not."""
+    shared = (None, backend_for(problem), problem.of(problem.likelihood.bound, []), n_lanes, warm_up)
+
+    def run(chunk: Chunk, starts: list[Any]) -> Solution:
+        return solve_chunk(chunk, starts, *shared)[0]
+
+    chunk, starts = problem.likelihood.as_chunk(), problem.starts
+    if traced((chunk, shared)) or tracing(starts):
+        return run(chunk, starts)
+    try:
+        return jax.block_until_ready(run(chunk, starts))
+    except RUNTIME_ERRORS as error:
+        raised(error)
+    shapes = jax.eval_shape(lambda starts: run(chunk, starts), starts)
+    on_host = lambda *part: jax.tree.map(np.asarray, run(*part))  # noqa: E731
+    found, here = run_apart(on_host, chunk, jax.tree.map(np.asarray, starts), shapes)
+    found = _with_lost(problem, jax.tree.map(jnp.asarray, found), warm_up, here)
+    lost.update(here)
+    return found
+
+
+def _solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, report: Report | None, lost: Raised) -> Solution:
     """`solve_batch` in one way, outside a trace."""
     batch: RaggedBatch = problem.likelihood
     rows, kept = batch.block() or batch.longest, account()
 
-    def finish(out: tuple[Solution, Any], count: int) -> Solution:
+    here: Raised = {}
+
+    def finish(out: tuple[Solution, Any], count: int, places: np.ndarray) -> Solution:
         found, blocks = out
+        if len(places):
+            found.status[places] = Status.raised
         if kept is not None:
             kept.add(blocks, rows)
         found = jax.tree.map(lambda leaf: leaf[:count], found)
@@ -84,7 +119,33 @@ def _solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, report: Report 
         return found
 
     shared = (backend_for(problem), problem.of(batch.bound, []), n_lanes, warm_up)
-    return run_chunks(solve_chunk, batch, problem.parameters.n_free, n_lanes, problem.starts, shared, finish)
+    n_free, starts = problem.parameters.n_free, problem.starts
+    found = run_chunks(solve_chunk, batch, n_free, n_lanes, starts, shared, finish, here)
+    found = _with_lost(problem, found, warm_up, here)
+    lost.update(here)
+    return found
+
+
+def _with_lost(problem: Problem, found: Solution, warm_up: bool, lost: Raised) -> Solution:
+    """The solutions with those of data sets that raised, each searched once more, step by step."""
+    if not lost:
+        return found
+    places = np.array(sorted(lost))
+    those, starts = problem.likelihood.subset(places), jax.tree.map(np.asarray, problem.starts)
+    whole = [(np.arange(len(places)), those.as_chunk())]
+    ends, order = [], []
+    for chosen, chunk in whole if those.one_chunk else those.chunks(problem.parameters.n_free, 1):
+        here = jax.device_put(chunk)
+        mine = [
+            problem.of(here.likelihood(those.bound, jnp.asarray(i)), [leaf[place] for leaf in starts])
+            for i, place in enumerate(places[chosen])
+        ]
+        each, said = search_each(mine, warm_up, [lost[int(place)] for place in places[chosen]])
+        ends.append(each)
+        order.append(places[chosen])
+        lost.update({int(places[chosen][i]): text for i, text in said.items()})
+    every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *ends)
+    return jax.tree.map(functools.partial(replace_rows, np.concatenate(order)), found, every)
 
 
 def solve_from_starts(
@@ -93,6 +154,7 @@ def solve_from_starts(
     drawn: list[Any] | None,
     n_lanes: int | None = None,
     report: Report | None = None,
+    lost: Raised | None = None,
 ) -> tuple[Solution, Modes | None]:
     """The maxima of a batch, and where there are keys the best that many starts find, and their modes.
 
@@ -102,12 +164,20 @@ def solve_from_starts(
         drawn: the leaves of the starts but the first, if they were drawn already.
         n_lanes: as in `solve_batch`.
         report: likewise.
+        lost: likewise; of a data set what one of its starts raised.
     """
-    here = problem.of(problem.likelihood.ragged, problem.starts)
-    found = solve_batch(here, n_lanes, report)
+    here, lost = problem.of(problem.likelihood.ragged, problem.starts), {} if lost is None else lost
+    found = solve_batch(here, n_lanes, report, lost=lost)
     if keys is None:
         return found, None
-    return multistart.best_of(keys, found, drawn, here, lambda problem: solve_batch(problem, n_lanes, report))
+
+    def solve(problem: Problem) -> Solution:
+        more: Raised = {}
+        found = solve_batch(problem, n_lanes, report, lost=more)
+        lost.update({i // (len(keys) - 1): said for i, said in more.items()})
+        return found
+
+    return multistart.best_of(keys, found, drawn, here, solve)
 
 
 def linearise_batch(

@@ -55,6 +55,9 @@ class Recorder:
         """Add a point: steps, log-likelihood, decrement and vector, as a `History` holds them."""
         self._points.append(point)
 
+    def __len__(self) -> int:
+        return len(self._points)
+
     @property
     def points(self) -> list[Array]:
         """All points so far, one array for each of what they hold."""

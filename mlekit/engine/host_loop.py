@@ -60,7 +60,7 @@ class HostLoop:
         if self._checkpointer is not None:
             carry = self._checkpointer.begin(carry)
         while bool(steps.unfinished(carry)):
-            carry, point = _advance(steps, carry, self._every)
+            carry, point = jax.block_until_ready(_advance(steps, carry, self._every))
             for callback in self._callbacks:
                 callback(before + point[0], *point[1:])
             if self._checkpointer is not None:

@@ -234,9 +234,21 @@ class _Queue:
         )
 
 
-def for_each(fn: Callable[[Int[Array, ""]], Any], n_sets: int, width: int) -> Any:
-    """`fn(i)` for every data set, `width` of them at once."""
+def for_each(
+    fn: Callable[[Int[Array, ""]], Any], n_sets: int, width: int, count: Int[Array, ""] | None = None
+) -> Any:
+    """`fn(i)` for every data set, `width` of them at once; for the first `count` alone, if that is given."""
     width = min(width, n_sets)
     index = jnp.minimum(jnp.arange(-(-n_sets // width) * width), n_sets - 1).reshape(-1, width)
-    out = jax.lax.map(jax.vmap(fn), index)
+    if count is None:
+        out = jax.lax.map(jax.vmap(fn), index)
+    else:
+        some = jax.jit(jax.vmap(fn), inline=True)  # traced once, for its shapes and for the loop
+
+        def put(r: Array, out: Any) -> Any:
+            return jax.tree.map(lambda rows, new: rows.at[r].set(new), out, some(index[r]))
+
+        shapes = jax.eval_shape(some, index[0])
+        empty = jax.tree.map(lambda one: jnp.zeros((len(index), *one.shape), one.dtype), shapes)
+        out = jax.lax.fori_loop(0, -(-as_index(count) // width), put, empty)
     return jax.tree.map(lambda leaf: leaf.reshape(index.size, *leaf.shape[2:])[:n_sets], out)

@@ -128,6 +128,19 @@ def _around(objective: Objective, value: tuple[Any, ...]) -> tuple[Array, ...]:
     return jax.lax.map(along, directions)
 
 
+def _around_unseen(objective: Objective, value: tuple[Any, ...]) -> tuple[Array, ...]:
+    """`_around` without a word of the log-density, which raises at some of those points."""
+    maximum, proven, leaves, directions = value
+    parameters = objective.parameters
+    centre = jnp.where(proven, maximum, parameters.free(parameters.join(leaves)))
+    unit = jnp.maximum(1.0, jnp.abs(centre))
+
+    def along(direction: Array) -> tuple[Array, ...]:
+        return tuple(parameters.split(parameters.natural(centre + unit * direction)))
+
+    return jax.lax.map(along, directions)
+
+
 def directions(keys: Array, n_free: int, dtype: Any) -> Float[Array, "starts n_free"]:
     """Draws from the Cauchy distribution that has no preferred direction, one for each key."""
     normal = jax.vmap(lambda key: jax.random.normal(key, (n_free + 1,), dtype))(keys)
@@ -156,7 +169,8 @@ def draw(keys: Array, first: Solution, problem: Problem) -> list[Array]:
     n_sets, parameters = problem.likelihood.n_sets, problem.parameters
     steps = directions(keys, parameters.n_free, parameters.dtype)
     value = (first.free, first.status == Status.converged, list(problem.starts), repeat(steps, n_sets))
-    return list(map_datasets.map_datasets(_around, problem.likelihood, problem.parameters_per_set(n_sets), value))
+    every = problem.parameters_per_set(n_sets)
+    return list(map_datasets.map_or_else(_around, _around_unseen, problem.likelihood, every, value))
 
 
 # The best of the maxima, and all of them.

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..core.compilation import Compiled
+from ..core.runtime_errors import RUNTIME_ERRORS, Raised, raised
 from ..core.trees import is_array, traced
 from ..likelihood.base import AbstractLikelihood
 from ..likelihood.objective import Objective
@@ -20,6 +21,7 @@ from ..models.parameters import Parameters
 from .problem import Problem
 from .search import maximise
 from .solution import Solution
+from .stepwise import search_each
 
 #: Fits that share a pass at most.
 AT_ONCE = 16
@@ -79,10 +81,24 @@ class RepeatedLikelihood:
         return dataclasses.replace(self, n_sets=self.n_sets * times)
 
 
-def solve_repeated(problem: Problem) -> Solution:
-    """The maxima from all starts of a problem whose likelihood is repeated."""
+def solve_repeated(problem: Problem, lost: Raised) -> Solution:
+    """The maxima from all starts of a problem whose likelihood is repeated.
+
+    Args:
+        problem: the problem.
+        lost: gets what the log-density raises on the way from each start; then they go one by one.
+    """
     repeated = problem.likelihood
-    return repeated.checked(_solve(problem.of(repeated.likelihood, list(problem.starts))))
+
+    starts = list(problem.starts)
+    try:
+        return repeated.checked(jax.block_until_ready(_solve(problem.of(repeated.likelihood, starts))))
+    except RUNTIME_ERRORS as error:
+        raised(error)
+    each = [problem.of(repeated.likelihood, [leaf[i] for leaf in starts]) for i in range(repeated.n_sets)]
+    found, said = search_each(each, False, [""] * repeated.n_sets)
+    lost.update(said)
+    return repeated.checked(found)
 
 
 def map_repeated(

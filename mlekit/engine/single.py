@@ -14,6 +14,7 @@ from jaxtyping import Array
 from ..core.compilation import THOROUGH_ROWS, Compiled
 from ..core.digest import digest_of, holds_own
 from ..core.format.progress import batch_bar
+from ..core.runtime_errors import RUNTIME_ERRORS, Raised, raised
 from ..core.status import Status, unproven
 from ..core.trees import batch_of_one, only_one, traced, tracing
 from ..likelihood.dataset import AbstractDataset
@@ -28,6 +29,7 @@ from .modes import Modes
 from .problem import Problem
 from .repeated import RepeatedLikelihood
 from .solution import Solution
+from .stepwise import search_stepwise
 
 #: A data set with more rows than this keeps the device busy by itself; lanes would only be in each other's way.
 LONG_SET = 4096
@@ -51,8 +53,11 @@ def solve(
     history: bool = False,
     checkpoint: Any = None,
     dataset: AbstractDataset | None = None,
+    lost: Raised | None = None,
 ) -> tuple[Solution, History | None]:
     """The maximum, and the path to it if that is wanted.
+
+    Outside a trace a search in which the log-density raises is made again, step by step.
 
     Args:
         problem: the problem.
@@ -60,6 +65,7 @@ def solve(
         history: True if the path is wanted.
         checkpoint: where the state is saved, if it is.
         dataset: the data, where a state is saved.
+        lost: gets what the log-density raises, as of data set 0.
 
     Raises:
         ValueError: a history or a checkpoint are wanted under a trace; or as `checkpointing`.
@@ -71,18 +77,34 @@ def solve(
             raise ValueError("checkpoint follows the search from Python, so it does not run under jit or vmap")
         return _solve(problem, False), None
     seen = history or bar is not None or checkpoint is not None
-    if not seen and problem.likelihood.rows >= THOROUGH_ROWS:
-        return _solve.lower_and_compile(problem, False, thorough=True)(problem, False), None
+    thorough = not seen and problem.likelihood.rows >= THOROUGH_ROWS
+    recorders = [Recorder() for _ in range(2 * history)]
 
-    def search(warm_up: bool, checkpointer: Checkpointer | None) -> tuple[Solution, History | None]:
-        return _watched(problem, warm_up, bar, history, checkpointer) if seen else (_solve(problem, warm_up), None)
+    def search(warm_up: bool, checkpointer: Checkpointer | None) -> Solution:
+        if seen:
+            recorder = recorders[warm_up] if history else None
+            return _watched(problem, warm_up, bar, recorder, checkpointer)
+        if thorough:
+            return _solve.lower_and_compile(problem, False, thorough=True)(problem, False)
+        return _solve(problem, warm_up)
 
-    with _keeping(problem, checkpoint, dataset) as checkpointer:
-        found = search(False, checkpointer)
-        if problem.has_two_ways and unproven(found[0].status):
-            again = search(True, checkpointer)
-            found = again if again[0].status == Status.converged else found
-    return found
+    # What runs raises where it is waited for.
+    way = 0
+    found = None
+    try:
+        with _keeping(problem, checkpoint, dataset) as checkpointer:
+            found = jax.block_until_ready(search(False, checkpointer))
+            if problem.has_two_ways and not thorough and unproven(found.status):
+                again = jax.block_until_ready(search(True, checkpointer))
+                if again.status == Status.converged:
+                    found, way = again, 1
+    except RUNTIME_ERRORS as error:
+        said = raised(error)
+        if found is None:
+            found, more = search_stepwise(problem)
+            if lost is not None:
+                lost[0] = more or said
+    return found, recorders[way].history() if history and recorders[way] else None
 
 
 def _keeping(
@@ -120,10 +142,13 @@ _solve = Compiled(search.maximise)
 
 
 def _watched(
-    problem: Problem, warm_up: bool, bar: Callback | None, history: bool, checkpointer: Checkpointer | None
-) -> tuple[Solution, History | None]:
+    problem: Problem,
+    warm_up: bool,
+    bar: Callback | None,
+    recorder: Recorder | None,
+    checkpointer: Checkpointer | None,
+) -> Solution:
     """`_solve` with the loop in Python, so that its steps can be seen."""
-    recorder = Recorder() if history else None
     callbacks: list[Callback] = [callback for callback in (bar, recorder) if callback is not None]
     if problem.parameters.n_free:
         if checkpointer is not None and recorder is not None:
@@ -134,14 +159,19 @@ def _watched(
         found = _solve(problem, False)
         for callback in callbacks:
             callback(found.steps, found.log_likelihood, found.decrement, found.estimates)
-    return found, None if recorder is None else recorder.history()
+    return found
 
 
 _solution = Compiled(solution.solution)
 
 
 def best_of(
-    keys: Array, drawn: list[Any] | None, first: Solution, problem: Problem, progress: bool
+    keys: Array,
+    drawn: list[Any] | None,
+    first: Solution,
+    problem: Problem,
+    progress: bool,
+    lost: Raised | None = None,
 ) -> tuple[Solution, Modes]:
     """The best that many starts find, and their modes.
 
@@ -151,6 +181,7 @@ def best_of(
         first: what the first one found.
         problem: of one data set.
         progress: True to show how far it is.
+        lost: as in `solve`; of one of the starts.
     """
     likelihood = problem.likelihood
     batch: RaggedBatch | RepeatedLikelihood
@@ -164,12 +195,24 @@ def best_of(
         batch, starts = problem.likelihood, problem.starts
         if isinstance(batch, RaggedBatch) and batch.longest > LONG_SET and not traced((first, starts)):
             return in_turn(starts)
-        return batch_solve.solve_batch(problem, report=report)
+        more: Raised = {}
+        found = batch_solve.solve_batch(problem, report=report, lost=more)
+        lose(more)
+        return found
+
+    def lose(more: Raised) -> None:
+        if lost is not None and more:
+            lost[0] = next(iter(more.values()))
 
     def in_turn(starts: list[Any]) -> Solution:
         found = []
         for i in range(len(keys) - 1):
-            found.append(_solve(problem.of(likelihood, [leaf[i] for leaf in starts]), False))
+            here = problem.of(likelihood, [leaf[i] for leaf in starts])
+            try:
+                found.append(jax.block_until_ready(_solve(here, False)))
+            except RUNTIME_ERRORS as error:
+                lose({i: raised(error)})
+                found.append(search_stepwise(here)[0])
             if report is not None:
                 report(found[-1])
         return jax.tree.map(lambda *parts: jnp.stack(parts), *found)

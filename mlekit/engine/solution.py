@@ -151,6 +151,27 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
     )
 
 
+def unsearched(objective: Objective, free: Float[Array, " n_free"]) -> Solution:
+    """The solution where the log-density raises: the start, and no word of the log-density."""
+    vector = objective.parameters.natural_vector(free)
+    nan, nans = jnp.full((), jnp.nan, free.dtype), jnp.full_like(vector, jnp.nan)
+    return Solution(
+        free=free,
+        estimates=vector,
+        standard_errors=nans,
+        log_likelihood=nan,
+        n_obs=objective.likelihood.n_obs,
+        steps=jnp.asarray(0, jnp.int32),
+        status=jnp.asarray(Status.raised, jnp.int32),
+        decrement=nan,
+        gradient_norm=nan,
+        min_eigenvalue=nan,
+        condition_number=nan,
+        weak_direction=nans,
+        multiplier=None if objective.box is None else jnp.full_like(free, jnp.nan),
+    )
+
+
 def nothing_to_find(objective: Objective) -> Solution:
     """The solution where every parameter is fixed: the log-likelihood as it stands."""
     likelihood, parameters = objective.likelihood, objective.parameters

@@ -35,7 +35,7 @@ class Diagnosis(eqx.Module):
         disagree: whether the two informations disagree strongly, so that the model is in doubt.
         certificate: that of the fit.
         status: why the fit ended.
-        first_bad_row: of a single fit, the first row that is not finite, in words; else nothing.
+        cause: of a single fit, the first row that is not finite, or the exception, in words; else nothing.
         bounds: of a single fit, the estimates that lie on their bounds, or what they ran to the edge of, in words.
 
     Example:
@@ -51,7 +51,7 @@ class Diagnosis(eqx.Module):
     disagree: Bool[Array, "..."]
     certificate: Certificate
     status: StatusArray
-    first_bad_row: str = eqx.field(static=True, default="")
+    cause: str = eqx.field(static=True, default="")
     bounds: str = eqx.field(static=True, default="")
 
     @property
@@ -87,7 +87,7 @@ def diagnose(fit: FitRecord) -> Diagnosis:
         disagree=(largest > above) | (least < below),
         certificate=fit.certificate,
         status=fit.status,
-        first_bad_row=fit.first_bad_row if told else "",
+        cause=fit.cause if told else "",
         bounds=(fit.bounds_in_words if fit.converged else fit.edges_in_words) if told else "",
     )
 
@@ -114,7 +114,7 @@ def diagnosis_remarks(found: Diagnosis) -> tuple[str, ...]:
     remarks, status = [], Status(int(found.status))
     proof = found.certificate
     if status != Status.converged:
-        remarks.append(f"{status.name}: {ADVICE[status]}{found.first_bad_row}{found.bounds}")
+        remarks.append(f"{status.name}: {ADVICE[status]}{found.cause}{found.bounds}")
     elif found.bounds:
         remarks.append(found.bounds.strip())
     if float(proof.condition_number) > WEAK:

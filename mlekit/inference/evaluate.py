@@ -7,18 +7,24 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from ..core.checks import warn
 from ..core.compilation import Compiled
-from ..core.trees import batch_of_one, is_array, only_one, shared
+from ..core.runtime_errors import Raised
+from ..core.status import Status
+from ..core.trees import batch_of_one, is_array, only_one, shared, traced
 from ..engine import implicit, map_datasets
+from ..engine.apart import unknown
 from ..engine.repeated import RepeatedLikelihood
 from ..likelihood.in_memory import InMemoryLikelihood
 from ..likelihood.objective import Objective
 from ..likelihood.ragged import RaggedBatch
+from ..models.parameters import Parameters
 from .record import FitRecord, check_one_axis, objective
 
 
@@ -40,14 +46,46 @@ def evaluate(fit: FitRecord, fn: Callable[..., Any], value: Any, rows: PyTree = 
         rows: what else belongs to each row, as `encode_row_labels` makes it; then it is
             `fn(objective, value, rows)`.
     """
+    raised = _raised(fit)
     if not fit.batched:
-        return fit._dataset.checked(_apply(fn, objective(fit), value, *(() if rows is None else (rows,))))
+        given = fn, objective(fit), value, *(() if rows is None else (rows,))
+        if raised.size:
+            return jax.tree.map(lambda one: jnp.asarray(unknown(one)), eqx.filter_eval_shape(_apply, *given))
+        return fit._dataset.checked(_apply(*given))
     batch, own = batch_of(fit)
     if rows is not None:
         assert isinstance(batch, RaggedBatch)  # labels are for rows in memory
         batch = dataclasses.replace(batch, rows=(batch.rows, fit._dataset.flat_labels(rows)))
         fn = _with_rows(fn)
-    return map_datasets.map_datasets(fn, batch, fit.parameters, value, own)
+    return _map(raised, fn, batch, fit.parameters, value, own, {})
+
+
+def _raised(fit: FitRecord) -> np.ndarray:
+    """The places of the data sets whose log-density raised, and would again."""
+    status = fit._solution.status
+    return np.empty(0, int) if traced(status) else np.flatnonzero(np.asarray(status) == Status.raised)
+
+
+def _map(
+    raised: np.ndarray,
+    fn: Callable[..., Any],
+    batch: RaggedBatch | RepeatedLikelihood,
+    parameters: Parameters,
+    value: Any,
+    own: Any,
+    lost: Raised,
+) -> Any:
+    """`map_datasets` without the data sets that raised, and with a warning where others do, which are NaN."""
+    if raised.size and isinstance(batch, RaggedBatch):
+        found = map_datasets.map_others(raised, fn, batch, parameters, value, own, lost)
+    else:
+        found = map_datasets.map_datasets(fn, batch, parameters, value, own, lost)
+    if lost:
+        warn(
+            f"the log-density raised an exception in {len(lost):,} of {batch.n_sets:,} computations, whose "
+            f"results are NaN: {next(iter(lost.values()))}"
+        )
+    return found
 
 
 def evaluate_proven(fit: FitRecord, fn: Callable[..., Any], value: Any, rows: PyTree = None) -> Any:
@@ -64,7 +102,9 @@ def _where_proven(fn: Callable[..., Any]) -> Callable[..., Any]:
     return at
 
 
-def evaluate_repeated(fit: FitRecord, times: int, fn: Callable[..., Any], value: Any) -> Any:
+def evaluate_repeated(
+    fit: FitRecord, times: int, fn: Callable[..., Any], value: Any, lost: Raised | None = None
+) -> Any:
     """`fn(objective, value)` so many times for each data set, all of them side by side in lanes.
 
     Args:
@@ -72,17 +112,19 @@ def evaluate_repeated(fit: FitRecord, times: int, fn: Callable[..., Any], value:
         times: how often.
         fn: compiled once for as long as it is the same function.
         value: what it needs, arrays with axes of data sets, if there are several, and of `times`.
+        lost: gets what log-densities raise, by data set and then by times.
 
     Returns:
         What it returns, with the same leading axes.
     """
     if not fit.batched:
-        return only_one(evaluate_repeated(batch_of_one(fit), times, fn, batch_of_one(value)))
+        return only_one(evaluate_repeated(batch_of_one(fit), times, fn, batch_of_one(value), lost))
     batch, own = batch_of(fit)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), value)
     arrays = lambda leaf: repeat_each(leaf, times) if is_array(leaf) else leaf  # noqa: E731
     parameters, own = jax.tree.map(arrays, (fit.parameters, own))
-    out = map_datasets.map_datasets(fn, batch.repeated(times), parameters, flat, own)
+    raised = (_raised(fit)[:, None] * times + np.arange(times)).ravel()
+    out = _map(raised, fn, batch.repeated(times), parameters, flat, own, {} if lost is None else lost)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, times, *leaf.shape[1:]), out)
 
 

@@ -43,6 +43,7 @@ class FitRecord(eqx.Module):
     _modes: Modes | None = None  # without `params`, whose tree may hold what is no array
     _history: History | None = None  # likewise
     _written: WrittenOrder = eqx.field(static=True, default=WrittenOrder())
+    _raised: tuple[tuple[int, str], ...] = eqx.field(static=True, default=())  # by number of the data set
 
     @property
     def parameters(self) -> Parameters:
@@ -109,9 +110,10 @@ class FitRecord(eqx.Module):
         if self.batched:
             check_one_axis(self)
             sentences = {int(status): f"{status.name}: {ADVICE[status]}" for status in Status}
-            return np.array([sentences[int(code)] for code in np.asarray(self._solution.status)], dtype=object)
+            said = (sentences[int(code)] for code in np.asarray(self._solution.status))
+            return np.array([text + more for text, more in zip(said, self._exceptions)], dtype=object)
         status = Status(int(self._solution.status))
-        text = f"{status.name}: {ADVICE[status]}{self.first_bad_row}"
+        text = f"{status.name}: {ADVICE[status]}{self.cause}"
         if status == Status.converged:
             text += self.bounds_in_words
         if status in (Status.unbounded, Status.not_identified):
@@ -136,10 +138,21 @@ class FitRecord(eqx.Module):
         return bound_messages.at_edges(self.parameters, self._solution.estimates, strong)
 
     @property
-    def first_bad_row(self) -> str:
-        """The first row that makes the log-likelihood of a single fit not finite, in words, after a blank."""
+    def cause(self) -> str:
+        """What made a single fit fail, in words, after a blank: the first row that is not finite, an exception."""
         structure = self._dataset, self.model, self.args, self.parameters
-        return first_row(Status(int(self._solution.status)), *structure, self._solution.free)
+        status = Status(int(self._solution.status))
+        return self._exceptions[0] + first_row(status, *structure, self._solution.free)
+
+    @property
+    def _exceptions(self) -> list[str]:
+        """What the log-density of each unproven data set raised, in words, after a blank; perhaps nothing."""
+        known = dict(self._raised)
+        numbers = np.atleast_1d(0 if (number := index(self)) is None else np.asarray(number)).tolist()
+        codes = np.atleast_1d(np.asarray(self._solution.status)).tolist()
+        said = (known.get(number, "") if code else "" for number, code in zip(numbers, codes))
+        where = ("It was" if code == Status.raised else "On the way the log-density raised" for code in codes)
+        return [f" {here} {text.rstrip('.')}." if text else "" for here, text in zip(where, said)]
 
     @property
     def certificate(self) -> Certificate:

@@ -86,6 +86,17 @@ class Chunk(eqx.Module):
             block=self.block,
         )
 
+    def of(self, index: np.ndarray, count: int) -> Chunk:
+        """The chunk with these of its data sets, as many as it holds, of which so many are to be fitted."""
+        pick = lambda array: None if array is None else array[index]  # noqa: E731
+        return dataclasses.replace(
+            self,
+            offset=self.offset[index],
+            length=pick(self.length),
+            anchor=pick(self.anchor),
+            count=np.full_like(self.count, count),
+        )
+
     def emptied(self) -> Chunk:
         """The same chunk with no data sets to fit."""
         return dataclasses.replace(self, count=np.zeros_like(self.count))

@@ -25,7 +25,7 @@ from jaxtyping import Array
 
 from ..core.archive import Archive, ArchiveKind, decode_array, encode_array, read_archive, write_archive
 from ..core.compilation import Static
-from ..core.status import StatusArray
+from ..core.status import Status, StatusArray
 from ..core.trees import is_array, tracing
 from ..data.groups import Groups
 from ..engine.history import History
@@ -68,6 +68,7 @@ def save(fit: FitRecord, path: str | os.PathLike[str], data: bool = True) -> Non
         "weight_column": dataset.weight_column,
         "optima": fit._modes is not None,
         "path": fit._history is not None,
+        "raised": fit._raised,
         "data": data,
         "fingerprint": dataset.fingerprint,
         "groups": None,
@@ -234,6 +235,7 @@ def _rebuilt(content: Content, like: AnyFit, path: Any) -> AnyFit:
         "_dataset": dataset,
         "_modes": modes if header["optima"] else None,
         "_history": History(whole, row[0], row[0], row) if header["path"] else None,
+        "_raised": tuple((int(number), str(said)) for number, said in header.get("raised", ())),
     }
     frame = dataclasses.replace(like, solver=header["solver"], **parts)
     if lacking := sorted({name for name, _ in _named(frame)} ^ set(leaves)):
@@ -257,11 +259,14 @@ def _check_model(fit: FitRecord, path: Any) -> None:
     solution = fit._solution
     vector, log_likelihood = evaluate(fit, _at_maximum, solution.free)
     tolerance = SAME[jnp.finfo(solution.estimates.dtype).bits]
+    raised = np.asarray(solution.status) == Status.raised
     for what, here, there in (
         ("estimates are others", vector, solution.estimates),
         ("log-likelihood is another", log_likelihood, solution.log_likelihood),
     ):
-        if not np.allclose(here, there, rtol=tolerance, atol=tolerance, equal_nan=True):
+        # What raised would raise again.
+        known = np.where(raised.reshape(raised.shape + (1,) * (np.ndim(there) - raised.ndim)), np.nan, there)
+        if not np.allclose(here, known, rtol=tolerance, atol=tolerance, equal_nan=True):
             shown = "" if fit.batched else f": it makes it {here}, the file {there}"
             raise ValueError(f"like: its model is not that of {path}, for at the same point the {what}{shown}")
 

@@ -11,6 +11,7 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from ..core.compilation import Static
+from ..core.runtime_errors import Raised
 from ..core.trees import is_array, repeat
 from ..engine.history import History
 from ..engine.modes import Modes
@@ -56,6 +57,7 @@ def make_fit(
     modes: Modes | None = None,
     history: History | None = None,
     init: PyTree = None,
+    lost: Raised | None = None,
 ) -> Fit:
     """A `Fit` of its parts.
 
@@ -70,13 +72,15 @@ def make_fit(
         modes: the maxima that many starts found.
         history: the path of the search.
         init: the start as the user wrote it, for the order of tables.
+        lost: what data sets raised.
     """
     tree = (parameters.with_values((None,) * len(parameters.leaves)), model)
     arrays, rest = eqx.partition(tree, is_array)
     if n_sets is not None:
         arrays, args = jax.tree.map(lambda leaf: repeat(leaf, n_sets), (arrays, args))
     values = eqx.tree_at(lambda pair: pair[0].values, arrays, parameters.values, is_leaf=lambda x: x is None)
-    return Fit(solution, values, Static(rest), dataset, args, solver, modes, history, WrittenOrder(init))
+    said = tuple(sorted((lost or {}).items()))
+    return Fit(solution, values, Static(rest), dataset, args, solver, modes, history, WrittenOrder(init), said)
 
 
 class Fit(FitRecord):

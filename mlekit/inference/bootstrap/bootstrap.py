@@ -31,6 +31,8 @@ from .result import Bootstrap
 KINDS = ("nonparametric", "parametric", "cluster", "weights")
 #: More failed refits than this share are worth a warning: the others are no longer a fair sample.
 FAILURES = 0.01
+#: What ends a search where it begins.
+NO_START = (Status.nonfinite_start, Status.raised)
 
 
 def bootstrap(
@@ -134,7 +136,7 @@ def _bootstrap(
             free, values = repeat_sets((fits._solution.free, fits.parameters.values), sets, len(times))
             moved = free + moves.reshape(free.shape).astype(free.dtype)
             found = refit(resampled, parameters, leaves_at(parameters, moved, values), report)
-            bad_start = np.flatnonzero(found.status == Status.nonfinite_start)
+            bad_start = np.flatnonzero(np.isin(np.asarray(found.status), NO_START))
             if len(bad_start):  # the estimate itself is a start that can never fail
                 starts = repeat_sets(leaves_at(parameters, free, values), bad_start, 1)
                 second = refit(resampled.subset(bad_start), parameters, starts)

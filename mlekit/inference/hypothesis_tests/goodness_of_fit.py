@@ -107,7 +107,7 @@ def _p_value(fits: FitRecord, key: Any, replicates: int, measure: Any, observed:
     for sets, times, resampled, _ in resampled_sets(fits, batch, words, fine, replicates, "parametric", None):
         found = refit(resampled, parameters, repeat_sets(starts, sets, len(times)))
         mine = repeat_sets(fits.parameters, sets, len(times))
-        value = map_datasets.map_datasets(measure, resampled, mine, found.free)
+        value = map_datasets.map_datasets(measure, resampled, mine, found.free, lost={})
         shape = (len(sets), len(times))
         proven = np.asarray(found.status == Status.converged).reshape(shape)
         beyond = np.asarray(value).reshape(shape) >= observed[sets][:, None]

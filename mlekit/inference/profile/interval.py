@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from ...core.checks import warn
 from ...core.compilation import Compiled
+from ...core.runtime_errors import Raised
 from ...core.status import Status
 from ...core.trees import batch_of_one, only_one, replace_rows, tracing
 from ...engine.solution import Solution
@@ -84,7 +85,11 @@ def _ends(fit: FitRecord, level: float) -> tuple[Ends, Array, Array]:
         status = jnp.broadcast_to(solution.status[:, None, None], (*solution.estimates.shape, 2))
         return Ends(lower, upper, status), jnp.zeros(fit.n_sets, bool), solution.free
     value = _searches(solution, parameters, quantile(level, solution.estimates.dtype), tuple(moving))
-    found, reached = evaluate_repeated(fit, 2 * len(moving), end, value)
+    times, lost = 2 * len(moving), Raised()
+    found, reached = evaluate_repeated(fit, times, end, value, lost)
+    if lost:
+        where = np.divmod(np.array(list(lost)), times)
+        found = eqx.tree_at(lambda it: it.status, found, found.status.at[where].set(Status.raised))
     return _collect(solution, parameters, tuple(moving), found, reached)
 
 

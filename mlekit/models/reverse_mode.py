@@ -25,6 +25,7 @@ _KNOWN: weakref.WeakSet[Any] = weakref.WeakSet()
 #: What JAX and its friends raise, and say, where a function has no derivative in forward mode, or none at all.
 ERRORS = (TypeError, ValueError, NotImplementedError, RuntimeError)
 NO_FORWARD = ("custom_vjp", "jvp", "forward-mode")
+NO_REVERSE = ("reverse-mode differentiation does not work",)
 NO_DERIVATIVE = (*NO_FORWARD, "reverse-mode", "differentiat", "autodiff")
 
 
@@ -107,6 +108,8 @@ def with_fallback(attempt: Callable[[Callable[[Model], Model]], Found], log_dens
         try:
             return attempt(lambda model: model)
         except ERRORS as error:
+            if _says(error, NO_REVERSE):
+                raise TypeError(f"log_density cannot be differentiated in reverse: {first_line(error)}") from error
             if not _says(error, NO_FORWARD):
                 raise
     try:

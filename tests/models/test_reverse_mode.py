@@ -132,12 +132,19 @@ def test_what_fails_while_it_runs_is_no_matter_of_modes() -> None:
         jax.debug.callback(fails, x)
         return plain(p, x)
 
-    def run() -> None:
-        jax.block_until_ready(mle.fit(at_run_time, START, X).params)
-        jax.effects_barrier()
+    fit = mle.fit(at_run_time, START, X)
+    jax.effects_barrier()
+    assert str(fit.status) == "raised"
+    assert "RuntimeError: a jvp that fails." in fit.message
+    assert fit.model.log_density is at_run_time
 
-    with pytest.raises(jax.errors.JaxRuntimeError):
-        run()
+
+def test_a_loop_of_unknown_length() -> None:
+    def decays(p: Any, x: Any) -> Any:
+        return -jax.lax.while_loop(lambda it: it[0] < 3, lambda it: (it[0] + 1, it[1] * p), (0, x))[1]
+
+    with pytest.raises(TypeError, match=r"log_density cannot be differentiated in reverse: .*lax\.scan"):
+        mle.fit(decays, 0.5, X)
 
 
 def test_what_can_be_differentiated_but_once() -> None:

@@ -104,9 +104,15 @@ def map_others(
 ) -> Any:
     """`map_datasets` but for the data sets at these places, which get NaN, and zero where numbers are whole."""
     arrays, others = eqx.partition((parameters, value, own), is_array)
-    shapes = jax.eval_shape(lambda it: _map_traced(batch.per_set(), it, others, fn, batch.lanes()), arrays)
-    found = jax.tree.map(unknown, shapes)
-    kept = np.setdiff1d(np.arange(batch.n_sets), places)
+    width, n_sets = batch.lanes(), batch.n_sets
+    chunk = batch.as_chunk() if batch.one_chunk else next(iter(batch.chunks(parameters.n_free, width)))[1]
+    resized = lambda leaf, n: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+    shapes = jax.eval_shape(
+        lambda it: _map_chunk(chunk, it, None, fn, batch.bound, others, width),
+        jax.tree.map(lambda leaf: resized(leaf, chunk.n_sets), arrays),
+    )
+    found = jax.tree.map(lambda leaf: unknown(resized(leaf, n_sets)), shapes)
+    kept = np.setdiff1d(np.arange(n_sets), places)
     if kept.size:
         mine, at, of = eqx.combine(jax.tree.map(lambda leaf: leaf[kept], arrays), others)
         here: Raised | None = None if lost is None else {}

@@ -127,6 +127,22 @@ def test_joint_models_that_close_over_arrays_and_parameters_that_are_all_fixed()
     assert str(fits.status) == "[converged, raised]"
 
 
+def test_weighted_groups_of_any_length() -> None:
+    lengths = np.arange(3, 9)
+    key, x = np.repeat(np.arange(6), lengths), SETS.ravel()[: lengths.sum()]
+    fits = []
+    for last in (0.0, 99.0):
+        y = np.where(np.arange(len(key)) == lengths[:3].sum() - 1, last, x)
+        groups = mle.group_by({"key": key, "y": y, "times": np.ones(len(key))}, "key")
+        by_row = lambda params, obs: density(params, obs["y"])  # noqa: E731
+        fits.append(mle.fit_batch(by_row, START, groups, constraints=RULES, weights="times"))
+    others = np.arange(6) != 2
+    np.testing.assert_array_equal(fits[1].status == mle.Status.raised, ~others)
+    np.testing.assert_array_equal(fits[1].covariance("sandwich")[others], fits[0].covariance("sandwich")[others])
+    assert np.isnan(fits[1].covariance("sandwich")[2]).all()
+    assert np.isnan(fits[1][[2]].covariance("sandwich")).all()
+
+
 def test_bootstrap_refits_that_meet_the_wall_are_left_out() -> None:
     near = jnp.asarray(SETS[0] - SETS[0].mean() + 1.7)
     fit = mle.fit(density, START, near, constraints=RULES)

@@ -51,6 +51,7 @@ def eigh(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Array, 
     return _jacobi(matrix) if len(matrix) <= WRITTEN_OUT else _eigh(matrix)
 
 
+@jax.jit
 def _jacobi(matrix: Float[Array, "k k"]) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
     """Eigenvalues in ascending order and eigenvectors of a small symmetric matrix, by Jacobi's rotations.
 

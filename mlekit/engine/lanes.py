@@ -17,7 +17,7 @@ from ..core.trees import pack, unpack
 from ..likelihood.in_memory import InMemoryLikelihood
 from ..likelihood.objective import Objective
 from ..solvers import AbstractSolver, Stop
-from ..solvers.base import AbstractPointSolver
+from ..solvers.base import AbstractPointSolver, updated
 from ..solvers.objective import Curvature
 from .search import running
 
@@ -172,7 +172,7 @@ class _Queue:
         until = Stop(self.stop.tolerance, self.stop.max_steps[i])
         if not isinstance(self.solver, AbstractPointSolver):
             return self.solver.step(self.objective(i), state, until)
-        return self.solver.update(state, self.objective(i).mean(sums, self.n_obs[i]), self.n_obs[i], until)
+        return updated(self.solver, state, self.objective(i).mean(sums, self.n_obs[i]), self.n_obs[i], until)
 
     def _rows_left(self, i: Array, block: Array) -> Bool[Array, ""]:
         likelihood = self.objective(i).likelihood

@@ -14,7 +14,7 @@ from ..core.status import RUNNING, Status
 from ..core.trees import choose
 from ..likelihood.objective import Objective
 from ..solvers import Stop
-from ..solvers.base import AbstractPointSolver
+from ..solvers.base import AbstractPointSolver, updated
 from ..solvers.objective import Evaluation
 
 #: A large data set is first fitted to a sample of its rows, in so many steps.
@@ -74,9 +74,8 @@ class SubsampledSteps(eqx.Module):
         part = _of_sample(objective, sampled)
         loose = jnp.maximum(stop.tolerance, jnp.asarray(SAMPLE_TOLERANCE, stop.tolerance.dtype))
         found = _evaluate(solver, part, n_obs, before, phase)
-        state = solver.update(
-            before, found, n_obs, Stop(jnp.where(sampled, loose, stop.tolerance), stop.max_steps)
-        )
+        until = Stop(jnp.where(sampled, loose, stop.tolerance), stop.max_steps)
+        state = updated(solver, before, found, n_obs, until)
         steps = steps + (~sampled).astype(jnp.int32)
         over, following, new = _hand_over(solver, before, state, phase, self.start)
         over = (phase != WHOLE) & (over | ~self._runs(state, phase, steps))

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ..core.compilation import Compiled
 from .objective import AbstractObjective, Curvature, Evaluation
 
 
@@ -76,4 +77,12 @@ class AbstractPointSolver(AbstractSolver):
     def step(self, objective: AbstractObjective, state: Any, stop: Stop) -> Any:
         """Evaluate the trial point, and update the state."""
         trial = objective.evaluate(self.trial_point(state), self.curvature(objective))
-        return self.update(state, trial, objective.n_obs, stop)
+        return updated(self, state, trial, objective.n_obs, stop)
+
+
+@Compiled
+def updated(
+    solver: AbstractPointSolver, state: Any, trial: Evaluation, n_obs: Float[Array, ""], stop: Stop
+) -> Any:
+    """`solver.update`, which knows nothing of the model: traced once for all models of as many parameters."""
+    return solver.update(state, trial, n_obs, stop)

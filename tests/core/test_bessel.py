@@ -166,6 +166,15 @@ def derivatives(fn: Callable[..., Any], orders: int) -> Callable[..., Array]:
     return jax.jit(lambda x: jnp.stack([one(x) for one in found]))
 
 
+@jax.jit
+def of_order(order: Array, x: Array) -> Array:
+    """`log_iv` and its derivatives by x, by x twice, by the order, by that twice, and by both."""
+    gradient = jax.grad(log_iv, (1, 0))
+    by_x, by_order = gradient(order, x)
+    (xx, xv), (_, vv) = jax.jacfwd(gradient, (1, 0))(order, x)
+    return jnp.stack([log_iv(order, x), by_x, xx, by_order, vv, xv])
+
+
 def test_digits_of_the_scaled_function() -> None:
     of = derivatives(log_i0e, 4)
     for x, *expected in SCALED:
@@ -177,15 +186,8 @@ def test_digits_of_the_scaled_function() -> None:
 
 
 def test_digits_of_every_order() -> None:
-    by_x, by_order = jax.grad(log_iv, 1), jax.grad(log_iv)
-
-    @jax.jit
-    def of(order: Array, x: Array) -> Array:
-        twice = jax.grad(by_x, 1), by_order, jax.grad(by_order), jax.grad(by_order, 1)
-        return jnp.stack([one(order, x) for one in (log_iv, by_x, *twice)])
-
     for order, x, *expected in UNSCALED:
-        found = of(jnp.asarray(float(order)), jnp.asarray(float(x)))
+        found = of_order(jnp.asarray(float(order)), jnp.asarray(float(x)))
         # Near zero a logarithm is the difference of larger ones.
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-14, atol=1e-14)
         np.testing.assert_allclose(found[1:3], expected[1:3], rtol=1e-10, atol=0)
@@ -219,17 +221,15 @@ CONCENTRATED = [
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_the_order_keeps_its_digits_far_out(dtype: Any) -> None:
-    by_x, by_order = jax.grad(log_iv, 1), jax.grad(log_iv)
-    second = jax.grad(by_x, 1), by_order, jax.grad(by_order), jax.grad(by_order, 1)
-    of = jax.jit(lambda order, x: jnp.stack([one(order, x) for one in (by_x, *second)]))
     for order, x, *expected in CONCENTRATED:
-        found = of(dtype(order), dtype(x))
+        found = of_order(dtype(order), dtype(x))[1:]
         np.testing.assert_allclose(found, expected, rtol=3e-7 if dtype == np.float32 else 1e-15)
-    # Both formulas at the place where they meet.
+
+
+def test_both_formulas_agree_where_they_meet() -> None:
     for order, seam in ((0.0, 100.0), (2.0, 100.0), (9.0, 324.0)):
-        sides = [jax.vmap(fn, (None, 0))(order, seam + jnp.array([-1e-9, 1e-9])) for fn in (log_iv, *second[:3])]
-        for below, above in sides:
-            np.testing.assert_allclose(below, above, rtol=1e-10, atol=1e-15)
+        below, above = (of_order(order, seam + side) for side in (-1e-9, 1e-9))
+        np.testing.assert_allclose(below, above, rtol=1e-10, atol=1e-15)
 
 
 def test_the_scaled_logarithm_near_zero() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jax
 import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
@@ -22,7 +27,7 @@ from tests.helpers.processes import STRICT, environment
 ROOT = Path(__file__).parents[2]
 README, DOCS = ROOT / "README.md", ROOT / "docs" / "pages"
 PAGES = [README, ROOT / "benchmarks" / "README.md", *sorted(DOCS.rglob("*.md"))]
-RUNNING = [path for path in (README, *sorted(DOCS.glob("guide/*.md"))) if "```python" in path.read_text()]
+GUIDE = [path for path in sorted(DOCS.glob("guide/*.md")) if "```python" in path.read_text()]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -30,24 +35,48 @@ def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", RUNNING, ids=named)
-def test_snippets_print_what_they_show(path: Path, tmp_path: Path) -> None:
-    """Every Python block of a page runs after those before it; the text below one is its output, to the letter."""
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """The Python blocks of a page, each with the text below it, which is its output, to the letter."""
     pairs = re.findall(r"```python\n(.*?)```\n+(?:```text\n(.*?)```)?", path.read_text(), re.DOTALL)
     assert any(shown for _, shown in pairs)
+    return pairs
+
+
+def assert_shown(code: str, printed: str, shown: str) -> None:
+    if shown:
+        assert _unrounded(printed) == _unrounded(shown), code
+
+
+def test_the_readme_prints_what_it_shows(tmp_path: Path) -> None:
+    """In a process of its own, as users have it."""
+    pairs = blocks(README)
     script = "".join(f"{code}\nprint('<<<end>>>')\n" for code, _ in pairs)
-    run = subprocess.run(
-        [sys.executable, *STRICT, "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment(),
-    )
+    command = [sys.executable, *STRICT, "-c", script]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment())
     assert run.returncode == 0, run.stderr
-    printed = run.stdout.split("<<<end>>>\n")
-    for (code, shown), out in zip(pairs, printed):
-        if shown:
-            assert _unrounded(out) == _unrounded(shown), code
+    for (code, shown), printed in zip(pairs, run.stdout.split("<<<end>>>\n")):
+        assert_shown(code, printed, shown)
+
+
+@pytest.fixture
+def single_precision() -> Iterator[None]:
+    """JAX as users have it, until they ask for float64."""
+    jax.config.update("jax_enable_x64", False)
+    yield
+    jax.config.update("jax_enable_x64", True)
+
+
+@pytest.mark.standard_promotion
+@pytest.mark.usefixtures("single_precision")
+@pytest.mark.parametrize("path", GUIDE, ids=named)
+def test_the_guide_prints_what_it_shows(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In this process, which spares the imports; every block runs after those before it on its page."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for code, shown in blocks(path):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, names)
+        assert_shown(code, printed.getvalue(), shown)
 
 
 def _unrounded(text: str) -> str:

@@ -106,8 +106,7 @@ def test_notebooks_are_stored_as_they_ran(path: Path) -> None:
     assert_quiet("".join(out.text for out in outputs if out.get("name") == "stderr"))
 
 
-LONG = {"batch_fitting", "regression_and_classification", "uncertainty", "unsupervised"}
-SHORT = [path for path in NOTEBOOKS if path.stem not in LONG]
+SHORT = [path for path in NOTEBOOKS if path.stem in ("likelihood", "quick_start", "sequences")]
 
 
 @pytest.mark.standard_promotion

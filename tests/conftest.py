@@ -9,16 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Most of the time goes into compiling, and most of that for speed that tests do not need; every worker has a core
-# to itself. Later versions of JAX stop at flags that they do not know.
+# to itself. Later versions of JAX stop at flags that they do not know. Workers inherit the flags of the process
+# that starts them, and programs are kept by their flags: none is given twice.
 os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-        if importlib.metadata.version("jaxlib").startswith("0.10.")
-        else "",
-    ]
-).strip()
+    dict.fromkeys(
+        [
+            *os.environ.get("XLA_FLAGS", "").split(),
+            "--xla_backend_optimization_level=0",
+            *(
+                ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+                if importlib.metadata.version("jaxlib").startswith("0.10.")
+                else []
+            ),
+        ]
+    )
+)
 
 import jax
 import jax.monitoring

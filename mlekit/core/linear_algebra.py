@@ -165,15 +165,23 @@ def matvec(matrix: Float[Array, "k k"], vector: Float[Array, " k"]) -> Float[Arr
     return jnp.sum(matrix * vector[None, :], axis=-1) if vector.shape[0] <= WRITTEN_OUT else matrix @ vector
 
 
-def curvature_scale(hessian: Float[Array, "k k"], gradient: Float[Array, " k"]) -> Float[Array, " k"]:
+def curvature_scale(
+    hessian: Float[Array, "k k"], gradient: Float[Array, " k"], size: Float[Array, ""] | float = 1.0
+) -> Float[Array, " k"]:
     r"""The scale of each parameter: the root of the diagonal of its curvature.
 
     Where a diagonal entry vanishes it is the gradient (one unit then changes the mean log-likelihood by one nat),
-    and where that vanishes too, it is one.
+    and where that vanishes too, it is one. It counts as vanished where one unit of it would change the mean
+    log-likelihood by a thousand times its own size.
+
+    Args:
+        hessian: the curvature.
+        gradient: the gradient.
+        size: of the mean log-likelihood, at least one.
     """
     curvature = jnp.sqrt(jnp.abs(jnp.diagonal(hessian)))
     slope = jnp.abs(gradient)
-    scale = jnp.where(curvature > 1e-3 * slope, curvature, slope)
+    scale = jnp.where(curvature > 1e-3 * slope / size, curvature, slope)
     return jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1.0)
 
 

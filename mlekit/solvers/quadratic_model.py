@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..core.linear_algebra import AbstractFactor, curvature_scale, factorise, singular_below
+from ..core.linear_algebra import AbstractFactor, factorise, singular_below
 
 
 class QuadraticModel(eqx.Module):
@@ -47,12 +47,15 @@ class QuadraticModel(eqx.Module):
 
 
 def quadratic_model(
-    curvature: Float[Array, "k k"], gradient: Float[Array, " k"], scale: Float[Array, " k"]
+    curvature: Float[Array, "k k"],
+    gradient: Float[Array, " k"],
+    scale: Float[Array, " k"],
+    units: Float[Array, " k"],
 ) -> QuadraticModel:
-    """The quadratic model with this curvature and gradient."""
+    """The quadratic model with this curvature and gradient, in the units `scale`; `units` are those of the point."""
     matrix = curvature / scale[:, None] / scale[None, :]
     slope = gradient / scale
-    scale_ratio = (scale / curvature_scale(curvature, gradient)) ** 2
+    scale_ratio = (scale / units) ** 2
     singular = singular_below(slope.shape[0], slope.dtype)
     # Raised by the size of rounding errors, a semi-definite matrix is definite. Both go through the same code.
     pair = jnp.stack([matrix, matrix + jnp.diag(2 * singular / scale_ratio)])

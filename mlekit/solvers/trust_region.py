@@ -165,7 +165,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         slope_free = jnp.where(known, gradient, 0.0)
         # The verdict is in the units of this point; the trust region keeps the shortest units met so far, for a
         # parameter that once was stiff may be so again.
-        units = curvature_scale(safe, slope_free)
+        units = curvature_scale(safe, slope_free, jnp.maximum(1.0, jnp.abs(loss)))
         scale = jnp.where(accept, jnp.maximum(units, state.scale), state.scale)
         initial_scale = jnp.where(first & (state.initial_scale == 0), scale, state.initial_scale)
         shrunk = jnp.any(scale * jnp.sqrt(eps) > initial_scale)
@@ -173,7 +173,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         if box is not None:
             active = box.active(free, slope_free, units, n_obs, stop.tolerance)
             safe, slope_free = hold(safe, slope_free, active.held, units)
-        model = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0))
+        model = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0), units)
         anew = looking & (seen.higher | seen.refuted)
         before = choose(anew, restart_progress(state.progress), state.progress)
         here, verdict, doubtful = classify(

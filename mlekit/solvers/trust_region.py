@@ -21,7 +21,11 @@ from .quadratic_model import quadratic_model
 from .trust_region_step import trust_region_step
 
 ACCEPT = 1e-4  #: least share of the predicted decrease that a step must bring
-GROWTH = 3.0  #: of the radius after a step that brought the predicted decrease
+#: Growth of the radius after a step that brought the predicted decrease; the most where the model missed no more
+#: than so small a share of it, with so many nats at stake. Searches that start far off have far to go.
+GROWTH, MOST_GROWTH, MISSED, AT_STAKE = 3.0, 100.0, 1e-3, 1.0
+#: The least relative change of a parameter that the first radius allows, over the machine precision.
+RESOLVED = 1e4
 STEPS_WITHOUT_GAIN = 50  #: rejected ones, which shrink the radius by 1e-30
 SMALLEST_RADIUS = 1e-3  #: times the machine precision: below it, no step is a step any more
 
@@ -151,7 +155,9 @@ class AbstractTrustRegion(AbstractPointSolver):
         at_edge = state.length > 0.9 * state.radius
         smaller = 0.25 * jnp.minimum(state.length, state.radius)
         radius = jnp.where(~finite | (ratio < 0.25), smaller, state.radius)
-        radius = jnp.where(finite & (ratio > 0.75) & at_edge, GROWTH * state.radius, radius)
+        growth = jnp.clip(MISSED / jnp.maximum(jnp.abs(1.0 - ratio), eps), GROWTH, MOST_GROWTH)
+        growth = jnp.where(n_obs * state.predicted > AT_STAKE, growth, GROWTH)
+        radius = jnp.where(finite & (ratio > 0.75) & at_edge, growth * state.radius, radius)
         radius = jnp.where(first | looking, state.radius, radius)
 
         gained = state.loss - loss > noise
@@ -167,6 +173,8 @@ class AbstractTrustRegion(AbstractPointSolver):
         # parameter that once was stiff may be so again.
         units = curvature_scale(safe, slope_free, jnp.maximum(1.0, jnp.abs(loss)))
         scale = jnp.where(accept, jnp.maximum(units, state.scale), state.scale)
+        resolved = RESOLVED * eps * jnp.min(scale * jnp.abs(free))
+        radius = jnp.where(first, jnp.maximum(radius, resolved), radius)
         initial_scale = jnp.where(first & (state.initial_scale == 0), scale, state.initial_scale)
         shrunk = jnp.any(scale * jnp.sqrt(eps) > initial_scale)
         active: Active | None = None

@@ -52,7 +52,14 @@ def quadratic_model(
     scale: Float[Array, " k"],
     units: Float[Array, " k"],
 ) -> QuadraticModel:
-    """The quadratic model with this curvature and gradient, in the units `scale`; `units` are those of the point."""
+    """The quadratic model with this curvature and gradient.
+
+    Args:
+        curvature: of the objective.
+        gradient: the same.
+        scale: the units of the trust region.
+        units: those of this point.
+    """
     matrix = curvature / scale[:, None] / scale[None, :]
     slope = gradient / scale
     scale_ratio = (scale / units) ** 2

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..core.linear_algebra import curvature_scale, norm
 from ..core.status import RUNNING, Status
 from ..core.trees import choose
-from . import finite_check
+from . import finite_check, obstacles
 from .base import AbstractPointSolver, Stop
 from .box import Active, cut_off, hold, predicted_decrease
 from .convergence import Progress, classify, restart_progress, start_progress
@@ -21,8 +21,11 @@ from .quadratic_model import quadratic_model
 from .trust_region_step import trust_region_step
 
 ACCEPT = 1e-4  #: least share of the predicted decrease that a step must bring
-#: Growth of the radius after a step that brought the predicted decrease; the most where the model missed no more
-#: than so small a share of it, with so many nats at stake. Searches that start far off have far to go.
+#: Shares of the predicted decrease below which the ball shrinks, to a quarter or to half of itself, and from which
+#: it grows.
+POOR, GOOD = 0.25, 0.75
+#: Growth of the radius after a good step; the most where the model missed no more than so small a share of the
+#: decrease, with so many nats at stake. Searches that start far off have far to go.
 GROWTH, MOST_GROWTH, MISSED, AT_STAKE = 3.0, 100.0, 1e-3, 1.0
 #: The least relative change of a parameter that the first radius allows, over the machine precision.
 RESOLVED = 1e4
@@ -49,7 +52,9 @@ class TrustRegionState(eqx.Module):
     n_without_gain: Int[Array, ""]  # steps in a row that brought nothing beyond rounding
     steps: Int[Array, ""]
     status: Int[Array, ""]
-    check: finite_check.FiniteCheck  # the last field, for states that earlier versions saved have none
+    # The last fields, for states that earlier versions saved have none of them.
+    check: finite_check.FiniteCheck
+    obstacles: obstacles.Obstacles
 
     @property
     def decrement(self) -> Float[Array, ""]:
@@ -92,6 +97,7 @@ class AbstractTrustRegion(AbstractPointSolver):
             steps=jnp.asarray(0, jnp.int32),
             status=jnp.asarray(RUNNING, jnp.int32),
             check=finite_check.none(free),
+            obstacles=obstacles.none(free),
         )
 
     def warm_start(self, state: Any) -> TrustRegionState:
@@ -146,19 +152,15 @@ class AbstractTrustRegion(AbstractPointSolver):
             & (state.progress.n_within_tolerance > 0)
             & (jnp.abs(state.loss - loss) <= 1e3 * noise)
         )
-        # A point to be looked at is taken just where it is higher ground; then the search begins anew there.
+        # A point to be looked at is taken just where it is higher ground; then the search begins anew there. The
+        # part of a step that is tried alone is not taken.
         looking = state.check.under_way
         fall = n_obs * jnp.where(finite, loss - state.loss, jnp.inf)
         seen = finite_check.judge(state.check, fall, state.decrement, n_obs * noise)
-        accept = jnp.where(looking, seen.higher & finite, finite & (first | (ratio > ACCEPT) | polish))
+        trying = state.obstacles.under_way
+        accept = jnp.where(looking, seen.higher & finite, finite & (first | (ratio > ACCEPT) | polish)) & ~trying
 
-        at_edge = state.length > 0.9 * state.radius
-        smaller = 0.25 * jnp.minimum(state.length, state.radius)
-        radius = jnp.where(~finite | (ratio < 0.25), smaller, state.radius)
-        growth = jnp.clip(MISSED / jnp.maximum(jnp.abs(1.0 - ratio), eps), GROWTH, MOST_GROWTH)
-        growth = jnp.where(n_obs * state.predicted > AT_STAKE, growth, GROWTH)
-        radius = jnp.where(finite & (ratio > 0.75) & at_edge, growth * state.radius, radius)
-        radius = jnp.where(first | looking, state.radius, radius)
+        radius = jnp.where(first | looking | trying, state.radius, _next_radius(state, ratio, finite, n_obs))
 
         gained = state.loss - loss > noise
         free = jnp.where(accept, state.trial, state.free)
@@ -181,12 +183,17 @@ class AbstractTrustRegion(AbstractPointSolver):
         if box is not None:
             active = box.active(free, slope_free, units, n_obs, stop.tolerance)
             safe, slope_free = hold(safe, slope_free, active.held, units)
+        rise = jnp.where(finite, trial.loss - state.loss, jnp.inf)
+        met = obstacles.judge(state.obstacles, rise, state.gradient, state.curvature, noise)
+        met = choose(trying, met, state.obstacles)
+        stopped = trying & ~met.under_way & met.holding
+        radius = jnp.where(stopped, jnp.maximum(radius, self.radius), radius)
+        safe, slope_free = hold(safe, slope_free, met.held, units)
         model = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0), units)
-        anew = looking & (seen.higher | seen.refuted)
+        anew = (looking & (seen.higher | seen.refuted)) | stopped
         before = choose(anew, restart_progress(state.progress), state.progress)
-        here, verdict, doubtful = classify(
-            before, model, n_obs, stop.tolerance, state.is_newton_step & ~looking, free, shrunk
-        )
+        full = state.is_newton_step & ~looking & ~trying
+        here, verdict, doubtful = classify(before, model, n_obs, stop.tolerance, full, free, shrunk)
         progress = choose(accept, here, before)
 
         is_newton_step = model.definite & (norm(model.minimiser) <= radius)
@@ -202,13 +209,30 @@ class AbstractTrustRegion(AbstractPointSolver):
 
         trial_nonfinite = jnp.where(accept, False, ~finite)
         n_without_gain = jnp.where(accept & (first | gained), 0, state.n_without_gain + 1)
-        n_without_gain = jnp.where(looking, 0, n_without_gain)
+        n_without_gain = jnp.where(looking | stopped, 0, jnp.where(trying, state.n_without_gain, n_without_gain))
         stuck = ~accept & ((radius < SMALLEST_RADIUS * eps) | jnp.all(point == free))
-        stuck |= n_without_gain >= STEPS_WITHOUT_GAIN
-        aground = jnp.where(trial_nonfinite | progress.diverging, Status.unbounded, Status.stalled)
-        status = jnp.where(stuck, aground, RUNNING)
+        stuck = (stuck | (n_without_gain >= STEPS_WITHOUT_GAIN)) & ~trying
+        # What steps too small to be taken still promise is endless.
+        promising = n_obs * state.predicted > jnp.sqrt(eps)
+        rising = trial_nonfinite | met.wall | progress.diverging | promising
+        status = jnp.where(stuck, jnp.where(rising, Status.unbounded, Status.stalled), RUNNING)
         status = jnp.where(accept & (verdict != RUNNING), verdict, status)
         status = jnp.where(~accept & progress.certain, Status.converged, status)
+
+        # Entries that are held are let go once the others have converged, or are stuck themselves.
+        over = (status == Status.converged) | (status == Status.not_identified) | stuck
+        free_again = over & met.holding & ~looking & ~trying
+        status = jnp.where(free_again, RUNNING, status)
+        progress = choose(free_again, restart_progress(progress), progress)
+        radius = jnp.where(free_again, met.wider_radius, radius)
+        point = jnp.where(free_again, free, point)
+        is_newton_step &= ~free_again
+        met = choose(free_again, obstacles.let_go(met), met)
+        begins = ~accept & ~looking & ~trying & ~free_again & (status == RUNNING)
+        begins &= obstacles.suspected(met, state.length, n_obs)
+        met = choose(begins, obstacles.begin(met, state.trial - state.free, state.length), met)
+        point = jnp.where(met.under_way, free + met.part, point)
+
         check = state.check
         if self.exact:
             checked = jnp.where(status == Status.converged, doubtful, accept & (verdict != RUNNING))
@@ -216,9 +240,9 @@ class AbstractTrustRegion(AbstractPointSolver):
             if box is not None and active is not None:
                 begun = finite_check.in_box(begun, box, active, model, curvature, free, n_obs)
                 checked |= begun.onto | ((status == Status.converged) & begun.inwards)
-            begins = ~looking & checked & begun.under_way
-            check = choose(looking, seen.check, choose(begins, begun, state.check))
-            status = jnp.where(looking, seen.status, jnp.where(begins, RUNNING, status))
+            doubted = ~looking & checked & begun.under_way & ~met.holding & ~met.under_way & ~free_again
+            check = choose(looking, seen.check, choose(doubted, begun, state.check))
+            status = jnp.where(looking, seen.status, jnp.where(doubted, RUNNING, status))
             point = jnp.where(check.under_way, free + check.distance * check.direction, point)
         if box is not None:
             point = box.clip(point)
@@ -240,7 +264,30 @@ class AbstractTrustRegion(AbstractPointSolver):
             is_newton_step=is_newton_step,
             trial_nonfinite=trial_nonfinite,
             n_without_gain=n_without_gain,
-            steps=state.steps + (~looking).astype(jnp.int32),
+            steps=state.steps + (~looking & ~trying).astype(jnp.int32),
             status=status.astype(jnp.int32),
             check=check,
+            obstacles=met,
         )
+
+
+def _next_radius(
+    state: TrustRegionState, ratio: Float[Array, ""], finite: Bool[Array, ""], n_obs: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The radius after a step that brought this share of the decrease that was predicted.
+
+    Args:
+        state: before the step.
+        ratio: that share.
+        finite: whether the objective is finite there.
+        n_obs: number of observations.
+    """
+    smaller = 0.25 * jnp.minimum(state.length, state.radius)
+    radius = jnp.where(ratio < GOOD, 0.5 * state.radius, state.radius)
+    radius = jnp.where(~finite | (ratio < POOR), smaller, radius)
+    missed = jnp.maximum(jnp.abs(1.0 - ratio), jnp.finfo(ratio.dtype).eps)
+    growth = jnp.where(n_obs * state.predicted > AT_STAKE, jnp.clip(MISSED / missed, GROWTH, MOST_GROWTH), GROWTH)
+    grows = finite & (ratio > GOOD) & (state.length > 0.9 * state.radius)
+    # Not at once after a step that was too long.
+    grows &= state.n_without_gain == 0
+    return jnp.where(grows, growth * state.radius, radius)

@@ -47,8 +47,8 @@ ADVICE: dict[int, str] = {
     Status.stalled: "no further step raised the log-likelihood, yet the maximum is not proven; look for a "
     "kink or rounding in the log-density, rescale the parameters, or use float64.",
     Status.unbounded: "the log-likelihood keeps rising: it has no finite maximum, or one at the edge of a "
-    "constraint; the certificate's weak_direction says which parameters run away. Fix or constrain them, or "
-    "use a simpler model.",
+    "constraint or of the density's support; the certificate's weak_direction says which parameters run away. "
+    "Fix or constrain them, or use a simpler model.",
     Status.not_identified: "the log-likelihood is flat along the certificate's weak_direction: the data cannot "
     "tell those parameters apart; drop, fix or tie one of them.",
     Status.nonfinite_start: "the log-likelihood or its gradient is not finite at the start; begin where every "

@@ -18,6 +18,9 @@ from ..solvers import Stop
 from ..solvers.box import hold
 from . import matrix_free
 
+#: An estimate is next to the edge of its range within so many times the machine precision.
+NEXT_TO = 64.0
+
 
 class Solution(eqx.Module):
     """The result of the search for one maximum: the arrays of a `Fit`.
@@ -90,6 +93,10 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
     status = jnp.where((few & unproven(status)) | none, Status.too_few_observations, status)
 
     vector = parameters.natural_vector(state.free)
+    # So near to an open edge nothing is left but rounding; the search was on its way there.
+    low, high = parameters.ranges(vector, closed=False)
+    at_edge = jnp.minimum(vector - low, high - vector) <= NEXT_TO * jnp.finfo(dtype).eps * jnp.abs(vector)
+    status = jnp.where((status == Status.stalled) & jnp.any(at_edge), Status.unbounded, status)
     nan = jnp.asarray(jnp.nan, dtype)
     errors = weak = jnp.full_like(vector, jnp.nan)
     delta = gradient_norm = low = condition = nan

@@ -84,18 +84,12 @@ def _bad_density(objective: Objective, free: Array, rows: PyTree, counts: np.nda
     if not bad.size:
         return ""
     row = int(bad[0])
-    names = _names(objective.parameters, ~np.isfinite(scores[row]))
+    names = objective.parameters.names_with(~np.isfinite(scores[row]))
     return (
         f" The log-density of row {row}{where} is finite, {values[row]:.6g}, but its derivative with respect to "
         f"{', '.join(names)} is not, where {_shown(rows, row)}. So it is of 0 * log(0) behind jnp.where: make the "
         "argument of the logarithm safe as well, or use jax.scipy.special.xlogy with a positive second argument."
     )
-
-
-def _names(parameters: Parameters, bad: np.ndarray) -> list[str]:
-    """The parameters that have one of these entries of the free vector."""
-    leaves = [leaf for leaf in parameters.leaves if not leaf.is_fixed and leaf.tied_to is None]
-    return [leaf.name for leaf in leaves if bad[leaf.start : leaf.start + len(leaf.moving)].any()]
 
 
 def _shown(rows: PyTree, row: int) -> str:

@@ -25,7 +25,7 @@ from ..likelihood.objective import Objective
 from ..models.model import Model
 from ..models.parameters import Parameters
 from ..models.written_order import WrittenOrder
-from . import bound_messages, criteria
+from . import bound_messages, criteria, obstacle_messages
 from .failure import first_row
 
 Record = TypeVar("Record", bound="FitRecord")
@@ -120,8 +120,7 @@ class FitRecord(eqx.Module):
             strong = self.certificate.weak_parameters
             if strong:
                 text += f" Weak direction: {', '.join(strong)}."
-            text += self.edges_in_words
-        return text
+        return text + self.edges_in_words
 
     @property
     def bounds_in_words(self) -> str:
@@ -131,11 +130,14 @@ class FitRecord(eqx.Module):
 
     @property
     def edges_in_words(self) -> str:
-        """The closed constraints for what a single fit ran to the open edge of, in words, after a blank."""
-        if Status(int(self._solution.status)) not in (Status.unbounded, Status.not_identified):
-            return ""
-        strong = self.certificate.weak_parameters
-        return bound_messages.at_edges(self.parameters, self._solution.estimates, strong)
+        """The walls, kinks and open edges of constraints that a single fit ran to, in words, after a blank."""
+        status, solution = Status(int(self._solution.status)), self._solution
+        structure = self._dataset, self.model, self.args, self.parameters
+        text = obstacle_messages.obstacles(status, *structure, solution.free)
+        if status in (Status.unbounded, Status.not_identified):
+            strong = self.certificate.weak_parameters
+            text += bound_messages.at_edges(self.parameters, solution.estimates, strong)
+        return text
 
     @property
     def cause(self) -> str:

@@ -88,6 +88,11 @@ class Parameters(eqx.Module):
         """One flat name a scalar parameter, in the order of the leaves."""
         return tuple(name for leaf in self.leaves for name in leaf.names())
 
+    def names_with(self, entries: np.ndarray) -> list[str]:
+        """The names of the parameters, arrays as a whole, that have one of these entries of the free vector."""
+        leaves = [leaf for leaf in self.leaves if not leaf.is_fixed and leaf.tied_to is None]
+        return [leaf.name for leaf in leaves if entries[leaf.start : leaf.start + len(leaf.moving)].any()]
+
     def natural(self, free: Float[Array, " n_free"] | tuple[Array, ...]) -> PyTree:
         """The parameters in natural units at the free vector `free`, or at its entries in a tuple.
 

@@ -152,7 +152,7 @@ def begin(
     leaves = jnp.any(direction != 0) & jnp.all(jnp.isfinite(direction))
     first = jnp.where(claim == Status.not_identified, 2 * NEAR, 0)
     turn = jnp.where(leaves, first, -1).astype(jnp.int32)
-    otherwise = jnp.where(model.faded, Status.unbounded, Status.stalled).astype(jnp.int32)
+    otherwise = jnp.where(model.fading, Status.unbounded, Status.stalled).astype(jnp.int32)
     return dataclasses.replace(
         before, turn=turn, claim=claim.astype(jnp.int32), otherwise=otherwise, direction=direction, unit=unit
     )

@@ -16,9 +16,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 #: A ball of so many standard errors is small enough for an obstacle, and one so many times smaller than the last
 #: that was looked at. After an obstacle the ball is so many times wider than there.
-SMALL, SMALLER, WIDER = 0.1, 1e-4, 4.0
+SMALL, SMALLER, WIDER = 0.03, 1e-4, 4.0
 #: A parameter is blocked if its part of a step misses the predicted change by more than this share of it.
 MISSED = 0.5
+#: And by so many times its rounding.
+BEYOND = 100.0
 #: Parameters at most that are tried one by one.
 MOST = 32
 
@@ -32,7 +34,8 @@ class Obstacles(eqx.Module):
         radius: of the trust region that it filled.
         blocked: entries whose part was found to fail, the later ones not yet tried.
         held: entries that stay where they are.
-        wall: whether the log-likelihood was not finite beyond some entry that is held.
+        any_met: whether any entry ever had to be held.
+        wall: whether the log-likelihood was not finite beyond one.
     """
 
     turn: Int[Array, ""]
@@ -40,6 +43,7 @@ class Obstacles(eqx.Module):
     radius: Float[Array, ""]
     blocked: Bool[Array, " n_free"]
     held: Bool[Array, " n_free"]
+    any_met: Bool[Array, ""]
     wall: Bool[Array, ""]
 
     @property
@@ -60,7 +64,7 @@ class Obstacles(eqx.Module):
     @property
     def own(self) -> Bool[Array, " n_free"]:
         """The entry that it moves."""
-        return jnp.arange(self.step.shape[0]) == self.turn
+        return jnp.arange(self.step.shape[0], dtype=jnp.int32) == self.turn
 
     @property
     def holding(self) -> Bool[Array, ""]:
@@ -72,7 +76,7 @@ def none(free: Float[Array, " n_free"]) -> Obstacles:
     """None was met."""
     minus, endless = jnp.asarray(-1, jnp.int32), jnp.asarray(jnp.inf, free.dtype)
     no, nowhere = jnp.asarray(False), jnp.zeros(free.shape[0], bool)
-    return Obstacles(minus, jnp.zeros_like(free), endless, nowhere, nowhere, no)
+    return Obstacles(minus, jnp.zeros_like(free), endless, nowhere, nowhere, no, no)
 
 
 def suspected(obstacles: Obstacles, radius: Float[Array, ""], n_obs: Float[Array, ""]) -> Bool[Array, ""]:
@@ -111,18 +115,20 @@ def judge(
     """
     move = obstacles.part
     expected = jnp.sum(move * (gradient + 0.5 * jnp.diagonal(curvature) * move))
-    fails = rise - expected > MISSED * jnp.abs(expected) + noise
+    fails = rise - expected > MISSED * jnp.abs(expected) + BEYOND * noise
     blocked = obstacles.blocked | (obstacles.own & fails)
     last = obstacles.turn == obstacles.step.shape[0] - 1
     held = obstacles.held | blocked
     # Where that would be all of them, those held before are let go.
     held = jnp.where(jnp.all(held), blocked, held)
+    # Where each part fails, none is to blame.
     hold = last & ~jnp.all(held)
     return dataclasses.replace(
         obstacles,
         turn=jnp.where(last, -1, obstacles.turn + 1),
         blocked=blocked,
         held=jnp.where(hold, held, obstacles.held),
+        any_met=obstacles.any_met | (hold & jnp.any(blocked)),
         wall=obstacles.wall | (fails & jnp.isinf(rise)),
     )
 

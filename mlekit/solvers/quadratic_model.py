@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..core.linear_algebra import AbstractFactor, factorise, singular_below
+
+#: The factor.
+FADING = 1e4
 
 
 class QuadraticModel(eqx.Module):
@@ -43,7 +48,15 @@ class QuadraticModel(eqx.Module):
     @property
     def faded(self) -> Bool[Array, ""]:
         """Whether some parameter's curvature has shrunk to next to nothing since the search began."""
-        return jnp.any(self.scale_ratio * jnp.finfo(self.scale.dtype).eps ** 0.375 > 1)
+        return self._shrunk(jnp.finfo(self.scale.dtype).eps ** -0.375)
+
+    @property
+    def fading(self) -> Bool[Array, ""]:
+        """Whether it has shrunk so much that a search which ends without a proof has run away."""
+        return self._shrunk(min(FADING, jnp.finfo(self.scale.dtype).eps ** -0.375))
+
+    def _shrunk(self, factor: Any) -> Bool[Array, ""]:
+        return jnp.any(self.scale_ratio > factor)
 
 
 def quadratic_model(

@@ -212,16 +212,16 @@ class AbstractTrustRegion(AbstractPointSolver):
         n_without_gain = jnp.where(looking | stopped, 0, jnp.where(trying, state.n_without_gain, n_without_gain))
         stuck = ~accept & ((radius < SMALLEST_RADIUS * eps) | jnp.all(point == free))
         stuck = (stuck | (n_without_gain >= STEPS_WITHOUT_GAIN)) & ~trying
-        # What steps too small to be taken still promise is endless.
-        promising = n_obs * state.predicted > jnp.sqrt(eps)
-        rising = trial_nonfinite | met.wall | progress.diverging | promising
+        # What steps too small to be taken still promise is endless; and what ran away once ends by rounding.
+        rising = trial_nonfinite | met.wall | (n_obs * state.predicted > jnp.sqrt(eps))
+        rising |= progress.diverging | (state.check.claim == Status.unbounded)
+        rising |= model.fading & ~met.any_met
         status = jnp.where(stuck, jnp.where(rising, Status.unbounded, Status.stalled), RUNNING)
         status = jnp.where(accept & (verdict != RUNNING), verdict, status)
         status = jnp.where(~accept & progress.certain, Status.converged, status)
 
-        # Entries that are held are let go once the others have converged, or are stuck themselves.
-        over = (status == Status.converged) | (status == Status.not_identified) | stuck
-        free_again = over & met.holding & ~looking & ~trying
+        # Entries that are held are let go once the search for the others is over.
+        free_again = (status != RUNNING) & met.holding & ~looking & ~trying
         status = jnp.where(free_again, RUNNING, status)
         progress = choose(free_again, restart_progress(progress), progress)
         radius = jnp.where(free_again, met.wider_radius, radius)
@@ -229,7 +229,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         is_newton_step &= ~free_again
         met = choose(free_again, obstacles.let_go(met), met)
         begins = ~accept & ~looking & ~trying & ~free_again & (status == RUNNING)
-        begins &= obstacles.suspected(met, state.length, n_obs)
+        begins &= obstacles.suspected(met, state.length, n_obs) & ~progress.diverging
         met = choose(begins, obstacles.begin(met, state.trial - state.free, state.length), met)
         point = jnp.where(met.under_way, free + met.part, point)
 
@@ -282,12 +282,13 @@ def _next_radius(
         finite: whether the objective is finite there.
         n_obs: number of observations.
     """
+    at_edge = state.length > 0.9 * state.radius
     smaller = 0.25 * jnp.minimum(state.length, state.radius)
-    radius = jnp.where(ratio < GOOD, 0.5 * state.radius, state.radius)
+    radius = jnp.where((ratio < GOOD) & at_edge, 0.5 * state.radius, state.radius)
     radius = jnp.where(~finite | (ratio < POOR), smaller, radius)
     missed = jnp.maximum(jnp.abs(1.0 - ratio), jnp.finfo(ratio.dtype).eps)
     growth = jnp.where(n_obs * state.predicted > AT_STAKE, jnp.clip(MISSED / missed, GROWTH, MOST_GROWTH), GROWTH)
-    grows = finite & (ratio > GOOD) & (state.length > 0.9 * state.radius)
+    grows = finite & (ratio > GOOD) & at_edge
     # Not at once after a step that was too long.
     grows &= state.n_without_gain == 0
     return jnp.where(grows, growth * state.radius, radius)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ..core.format.numbers import NOTHING, counted, number
 from ..core.format.renderers import TextRenderer
 
-#: Share of the least certain direction that a parameter must have to be named.
+#: Share of the least certain direction that a parameter has at least to be named, unless none has.
 SHARE = 0.1
 
 
@@ -68,7 +68,10 @@ class Certificate(eqx.Module):
     @property
     def weak_parameters(self) -> tuple[str, ...]:
         """The parameters that make up the least certain direction of a single fit."""
-        return tuple(name for name, weight in zip(self.names, np.abs(np.asarray(self.weak))) if weight > SHARE)
+        weights = np.abs(np.asarray(self.weak))
+        # Where many take part alike, each has a small share.
+        least = min(SHARE, 0.5 * float(np.max(weights, initial=0.0)))
+        return tuple(name for name, weight in zip(self.names, weights) if weight > least)
 
     @property
     def words(self) -> str:

@@ -18,7 +18,7 @@ from ..likelihood.objective import Objective
 from ..likelihood.weights import weighted_rows
 from ..solvers import Stop
 from ..solvers.box import Active
-from ..solvers.convergence import LASTING
+from ..solvers.convergence import LASTING, LOST_LONG, SAME_STEPS
 from ..solvers.objective import Evaluation
 
 #: Newton steps that prove a maximum at most.
@@ -28,6 +28,8 @@ STEPS = 12
 RESIDUAL, OF_STEP, OF_EIGENVECTOR = {64: 1e-10, 32: 1e-5}, 1e-5, 1e-5
 #: Products with vectors for one solution at most: for each parameter, and in all.
 PATIENCE, IN_ALL = 2, 10_000
+#: Vectors of signs for the diagonal, and the share of it below which squared scores are no guess at it.
+SIGNS, VANISHING = 8, 0.05
 #: Steps of power iteration for the largest eigenvalue, and solutions for the least.
 LARGEST, LEAST = 30, 6
 
@@ -38,13 +40,29 @@ def product(objective: Objective, free: Float[Array, " n_free"]) -> Callable[[Ar
 
 
 def units(objective: Objective, free: Float[Array, " n_free"]) -> Float[Array, " n_free"]:
-    """Units of the parameters: the root of the mean squared score, ones for a joint model.
+    """Units of the parameters: about the root of the diagonal of the curvature, one where that is zero.
 
-    At a maximum the mean squared scores are about the diagonal of the curvature.
+    At a maximum the mean squared scores are about that diagonal, unless a parameter has a single row, or runs
+    away: then they vanish beside it. There the mean of $v * H v$ over signs $v$ at random takes their place, whose
+    errors are of the size of the rest of $H$ (Bekas, Kokiopoulou and Saad 2007).
     """
+    times = product(objective, free)
+
+    def diagonal(key: Array) -> Array:
+        signs = jax.random.rademacher(key, free.shape, free.dtype)
+        return signs * times(signs)
+
+    estimate = jnp.mean(jax.lax.map(diagonal, jax.random.split(jax.random.key(0), SIGNS)), axis=0)
+    squares = _squared_scores(objective, free)
+    unit = jnp.sqrt(jnp.where(squares < VANISHING * estimate, estimate, squares))
+    return jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1.0)
+
+
+def _squared_scores(objective: Objective, free: Float[Array, " n_free"]) -> Float[Array, " n_free"]:
+    """The mean squared scores; zeros for a joint model, which has none."""
     likelihood, parameters = objective.likelihood, objective.parameters
     if likelihood.model.is_joint:
-        return jnp.ones_like(free)
+        return jnp.zeros_like(free)
 
     def squares(data: PyTree, weights: Array | None) -> Array:
         def row(values: tuple[PyTree, Array]) -> Array:
@@ -57,8 +75,7 @@ def units(objective: Objective, free: Float[Array, " n_free"]) -> Float[Array, "
         rows = jax.lax.map(row, (data, count), batch_size=min(width, n_rows(data)))
         return jnp.sum(rows, axis=0)
 
-    unit = jnp.sqrt(likelihood.total(squares, jnp.zeros_like(free)) / objective.n_obs)
-    return jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1.0)
+    return likelihood.total(squares, jnp.zeros_like(free)) / objective.n_obs
 
 
 class Solved(eqx.Module):
@@ -150,7 +167,8 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
     """Newton steps from a point where a solver claims convergence, and the extreme eigenvalues there.
 
     A maximum is proven as `solvers.convergence` says, by two points in a row within tolerance, the second reached
-    by a full Newton step that does not repeat the one before; and by eigenvalues that are all positive.
+    by a full Newton step that does not repeat the one before; and by eigenvalues that are all positive. Parameters
+    whose own steps keep their length run away, however little is left to gain.
 
     Args:
         objective: the objective.
@@ -179,7 +197,7 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
         return unscaled / scale
 
     def step(carry: Any) -> Any:
-        free, here, last, n_within, _, _, steps = carry
+        free, here, last, n_within, n_same, _, _, steps = carry
         held = active(free, here)
         downwards = -slope(here, held)
         found = conjugate_gradients(scaled(free, held), downwards, OF_STEP)
@@ -189,7 +207,11 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
         repeats = (length > LASTING * before) & (jnp.sum(found.vector * last) > 0.95 * length * before)
         repeats &= (delta > floor) & (steps > 0)
         n_within = jnp.where(delta <= jnp.maximum(stop.tolerance, floor), n_within + 1, 0)
-        proven = (n_within >= 2) & ~repeats
+        drifting = (found.vector * last > 0) & (jnp.abs(found.vector) > LASTING * jnp.abs(last))
+        drifting &= jnp.abs(found.vector) > jnp.sqrt(eps) * jnp.maximum(1.0, jnp.abs(free)) * scale
+        n_same = jnp.where(drifting & sound, n_same + 1, 0)
+        proven = (n_within >= 2) & ~repeats & ~jnp.any(drifting)
+        lost = jnp.any(n_same >= SAME_STEPS) & (delta <= LOST_LONG)
         trial = free + found.vector / scale
         if box is not None:
             cut = trial != box.clip(trial)
@@ -199,16 +221,18 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
         better = sound & jnp.all(jnp.isfinite(there.gradient)) & (there.loss <= here.loss + noise)
         status = jnp.where(better, RUNNING, Status.stalled)
         status = jnp.where(~found.definite & (steps > 0), Status.not_identified, status)
+        status = jnp.where(lost, Status.unbounded, status)
         status = jnp.where(proven, Status.converged, status).astype(jnp.int32)
         free, here = choose(better, (trial, there), (free, here))
-        return free, here, found.vector, n_within, delta, status, steps + 1
+        return free, here, found.vector, n_within, n_same, delta, status, steps + 1
 
     none, unknown = jnp.asarray(0, jnp.int32), jnp.asarray(jnp.nan, dtype)
     spent = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
     status = jnp.where(claimed, RUNNING, spent).astype(jnp.int32)
-    carry = (state.free, here, jnp.zeros_like(state.free), none, unknown, status, none)
+    zero = jnp.zeros_like(state.free)
+    carry = (state.free, here, zero, none, jnp.zeros(k, jnp.int32), unknown, status, none)
     carry = jax.lax.while_loop(lambda carry: (carry[-2] == RUNNING) & (carry[-1] < STEPS), step, carry)
-    free, here, _, _, delta, status, steps = carry
+    free, here, last, _, n_same, delta, status, steps = carry
     held = active(free, here)
     status = jnp.where(status == RUNNING, Status.stalled, status)
 
@@ -217,6 +241,7 @@ def prove(objective: Objective, state: Claim, stop: Stop) -> Proof:
         lambda: _extremes(scaled(free, held), k, dtype),
         lambda: (status, unknown, jnp.full(k, jnp.nan, dtype), unknown),
     )
+    weak = jnp.where(status == Status.unbounded, jnp.where(n_same >= SAME_STEPS, last, 0.0), weak)
     return Proof(
         free=free,
         loss=here.loss,

@@ -30,6 +30,9 @@ from .failure import first_row
 
 Record = TypeVar("Record", bound="FitRecord")
 
+#: Parameters of a weak direction that a message names.
+NAMED = 30
+
 
 class FitRecord(eqx.Module):
     """The arrays of a fit, or of a batch of fits, and what they are called; `Fit` adds what follows from them."""
@@ -119,7 +122,8 @@ class FitRecord(eqx.Module):
         if status in (Status.unbounded, Status.not_identified):
             strong = self.certificate.weak_parameters
             if strong:
-                text += f" Weak direction: {', '.join(strong)}."
+                more = f" and {len(strong) - NAMED} more" if len(strong) > NAMED else ""
+                text += f" Weak direction: {', '.join(strong[:NAMED])}{more}."
         return text + self.edges_in_words
 
     @property

@@ -12,7 +12,9 @@ import pytest
 from jax.scipy.stats import norm
 
 import mlekit as mle
+from mlekit.engine.matrix_free import units
 from mlekit.inference.covariance import errors
+from mlekit.likelihood.objective import Objective
 from tests.engine.bent_lines import RNG
 from tests.helpers.derivatives import difference
 from tests.helpers.models import logistic
@@ -48,8 +50,9 @@ def test_many_parameters_without_a_hessian(many: int) -> None:
     hessian = (x.T * (chance * (1 - chance))) @ x + np.eye(many)
     np.testing.assert_allclose(x.T @ (y - chance) - coef, 0, atol=1e-9)
     np.testing.assert_allclose(found.standard_errors(), np.sqrt(np.diag(np.linalg.inv(hessian))), rtol=1e-8)
-    scores = (y - chance)[:, None] * x - coef / n
-    scale = np.sqrt(np.mean(scores**2, axis=0))
+    likelihood = found._dataset.likelihood(found.model, found.args, many)
+    scale = np.asarray(units(Objective(likelihood, found.parameters), found.params))
+    assert np.all(np.abs(np.log(scale**2 * n / np.diag(hessian))) < np.log(100))
     values = np.linalg.eigvalsh(hessian / n / scale / scale[:, None])
     # Inverse iteration comes from above, and slowly where eigenvalues are close to each other.
     assert values[0] * (1 - 1e-9) < found.certificate.min_eigenvalue < 1.3 * values[0]
@@ -82,7 +85,7 @@ def test_a_fit_of_many_parameters_shows_itself_without_a_hessian() -> None:
     assert np.all(np.isnan(errors(fit)))
     proven = mle.fit(density, {"weights": jnp.zeros(2500)}, jnp.ones((3,)))
     assert proven.converged
-    assert "take a dense Hessian" in repr(proven)
+    assert "fit.standard_errors() forms it" in repr(proven)
 
 
 @pytest.mark.parametrize(
@@ -134,3 +137,28 @@ def test_many_bounds_without_a_hessian(many: int) -> None:
     free = np.where(held[group], y, y - (np.bincount(group, y) / 3)[group])
     np.testing.assert_allclose(fit.params["slope"], within @ free / (within @ within), rtol=1e-8)
     np.testing.assert_allclose(fit.standard_errors()["slope"], 1 / np.sqrt(within @ within), rtol=1e-8)
+
+
+def test_many_parameters_of_which_some_run_away(many: int) -> None:
+    """Groups without successes have no finite log-odds: they are named, however little is left to gain."""
+    group = np.repeat(np.arange(many), 8)
+    y = (np.tile(np.arange(8), many) < 1 + group % 7).astype(float)
+    empty = np.arange(3, many, 20)
+    y[np.isin(group, empty)] = 0.0
+    density = lambda odds, obs: obs["y"] * odds[obs["group"]] - jax.nn.softplus(odds[obs["group"]])  # noqa: E731
+    fit = mle.fit(density, np.zeros(many), {"group": group, "y": y}, solver=mle.LBFGS())
+    assert fit.status == "unbounded"
+    assert fit.certificate.weak_parameters == tuple(f"params[{i}]" for i in empty)
+
+
+def test_many_parameters_of_which_some_have_a_row_each(many: int) -> None:
+    """Rows that are fitted exactly have scores of zero, which are no guess at the curvature."""
+    rng = np.random.default_rng(0)
+    group = np.append(np.arange(many), rng.integers(0, many // 2, 2 * many))
+    x, y = rng.standard_normal((2, 3 * many))
+    density = lambda p, obs: -0.5 * (obs["y"] - p["mean"][obs["group"]] - p["slope"] * obs["x"]) ** 2  # noqa: E731
+    fit = mle.fit(density, {"mean": jnp.zeros(many), "slope": 0.0}, {"group": group, "x": x, "y": y})
+    assert fit.converged
+    size = np.bincount(group)
+    within = x - (np.bincount(group, x) / size)[group]
+    np.testing.assert_allclose(fit.params["slope"], within @ y / (within @ within), rtol=1e-8)

@@ -1,0 +1,65 @@
+"""Starts that are many standard errors away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.stats as jst
+import numpy as np
+import pytest
+
+import mlekit as mle
+
+
+def log_linear(a: jax.Array, y: jax.Array) -> jax.Array:
+    return y * a - jnp.exp(a)
+
+
+@pytest.mark.parametrize(("start", "most"), [(20.0, 40), (34.0, 60), (40.0, 60), (100.0, 130), (700.0, 740)])
+def test_a_concave_likelihood_from_afar(start: float, most: int) -> None:
+    """Newton's method needs a step for each unit, here too: the first radius must not be below the doubles."""
+    y = np.array([1.0, 2.0, 3.0, 1.0, 2.0])
+    fit = mle.fit(log_linear, start, y)
+    assert fit.converged
+    assert int(fit.steps) <= most
+    np.testing.assert_allclose(fit.params, np.log(y.mean()), rtol=1e-9)
+
+
+@pytest.mark.parametrize("errors", [1e4, 1e6, 1e8])
+def test_a_quadratic_takes_a_handful_of_steps(errors: float) -> None:
+    y = np.random.default_rng(1).standard_normal(100)
+    fit = mle.fit(lambda mean, y: -0.5 * (y - mean) ** 2, -0.1 * errors, y)
+    assert fit.converged
+    assert int(fit.steps) <= 9
+    np.testing.assert_allclose(fit.params, y.mean(), rtol=1e-9)
+
+
+def line(params: Any, obs: Any) -> jax.Array:
+    return jst.norm.logpdf(obs["y"], params["a"] + params["b"] * obs["t"], params["s"])
+
+
+@pytest.mark.parametrize("size", [1e8, 1e9, 1e10])
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_regressors_as_large_as_unix_time(size: float, slope: float) -> None:
+    rng = np.random.default_rng(1)
+    t = size * (1 + 0.1 * rng.random(100))
+    y = 3 + 20 * (t / size - 1) + 0.5 * rng.standard_normal(100)
+    fit = mle.fit(line, {"a": 0.0, "b": slope, "s": 1.0}, {"t": t, "y": y}, constraints={"s": mle.positive})
+    assert fit.converged
+    centred = t - t.mean()
+    right = centred @ y / (centred @ centred)
+    np.testing.assert_allclose(fit.params["b"], right, rtol=1e-7)
+    np.testing.assert_allclose(fit.params["s"], np.std(y - y.mean() - right * centred), rtol=1e-7)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e9])
+def test_normal_data_in_any_unit_from_zero_and_one(size: float) -> None:
+    y = size * (1 + 0.2 * np.random.default_rng(2).standard_normal((100, 50)))
+    start = {"mean": 0.0, "sd": 1.0}
+    density = lambda p, y: jst.norm.logpdf(y, p["mean"], p["sd"])  # noqa: E731
+    fits = mle.fit_batch(density, start, y, constraints={"sd": mle.positive})
+    assert fits.status.counts() == {"converged": 100}
+    np.testing.assert_allclose(fits.params["mean"], y.mean(axis=1), rtol=1e-7)
+    np.testing.assert_allclose(fits.params["sd"], y.std(axis=1), rtol=1e-6)

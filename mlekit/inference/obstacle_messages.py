@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..core.compilation import Compiled
+from ..core.runtime_errors import RUNTIME_ERRORS, quiet, raised
 from ..core.status import Status
 from ..likelihood.dataset import AbstractDataset
 from ..likelihood.objective import Objective
@@ -52,7 +53,14 @@ def obstacles(
     """
     if status not in (Status.stalled, Status.unbounded) or not dataset.at_hand or not 0 < len(free) <= MOST:
         return ""
-    found = _look(Objective(dataset.likelihood(model, args, parameters.n_free), parameters), free)
+    try:
+        with quiet():
+            found = jax.block_until_ready(
+                _look(Objective(dataset.likelihood(model, args, parameters.n_free), parameters), free)
+            )
+    except RUNTIME_ERRORS as error:
+        raised(error)
+        return ""
     text = ""
     for beyond, where, rule in ((found.above, "above", "at_most"), (found.below, "below", "at_least")):
         names = parameters.names_with(np.asarray(beyond))

@@ -71,7 +71,7 @@ def test_counts_with_every_covariance(model):
     density, *searches = SHIPS[model]
     for exposure, search in zip(("", "_exposure"), searches):
         offset = np.log(frame["service"].to_numpy(float)) if exposure else np.zeros(len(frame))
-        fit = mle.fit(density, init, {**data, "offset": offset})
+        fit = mle.fit(density, init, {**data, "offset": offset}, tolerance=1e-12)
         robust: dict[str, Any] = {"kind": "sandwich", "small_sample": "clusters"}
         for name, options in (("nonrobust", {}), ("hc1", robust), ("clu", {**robust, "clusters": frame["ship"]})):
             published = getattr(results_count_robust_cluster, f"results_{model}{exposure}_{name}", None)
@@ -157,12 +157,12 @@ def zero_inflated(params, obs):
 def test_zero_inflated_counts():
     """Stata's zinb stopped 5e-6 below the maximum, on a ridge where errors change by 5 % within 0.002 of them.
 
-    At Stata's estimates the information is Stata's.
+    At Stata's estimates the information is Stata's. From further off the search finds another maximum, 0.6 higher.
     """
     frame, y = visits()
     data = {"x": columns(frame, "private medicaid aget aget2 educyr actlim totchr"), "y": y}
     published = results_predict.results_zinb_docvis
-    init = {"coef": np.append(np.zeros(7), 1.0), "inflate": np.array([0.0, -3.0]), "log_alpha": 0.0}
+    init = {"coef": np.append(np.zeros(7), 1.0), "inflate": np.array([-1.0, -5.0]), "log_alpha": 0.0}
     fit = mle.fit(zero_inflated, init, data)
     check(fit, published, search=3e-3, curvature=0.06)
     estimates, errors = published["params_table"][:, :2].T

@@ -55,7 +55,12 @@ class HypothesisTest(eqx.Module):
         return jnp.maximum(-ndtri(self.p_value), 0.0)
 
     def or_reason(self, why: Callable[..., str], *args: Any) -> HypothesisTest:
-        """The test with the reason `why(*args)` where it is a single one without a verdict."""
+        """The test with a reason where it is a single one without a verdict.
+
+        Args:
+            why: what gives the reason.
+            args: its arguments.
+        """
         if tracing(self.statistic) or jnp.ndim(self.statistic) or not np.isnan(self.p_value):
             return self
         return dataclasses.replace(self, reason=why(*args))

@@ -3,7 +3,8 @@
 Where the support of a density ends the log-likelihood drops to minus infinity, and where an absolute value has its
 corner the slope jumps. No quadratic tells of either, so steps are rejected, and a ball that shrinks stops *all*
 parameters. The last rejected step is then tried one parameter at a time. Those whose own part fails are held until
-the others have converged, and then let go, until that gains nothing more.
+the search for the others is over, and then let go. From then on the ball must shrink by far before any is held
+again, so in the end the search is stuck as close to the obstacle as numbers allow, with all parameters free.
 """
 
 from __future__ import annotations

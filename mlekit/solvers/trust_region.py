@@ -127,7 +127,8 @@ class AbstractTrustRegion(AbstractPointSolver):
 
         The model is solved in the ball (`trust_region_step`); scaling by the curvature's diagonal makes the ball
         independent of units. In a box, entries with an active bound are held, and the step is cut off at the
-        others. (Conn, Gould and Toint 2000, *Trust-Region Methods*, chapters 6, 7, 12 and 17.4.)
+        others. (Conn, Gould and Toint 2000, *Trust-Region Methods*, chapters 6, 7, 12 and 17.4.) At walls and
+        kinks `obstacles` says what is held.
 
         Args:
             state: the state so far.
@@ -248,7 +249,8 @@ class AbstractTrustRegion(AbstractPointSolver):
             point = box.clip(point)
         status = jnp.where(first & ~finite, Status.nonfinite_start, status)
         if self.stops_within_tolerance:
-            status = jnp.where((status == RUNNING) & (progress.n_within_tolerance > 0), Status.converged, status)
+            near = (status == RUNNING) & (progress.n_within_tolerance > 0) & ~met.holding
+            status = jnp.where(near, Status.converged, status)
         return TrustRegionState(
             free=free,
             loss=loss,

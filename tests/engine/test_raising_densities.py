@@ -102,6 +102,7 @@ def test_single_fits(history: bool) -> None:
     assert (fit.history is not None) == history
 
 
+@pytest.mark.slow
 def test_one_of_many_starts_may_raise() -> None:
     x = jnp.asarray(SETS[0])
     fit = mle.fit(density, {"mean": 5.0, "scale": 1.0}, x, constraints=RULES, starts=6, key=jax.random.key(1))
@@ -143,6 +144,7 @@ def test_weighted_groups_of_any_length() -> None:
     assert np.isnan(fits[1][[2]].covariance("sandwich")).all()
 
 
+@pytest.mark.slow
 def test_bootstrap_refits_that_meet_the_wall_are_left_out() -> None:
     near = jnp.asarray(SETS[0] - SETS[0].mean() + 1.7)
     fit = mle.fit(density, START, near, constraints=RULES)
@@ -162,6 +164,7 @@ def test_derivatives_are_nan_where_a_set_raised_and_untouched_elsewhere() -> Non
     assert np.isnan(jax.grad(lambda it: means(it)[1])(sets)[1]).all()
 
 
+@pytest.mark.slow
 def test_rows_on_disk_and_starts_over_them(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet

@@ -97,6 +97,7 @@ def test_rows_in_any_order(place, cluster):
     assert_same(rows_of("ray", by), whole)
 
 
+@pytest.mark.slow
 def test_rows_of_groups_together(place, cluster):
     table = awkward().append_column("group", pa.array(np.repeat(np.arange(30)[::-1], 10)))
     write_files(table, "table")

@@ -69,6 +69,7 @@ def test_single(solver: Any) -> None:
     np.testing.assert_allclose(ends(density), ends(plain), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_batch_and_joint() -> None:
     sets = X.reshape(3, 10)
     check_same(mle.fit_batch(density, START, sets), mle.fit_batch(plain, START, sets))

@@ -13,6 +13,14 @@ import pytest
 import mlekit as mle
 
 
+def square(mean: jax.Array, y: jax.Array) -> jax.Array:
+    return -0.5 * (y - mean) ** 2
+
+
+def normal(params: Any, y: jax.Array) -> jax.Array:
+    return jst.norm.logpdf(y, params["mean"], params["sd"])
+
+
 def log_linear(a: jax.Array, y: jax.Array) -> jax.Array:
     return y * a - jnp.exp(a)
 
@@ -30,7 +38,7 @@ def test_a_concave_likelihood_from_afar(start: float, most: int) -> None:
 @pytest.mark.parametrize("errors", [1e4, 1e6, 1e8])
 def test_a_quadratic_takes_a_handful_of_steps(errors: float) -> None:
     y = np.random.default_rng(1).standard_normal(100)
-    fit = mle.fit(lambda mean, y: -0.5 * (y - mean) ** 2, -0.1 * errors, y)
+    fit = mle.fit(square, -0.1 * errors, y)
     assert fit.converged
     assert int(fit.steps) <= 9
     np.testing.assert_allclose(fit.params, y.mean(), rtol=1e-9)
@@ -58,8 +66,7 @@ def test_regressors_as_large_as_unix_time(size: float, slope: float) -> None:
 def test_normal_data_in_any_unit_from_zero_and_one(size: float) -> None:
     y = size * (1 + 0.2 * np.random.default_rng(2).standard_normal((100, 50)))
     start = {"mean": 0.0, "sd": 1.0}
-    density = lambda p, y: jst.norm.logpdf(y, p["mean"], p["sd"])  # noqa: E731
-    fits = mle.fit_batch(density, start, y, constraints={"sd": mle.positive})
+    fits = mle.fit_batch(normal, start, y, constraints={"sd": mle.positive})
     assert fits.status.counts() == {"converged": 100}
     np.testing.assert_allclose(fits.params["mean"], y.mean(axis=1), rtol=1e-7)
     np.testing.assert_allclose(fits.params["sd"], y.std(axis=1), rtol=1e-6)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..core.linear_algebra import AbstractFactor, factorise, singular_below
 
-#: The factor.
+#: A curvature that has shrunk by so much since the search began is fading.
 FADING = 1e4
 
 

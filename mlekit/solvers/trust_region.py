@@ -180,16 +180,17 @@ class AbstractTrustRegion(AbstractPointSolver):
         radius = jnp.where(first, jnp.maximum(radius, resolved), radius)
         initial_scale = jnp.where(first & (state.initial_scale == 0), scale, state.initial_scale)
         shrunk = jnp.any(scale * jnp.sqrt(eps) > initial_scale)
-        active: Active | None = None
-        if box is not None:
-            active = box.active(free, slope_free, units, n_obs, stop.tolerance)
-            safe, slope_free = hold(safe, slope_free, active.held, units)
         rise = jnp.where(finite, trial.loss - state.loss, jnp.inf)
         met = obstacles.judge(state.obstacles, rise, state.gradient, state.curvature, noise)
         met = choose(trying, met, state.obstacles)
         stopped = trying & ~met.under_way & met.holding
         radius = jnp.where(stopped, jnp.maximum(radius, self.radius), radius)
-        safe, slope_free = hold(safe, slope_free, met.held, units)
+        active: Active | None = None
+        held = met.held
+        if box is not None:
+            active = box.active(free, slope_free, units, n_obs, stop.tolerance)
+            held |= active.held
+        safe, slope_free = hold(safe, slope_free, held, units)
         model = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0), units)
         anew = (looking & (seen.higher | seen.refuted)) | stopped
         before = choose(anew, restart_progress(state.progress), state.progress)

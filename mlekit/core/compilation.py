@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from . import devices
@@ -94,6 +95,24 @@ class Compiled:
             text = lowered.as_text()
             self._waits[key] = any(kernel in text for kernel in WAITING)
         return self._waits[key]
+
+
+def computed_once(tree: Any) -> Any:
+    """The same values, of which the whole numbers and booleans without axes are computed once for all their users.
+
+    XLA computes what is cheap again in each of its kernels that needs it, and so a chain of decisions as often as
+    there are kernels after it: that makes programs long, and their compilation. Products of matrices it never
+    repeats, and one with the identity changes no whole number.
+
+    Args:
+        tree: any PyTree of arrays.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    chosen = [i for i, leaf in enumerate(leaves) if not leaf.ndim and not jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    together = jnp.stack([leaves[i].astype(jnp.int32) for i in chosen])
+    for i, value in zip(chosen, jnp.eye(len(chosen), dtype=jnp.int32) @ together, strict=True):
+        leaves[i] = value.astype(leaves[i].dtype)
+    return jax.tree.unflatten(treedef, leaves)
 
 
 class Program:

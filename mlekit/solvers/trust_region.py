@@ -9,6 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..core.compilation import computed_once
 from ..core.linear_algebra import curvature_scale, norm
 from ..core.status import RUNNING, Status
 from ..core.trees import choose
@@ -161,6 +162,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         trying = state.obstacles.under_way
         accept = jnp.where(looking, seen.higher & finite, finite & (first | (ratio > ACCEPT) | polish)) & ~trying
 
+        accept, seen = computed_once((accept, seen))
         radius = jnp.where(first | looking | trying, state.radius, _next_radius(state, ratio, finite, n_obs))
 
         gained = state.loss - loss > noise
@@ -183,6 +185,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         rise = jnp.where(finite, trial.loss - state.loss, jnp.inf)
         met = obstacles.judge(state.obstacles, rise, state.gradient, state.curvature, noise)
         met = choose(trying, met, state.obstacles)
+        met = computed_once(met)
         stopped = trying & ~met.under_way & met.holding
         radius = jnp.where(stopped, jnp.maximum(radius, self.radius), radius)
         active: Active | None = None
@@ -195,7 +198,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         anew = (looking & (seen.higher | seen.refuted)) | stopped
         before = choose(anew, restart_progress(state.progress), state.progress)
         full = state.is_newton_step & ~looking & ~trying
-        here, verdict, doubtful = classify(before, model, n_obs, stop.tolerance, full, free, shrunk)
+        here, verdict, doubtful = computed_once(classify(before, model, n_obs, stop.tolerance, full, free, shrunk))
         progress = choose(accept, here, before)
 
         is_newton_step = model.definite & (norm(model.minimiser) <= radius)
@@ -222,6 +225,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         status = jnp.where(accept & (verdict != RUNNING), verdict, status)
         status = jnp.where(~accept & progress.certain, Status.converged, status)
 
+        status, is_newton_step = computed_once((status, is_newton_step))
         # Entries that are held are let go once the search for the others is over.
         free_again = (status != RUNNING) & met.holding & ~looking & ~trying
         status = jnp.where(free_again, RUNNING, status)
@@ -229,6 +233,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         radius = jnp.where(free_again, met.wider_radius, radius)
         point = jnp.where(free_again, free, point)
         is_newton_step &= ~free_again
+        status, free_again = computed_once((status, free_again))
         met = choose(free_again, obstacles.let_go(met), met)
         begins = ~accept & ~looking & ~trying & ~free_again & (status == RUNNING)
         begins &= obstacles.suspected(met, state.length, n_obs) & ~progress.diverging
@@ -243,6 +248,7 @@ class AbstractTrustRegion(AbstractPointSolver):
                 begun = finite_check.in_box(begun, box, active, model, curvature, free, n_obs)
                 checked |= begun.onto | ((status == Status.converged) & begun.inwards)
             doubted = ~looking & checked & begun.under_way & ~met.holding & ~met.under_way & ~free_again
+            doubted = computed_once(doubted)
             check = choose(looking, seen.check, choose(doubted, begun, state.check))
             status = jnp.where(looking, seen.status, jnp.where(doubted, RUNNING, status))
             point = jnp.where(check.under_way, free + check.distance * check.direction, point)

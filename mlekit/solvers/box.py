@@ -46,6 +46,10 @@ class Box(eqx.Module):
         """The nearest point in the box. On a bound its derivative is one, as inside."""
         return jnp.where(free < self.low, self.low, jnp.where(free > self.high, self.high, free))
 
+    def inside(self, free: Float[Array, " n_free"]) -> Float[Array, " n_free"]:
+        """The nearest point a hair inside the box, where log-densities are evaluated that lie on a bound."""
+        return hair_inside(free, self.low, self.high)
+
     def active(
         self,
         free: Float[Array, " n_free"],
@@ -94,6 +98,21 @@ class Box(eqx.Module):
         gap = jnp.minimum(free - self.low, self.high - free)
         moves = direction != 0
         return jnp.min(jnp.where(moves, gap / jnp.where(moves, jnp.abs(direction), 1.0), jnp.inf))
+
+
+def hair_inside(value: Array, low: Array, high: Array) -> Array:
+    r"""The nearest value in an interval, a hair from its ends.
+
+    There many log-densities have derivatives that they lack at the ends: $0 \log p$ at $p = 0$.
+    """
+    limits = jnp.finfo(value.dtype)
+
+    def hair(end: Array) -> Array:
+        # It stands in denominators of derivatives: its powers must neither vanish nor overflow.
+        beside = jnp.where(jnp.isfinite(end), jnp.abs(end) * limits.eps, 0.0)
+        return jnp.where(end == 0, limits.tiny**0.2, beside)
+
+    return jnp.clip(value, low + hair(low), high - hair(high))
 
 
 def hold(

@@ -1,10 +1,10 @@
-"""Walls and kinks: the parameters that stop a search are held, and it goes on with the others.
+"""Walls: the parameters that stop a search are held, and it goes on with the others.
 
-Where the support of a density ends the log-likelihood drops to minus infinity, and where an absolute value has its
-corner the slope jumps. No quadratic tells of either, so steps are rejected, and a ball that shrinks stops *all*
-parameters. The last rejected step is then tried one parameter at a time. Those whose own part fails are held until
-the search for the others is over, and then let go. From then on the ball must shrink by far before any is held
-again, so in the end the search is stuck as close to the obstacle as numbers allow, with all parameters free.
+Where the support of a density ends the log-likelihood drops to minus infinity, or it jumps. No quadratic tells
+of that, so steps are rejected, and a ball that shrinks stops *all* parameters. The last rejected step is then
+tried one parameter at a time. Those whose own part fails are held until the search for the others is over, and
+then let go. From then on the ball must shrink by far before any is held again, so in the end the search is
+stuck as close to the obstacle as numbers allow, with all parameters free.
 """
 
 from __future__ import annotations
@@ -81,10 +81,13 @@ def none(free: Float[Array, " n_free"]) -> Obstacles:
 
 
 def suspected(obstacles: Obstacles, radius: Float[Array, ""], n_obs: Float[Array, ""]) -> Bool[Array, ""]:
-    """Whether a ball is so small that an obstacle may be the reason, and others than it could go on."""
-    if not 1 < obstacles.step.shape[0] <= MOST:
-        return jnp.asarray(False)
+    """Whether a ball is so small that an obstacle may be the reason."""
     return radius < jnp.minimum(SMALL / jnp.sqrt(n_obs), SMALLER * obstacles.radius)
+
+
+def can_be_tried(step: Float[Array, " n_free"]) -> bool:
+    """Whether there are few enough entries, and others that could go on."""
+    return 1 < step.shape[0] <= MOST
 
 
 def begin(obstacles: Obstacles, step: Float[Array, " n_free"], radius: Float[Array, ""]) -> Obstacles:
@@ -132,6 +135,11 @@ def judge(
         any_met=obstacles.any_met | (hold & jnp.any(blocked)),
         wall=obstacles.wall | (fails & jnp.isinf(rise)),
     )
+
+
+def at_kink(obstacles: Obstacles, radius: Float[Array, ""]) -> Obstacles:
+    """A step of this length has crossed a kink."""
+    return dataclasses.replace(obstacles, any_met=jnp.asarray(True), radius=radius)
 
 
 def let_go(obstacles: Obstacles) -> Obstacles:

@@ -13,6 +13,8 @@ from ..core.linear_algebra import AbstractFactor, factorise, singular_below
 
 #: A curvature that has shrunk by so much since the search began is fading.
 FADING = 1e4
+#: A direction is next to flat if its curvature is less than so many times what rounding hides.
+RIDGE = 1e3
 
 
 class QuadraticModel(eqx.Module):
@@ -44,6 +46,12 @@ class QuadraticModel(eqx.Module):
     minimiser: Float[Array, " k"]
     gain: Float[Array, ""]
     semidefinite_step: Float[Array, " k"]
+
+    @property
+    def on_ridge(self) -> Bool[Array, ""]:
+        """Whether some direction is next to flat by rounding."""
+        least = RIDGE * singular_below(self.slope.shape[0], self.slope.dtype)
+        return jnp.min(self.factor.pivots * self.scale_ratio) < least
 
     @property
     def faded(self) -> Bool[Array, ""]:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..core.compilation import computed_once
-from ..core.linear_algebra import curvature_scale, norm
+from ..core.linear_algebra import curvature_scale, matvec, norm
 from ..core.status import RUNNING, Status
 from ..core.trees import choose
-from . import finite_check, obstacles
+from . import finite_check, kinks, obstacles
 from .base import AbstractPointSolver, Stop
 from .box import Active, cut_off, hold, predicted_decrease
 from .convergence import Progress, classify, restart_progress, start_progress
@@ -56,6 +56,7 @@ class TrustRegionState(eqx.Module):
     # The last fields, for states that earlier versions saved have none of them.
     check: finite_check.FiniteCheck
     obstacles: obstacles.Obstacles
+    kinks: kinks.Kinks
 
     @property
     def decrement(self) -> Float[Array, ""]:
@@ -99,6 +100,7 @@ class AbstractTrustRegion(AbstractPointSolver):
             status=jnp.asarray(RUNNING, jnp.int32),
             check=finite_check.none(free),
             obstacles=obstacles.none(free),
+            kinks=kinks.none(free),
         )
 
     def warm_start(self, state: Any) -> TrustRegionState:
@@ -128,8 +130,8 @@ class AbstractTrustRegion(AbstractPointSolver):
 
         The model is solved in the ball (`trust_region_step`); scaling by the curvature's diagonal makes the ball
         independent of units. In a box, entries with an active bound are held, and the step is cut off at the
-        others. (Conn, Gould and Toint 2000, *Trust-Region Methods*, chapters 6, 7, 12 and 17.4.) At walls and
-        kinks `obstacles` says what is held.
+        others. (Conn, Gould and Toint 2000, *Trust-Region Methods*, chapters 6, 7, 12 and 17.4.) At walls
+        `obstacles` says what is held, and `kinks` knows the curvature of what has none.
 
         Args:
             state: the state so far.
@@ -163,7 +165,11 @@ class AbstractTrustRegion(AbstractPointSolver):
         accept = jnp.where(looking, seen.higher & finite, finite & (first | (ratio > ACCEPT) | polish)) & ~trying
 
         accept, seen = computed_once((accept, seen))
-        radius = jnp.where(first | looking | trying, state.radius, _next_radius(state, ratio, finite, n_obs))
+        radius = _next_radius(state, ratio, finite, n_obs)
+        # Next to kinks it is the learned curvature that makes steps shorter.
+        least = jnp.where(accept, self.radius, jnp.where(state.n_without_gain < kinks.PATIENCE, state.radius, 0.0))
+        radius = jnp.where(state.kinks.near & finite, jnp.maximum(radius, least), radius)
+        radius = jnp.where(first | looking | trying, state.radius, radius)
 
         gained = state.loss - loss > noise
         free = jnp.where(accept, state.trial, state.free)
@@ -187,12 +193,19 @@ class AbstractTrustRegion(AbstractPointSolver):
         met = choose(trying, met, state.obstacles)
         met = computed_once(met)
         stopped = trying & ~met.under_way & met.holding
+        step = state.trial - state.free
+        jump = trial.gradient - state.gradient - matvec(state.curvature, step)
+        learns = state.kinks.near & finite & ~looking & ~trying
+        kink = choose(learns, kinks.learn(state.kinks, step, jump), state.kinks)
         radius = jnp.where(stopped, jnp.maximum(radius, self.radius), radius)
         active: Active | None = None
         held = met.held
         if box is not None:
             active = box.active(free, slope_free, units, n_obs, stop.tolerance)
+            # A start on a bound from which the way leads inwards: the derivatives are those a hair inside.
+            free = jnp.where(first & ~active.held, box.inside(free), free)
             held |= active.held
+        safe = jnp.where(kink.near & known, safe + kink.curvature, safe)
         safe, slope_free = hold(safe, slope_free, held, units)
         model = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0), units)
         anew = (looking & (seen.higher | seen.refuted)) | stopped
@@ -221,23 +234,34 @@ class AbstractTrustRegion(AbstractPointSolver):
         rising = trial_nonfinite | met.wall | (n_obs * state.predicted > jnp.sqrt(eps))
         rising |= progress.diverging | (state.check.claim == Status.unbounded)
         rising |= model.fading & ~met.any_met
+        rising |= model.on_ridge & jnp.any(scale * eps ** (1 / 3) > initial_scale)
         status = jnp.where(stuck, jnp.where(rising, Status.unbounded, Status.stalled), RUNNING)
         status = jnp.where(accept & (verdict != RUNNING), verdict, status)
         status = jnp.where(~accept & progress.certain, Status.converged, status)
 
-        status, is_newton_step = computed_once((status, is_newton_step))
-        # Entries that are held are let go once the search for the others is over.
-        free_again = (status != RUNNING) & met.holding & ~looking & ~trying
+        # Entries that are held are let go once the search for the others is over; and what ends next to a kink is
+        # proven anew, unless it ends in it.
+        searching = ~looking & ~trying
+        goes_on = (status == Status.unbounded) | (progress.n_within_tolerance < kinks.POLISHED)
+        status = jnp.where(kink.near & ~stuck & goes_on, RUNNING, status)
+        over = (status != RUNNING) & searching
+        left = jnp.sqrt(n_obs) * norm(slope_free / units) / jnp.sqrt(2 * stop.tolerance)
+        in_kink = over & kink.near & (left > kinks.SLOPE_LEFT)
+        free_again = over & (met.holding | (kink.near & ~in_kink))
+        status = jnp.where(in_kink, Status.stalled, status)
         status = jnp.where(free_again, RUNNING, status)
-        progress = choose(free_again, restart_progress(progress), progress)
-        radius = jnp.where(free_again, met.wider_radius, radius)
-        point = jnp.where(free_again, free, point)
-        is_newton_step &= ~free_again
-        status, free_again = computed_once((status, free_again))
-        met = choose(free_again, obstacles.let_go(met), met)
-        begins = ~accept & ~looking & ~trying & ~free_again & (status == RUNNING)
-        begins &= obstacles.suspected(met, state.length, n_obs) & ~progress.diverging
-        met = choose(begins, obstacles.begin(met, state.trial - state.free, state.length), met)
+        suspected = obstacles.suspected(met, state.length, n_obs) & (status == RUNNING) & ~progress.diverging
+        suspected &= searching & ~free_again & ~kink.near & ~first
+        bends = suspected & finite & (ratio < GOOD) & kinks.crossed(step, jump, state.curvature, noise)
+        status, free_again, suspected, bends = computed_once((status, free_again, suspected, bends))
+        kink = choose(bends, kinks.begin(step, jump, units), kinks.leave(kink, free_again))
+        met = choose(free_again, obstacles.let_go(met), choose(bends, obstacles.at_kink(met, state.length), met))
+        begins = suspected & ~accept & ~bends & obstacles.can_be_tried(step)
+        met = choose(begins, obstacles.begin(met, step, state.length), met)
+        radius = jnp.where(free_again, met.wider_radius, jnp.where(bends, self.radius, radius))
+        progress = choose(free_again | bends, restart_progress(progress), progress)
+        point = jnp.where(free_again | bends, free, point)
+        is_newton_step &= ~(free_again | bends)
         point = jnp.where(met.under_way, free + met.part, point)
 
         check = state.check
@@ -247,8 +271,8 @@ class AbstractTrustRegion(AbstractPointSolver):
             if box is not None and active is not None:
                 begun = finite_check.in_box(begun, box, active, model, curvature, free, n_obs)
                 checked |= begun.onto | ((status == Status.converged) & begun.inwards)
-            doubted = ~looking & checked & begun.under_way & ~met.holding & ~met.under_way & ~free_again
-            doubted = computed_once(doubted)
+            doubted = ~looking & checked & begun.under_way & ~free_again & ~kink.near
+            doubted = computed_once(doubted & ~met.holding & ~met.under_way)
             check = choose(looking, seen.check, choose(doubted, begun, state.check))
             status = jnp.where(looking, seen.status, jnp.where(doubted, RUNNING, status))
             point = jnp.where(check.under_way, free + check.distance * check.direction, point)
@@ -277,6 +301,7 @@ class AbstractTrustRegion(AbstractPointSolver):
             status=status.astype(jnp.int32),
             check=check,
             obstacles=met,
+            kinks=kink,
         )
 
 

@@ -98,3 +98,11 @@ def test_named_bounds_that_cannot_be() -> None:
     rules = {"high": mle.greater_than("low")}
     with pytest.raises(ValueError, match=r"high of data set 1 is 1\.; it must be greater than 1\.0"):
         mle.fit_batch(two_normals, starts, jnp.zeros((3, 5)), init_axis=0, constraints=rules)
+
+
+def test_a_start_on_a_bound_without_likelihood() -> None:
+    """A rate of zero explains no count; the search leaves the bound for the mean."""
+    y = jnp.array([2.0, 1.0, 3.0, 0.0, 2.0])
+    fit = mle.fit(lambda rate, y: y * jnp.log(rate) - rate, 0.0, y, constraints=mle.nonnegative)
+    assert fit.converged
+    np.testing.assert_allclose(fit.params, 1.6, rtol=1e-12)

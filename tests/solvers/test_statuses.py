@@ -14,7 +14,7 @@ import optax
 import pytest
 import scipy.optimize
 import scipy.stats
-from jax.scipy.stats import norm
+from jax.scipy.stats import gamma, nbinom, norm
 
 import mlekit as mle
 from tests.helpers.normal_sets import POSITIVE, normal
@@ -240,3 +240,26 @@ def test_rounding_is_not_running_away() -> None:
         assert set(fits.status.names()) <= {"converged", "stalled"}
         assert centre > 0 or set(fits.status.names()) == {"converged"}
         np.testing.assert_allclose(fits.params["mu"], z.astype(float).mean(1), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [1.0, 5.0])
+def test_equal_values_have_no_gamma_density(shape):
+    """Its likelihood rises for ever as the shape grows and the mean stays."""
+    values = np.repeat([[0.1], [1.0], [3.0], [1e3]], 10, axis=1)
+    init = {"shape": shape, "scale": 1 / shape}
+    fits = mle.fit_batch(
+        lambda p, y: gamma.logpdf(y, p["shape"], scale=p["scale"]),
+        init,
+        values,
+        constraints=dict.fromkeys(init, mle.positive),
+    )
+    assert fits.status.counts() == {"unbounded": 4}
+
+
+def test_zeros_under_a_negative_binomial():
+    def log_density(p, y):
+        return nbinom.logpmf(y, p["size"], p["size"] / (p["size"] + p["mean"]))
+
+    init = {"mean": 1.0, "size": 1.0}
+    fits = mle.fit_batch(log_density, init, np.zeros((2, 10)), constraints=dict.fromkeys(init, mle.positive))
+    assert fits.status.counts() == {"unbounded": 2}

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from ...core.dtypes import as_float
+from ...solvers.box import hair_inside
 from .base import Constraint, checked_bound, like
 from .bounds import GreaterThan, Interval, LessThan, Unconstrained
 from .fixed_tied import Fixed
@@ -32,21 +33,9 @@ class AbstractClosed(Constraint):
         return jnp.where((value >= low) & (value <= high), value, jnp.nan)
 
     def inside(self, value: ArrayLike) -> Array:
-        r"""The nearest value in the interval, a hair from its ends, with the derivative one.
-
-        There many log-densities have derivatives that they lack at the ends: $0 \log p$ at $p = 0$.
-        """
+        """The nearest value a hair inside the interval, with the derivative one: see `hair_inside`."""
         value = jnp.asarray(value)
-        low, high = self.range(value)
-        limits = jnp.finfo(value.dtype)
-
-        def hair(end: Array) -> Array:
-            # It stands in denominators of derivatives: its powers must neither vanish nor overflow.
-            beside = jnp.where(jnp.isfinite(end), jnp.abs(end) * limits.eps, 0.0)
-            return jnp.where(end == 0, limits.tiny**0.2, beside)
-
-        nearest = jnp.clip(value, low + hair(low), high - hair(high))
-        return value + jax.lax.stop_gradient(nearest - value)
+        return value + jax.lax.stop_gradient(hair_inside(value, *self.range(value)) - value)
 
     @abc.abstractmethod
     def range(self, value: ArrayLike) -> tuple[Array, Array]:

@@ -1,8 +1,11 @@
 """Tests run in float64 unless they ask for something else, and nothing is promoted that was not asked for."""
 
+import contextlib
+import ctypes
 import gc
 import importlib.metadata
 import os
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -35,11 +38,16 @@ import tests.helpers.shape_checks
 # Before anything of the package is imported: shapes and dtypes are checked at run time.
 jaxtyping.install_import_hook("mlekit", f"{tests.helpers.shape_checks.__name__}.checked")
 
+# Every worker would rewrite the asserts of all test files again where Python is to leave no bytecode beside them.
+CACHE = Path(__file__).parents[1] / ".pytest_cache"
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(CACHE / "bytecode")
+
 # Programs of earlier runs on this kind of processor are read, which spares half of a run. Workers share them, and
 # so do processes of their own (`tests.helpers.processes`).
 processor = Path("/proc/cpuinfo").read_text().split("\n\n")[0] if Path("/proc/cpuinfo").exists() else ""
 flags = [line for line in processor.splitlines() if line.startswith(("model name", "flags", "Features"))]
-kept = Path(__file__).parents[1] / ".pytest_cache" / f"programs-{zlib.crc32(''.join(flags).encode()):08x}"
+kept = CACHE / f"programs-{zlib.crc32(''.join(flags).encode()):08x}"
 jax.config.update("jax_compilation_cache_dir", str(kept))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -75,6 +83,8 @@ def _room_for_compiled_programs() -> Iterator[None]:
         events.clear()
         if MAPS.read_bytes().count(b"\n") > MANY_MAPS:
             jax.clear_caches()
+            with contextlib.suppress(AttributeError):  # a C library without it
+                ctypes.CDLL(None).malloc_trim(0)  # gigabytes, which it would keep otherwise
 
 
 @pytest.fixture(autouse=True)

@@ -228,8 +228,8 @@ def test_edges_types_and_programs() -> None:
 
 def test_third_derivatives_and_directions() -> None:
     """By both orders of differentiation, forward and in reverse."""
-    bend = jax.grad(jax.grad(student_t_log_cdf, 1), 1)
-    third, mixed = jax.grad(bend, 1)(-2.0, 3.0), jax.grad(bend)(-2.0, 3.0)
+    bend = jax.jit(jax.grad(jax.grad(student_t_log_cdf, 1), 1))
+    third, mixed = jax.jit(jax.grad(bend, 1))(-2.0, 3.0), jax.jit(jax.grad(bend))(-2.0, 3.0)
     step = 1e-4
     np.testing.assert_allclose(third, (bend(-2.0, 3 + step) - bend(-2.0, 3 - step)) / (2 * step), rtol=1e-7)
     np.testing.assert_allclose(mixed, (bend(-2 + step, 3.0) - bend(-2 - step, 3.0)) / (2 * step), rtol=1e-7)
@@ -239,6 +239,6 @@ def test_third_derivatives_and_directions() -> None:
             return fn(z[0], z[1])
 
         point = jnp.array([at, 3.0])
-        forward = jax.jacfwd(jax.jacfwd(of))(point)
-        np.testing.assert_allclose(jax.hessian(of)(point), forward, rtol=1e-13)
-        np.testing.assert_allclose(jax.jacrev(jax.jacrev(of))(point), forward, rtol=1e-13)
+        forward = jax.jit(jax.jacfwd(jax.jacfwd(of)))(point)
+        np.testing.assert_allclose(jax.jit(jax.hessian(of))(point), forward, rtol=1e-13)
+        np.testing.assert_allclose(jax.jit(jax.jacrev(jax.jacrev(of)))(point), forward, rtol=1e-13)

@@ -106,7 +106,7 @@ def test_notebooks_are_stored_as_they_ran(path: Path) -> None:
     assert_quiet("".join(out.text for out in outputs if out.get("name") == "stderr"))
 
 
-SHORT = [path for path in NOTEBOOKS if path.stem in ("likelihood", "quick_start")]
+SHORT = [path for path in NOTEBOOKS if path.stem == "quick_start"]
 
 
 @pytest.mark.standard_promotion

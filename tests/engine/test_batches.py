@@ -214,6 +214,7 @@ def test_inside_jit() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.standard_promotion
 def test_a_regression_keeps_the_precision_of_its_start() -> None:
     """float64 data, weights and blocks beside float32 parameters."""
     rng = np.random.default_rng(8)

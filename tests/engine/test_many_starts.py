@@ -253,7 +253,7 @@ def test_groups_with_weights_args_fixed_and_tied_parameters() -> None:
         own = (np.repeat(np.arange(3), lengths) == i) & (weights > 0)
         places, heights = maxima(x[own], weights[own])
         n_modes = int(modes.n_modes[i])
-        nearest = np.argmin(np.abs(modes.log_likelihood[i, :n_modes, None] - heights), axis=1)
+        nearest = np.argmin(np.abs(np.asarray(modes.log_likelihood[i, :n_modes, None]) - heights), axis=1)
         np.testing.assert_allclose(modes.params["place"][i, :n_modes], places[nearest], atol=1e-5)
 
     # A fixed parameter stays what the first start says, whatever a function draws.

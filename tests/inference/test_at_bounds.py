@@ -16,6 +16,8 @@ from mlekit.inference.hypothesis_tests.boundary import cone_weights, orthant
 from tests.reference.test_at_bounds import line
 
 N_OBS, K = 30, 4
+#: Each one program, as where tests use them.
+chance, shares = jax.jit(orthant), jax.jit(cone_weights)
 DROP = scipy.stats.chi2.ppf(0.95, 1) / 2
 
 
@@ -165,12 +167,12 @@ def test_weights_of_cones(m: int) -> None:
     root = rng.standard_normal((m, m))
     covariance = root @ root.T + 0.3 * np.eye(m)
     normal = scipy.stats.multivariate_normal(np.zeros(m), covariance)
-    np.testing.assert_allclose(orthant(jnp.array(covariance)), normal.cdf(np.zeros(m)), rtol=2e-3)
+    np.testing.assert_allclose(chance(jnp.array(covariance)), normal.cdf(np.zeros(m)), rtol=2e-3)
     metric = np.linalg.cholesky(np.linalg.inv(covariance)).T
     draws = rng.multivariate_normal(np.zeros(m), covariance, 4000)
     positive = [np.sum(scipy.optimize.nnls(metric, metric @ z)[0] > 1e-12) for z in draws]
-    shares = np.bincount(positive, minlength=m + 1) / len(draws)
-    np.testing.assert_allclose(cone_weights(jnp.array(covariance)), shares, atol=0.025)
+    wanted = np.bincount(positive, minlength=m + 1) / len(draws)
+    np.testing.assert_allclose(shares(jnp.array(covariance)), wanted, atol=0.025)
 
 
 def test_likelihood_ratio_knows_the_bounds(fit: mle.Fit) -> None:
@@ -181,7 +183,7 @@ def test_likelihood_ratio_knows_the_bounds(fit: mle.Fit) -> None:
     draws = np.random.default_rng(0).multivariate_normal(np.zeros(K), np.linalg.inv(x.T @ x), 4000)
     gains = [np.sum((metric @ z) ** 2) - scipy.optimize.nnls(metric, metric @ z)[1] ** 2 for z in draws]
     small = float(np.quantile(gains, 0.7))
-    weights = cone_weights(jnp.array(np.linalg.inv(x.T @ x)))
+    weights = shares(jnp.array(np.linalg.inv(x.T @ x)))
     tails = [np.mean(np.zeros(1)), *(scipy.stats.chi2.sf(small, i) for i in range(1, K + 1))]
     np.testing.assert_allclose(np.dot(weights, tails), 0.3, atol=0.03)
     known = np.dot(weights, [0.0, *(scipy.stats.chi2.sf(float(test.statistic), i) for i in range(1, K + 1))])

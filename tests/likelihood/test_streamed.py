@@ -54,7 +54,8 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
 
 @functools.cache
 def in_memory(weighted: bool) -> mle.Fit:
-    return mle.fit(COUNTS, START, ROWS, weights=ROWS["w"] if weighted else None)
+    with jax.enable_x64(True):  # whichever test asks first
+        return mle.fit(COUNTS, START, ROWS, weights=ROWS["w"] if weighted else None)
 
 
 @pytest.mark.parametrize("kind", mostly_slow(SOURCES, "a directory", "hive", "arrow", "mapped"))

@@ -114,7 +114,7 @@ def test_free_and_natural_are_inverse() -> None:
     back = jax.jit(lambda start: parameters.natural(parameters.free(start)))(start)
     for name, value in init.items():
         np.testing.assert_allclose(back[name], 0.25 if name == "twin" else value, rtol=1e-12, err_msg=name)
-    jacobian = parameters.jacobian(parameters.free(start))
+    jacobian = jax.jit(lambda start: parameters.jacobian(parameters.free(start)))(start)
     names = parameters.names
     assert not np.any(jacobian[names.index("held[0]")])
     assert not np.any(jacobian[names.index("held[1]")])

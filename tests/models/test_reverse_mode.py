@@ -113,9 +113,9 @@ def test_derivatives_through_the_fit() -> None:
 
 
 def test_derivatives_of_every_order() -> None:
-    wrapped = ThroughReverse(lambda x, y: jnp.sum(square(x) * jnp.sin(y)))
+    wrapped = jax.jit(ThroughReverse(lambda x, y: jnp.sum(square(x) * jnp.sin(y))))
     check_grads(wrapped, (jnp.arange(1.0, 3.0), jnp.arange(2.0, 4.0)), order=2, modes=["fwd", "rev"])
-    third = jax.jacfwd(jax.jacfwd(jax.jacfwd(lambda y: wrapped(jnp.ones(1), y))))(jnp.array([0.3]))
+    third = jax.jit(jax.jacfwd(jax.jacfwd(jax.jacfwd(lambda y: wrapped(jnp.ones(1), y)))))(jnp.array([0.3]))
     np.testing.assert_allclose(third.ravel(), -np.cos(0.3), rtol=1e-12)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
+from ...core.compilation import Compiled
 from ...core.linear_algebra import inverse
 from ...core.trees import is_array, tracing
 from ...likelihood.objective import Objective
@@ -94,6 +95,7 @@ def halves(like: Float[Array, "..."]) -> Float[Array, "... 2"]:
     return jnp.full((*like.shape, 2), 0.5, like.dtype)
 
 
+@Compiled
 def tail(statistic: Float[Array, "..."], df: int, weights: Float[Array, "... m1"]) -> Float[Array, "..."]:
     """The chance that the mixture exceeds a statistic.
 

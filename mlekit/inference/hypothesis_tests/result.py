@@ -13,6 +13,7 @@ import numpy as np
 from jax.scipy.special import gammaincc, ndtri
 from jaxtyping import Array, Float
 
+from ...core.compilation import Compiled
 from ...core.format.numbers import count, counted, number, probability
 from ...core.trees import tracing
 
@@ -82,6 +83,7 @@ def chi_square(
     )
 
 
+@Compiled
 def chi_square_tail(statistic: Array, df: Array) -> Array:
     """The chance that chi-square exceeds a statistic; one with no degrees of freedom is zero."""
     inside = jnp.maximum(statistic, 0.0)

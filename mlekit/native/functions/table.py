@@ -6,16 +6,19 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from . import exponential, hyperbolic, logarithm, power
+from . import error_function, exponential, gamma, hyperbolic, logarithm, power
 
 #: By the name of the primitive: called with lanes and one vector for each operand, gives a vector. None of them
 #: leaves the block that the builder is in.
 FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
     "cbrt": power.cbrt,
     "cosh": hyperbolic.cosh,
+    "erf": error_function.erf,
+    "erfc": error_function.erfc,
     "exp": exponential.exp,
     "exp2": exponential.exp2,
     "expm1": exponential.expm1,
+    "lgamma": gamma.lgamma,
     "log": logarithm.log,
     "log1p": logarithm.log1p,
     "logistic": hyperbolic.logistic,

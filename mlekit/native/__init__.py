@@ -1,0 +1,1 @@
+"""Native kernels: log-densities, their derivatives and solver steps, compiled from their jaxprs."""

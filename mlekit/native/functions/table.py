@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from . import error_function, exponential, gamma, hyperbolic, logarithm, power
+from . import digamma, error_function, exponential, gamma, hyperbolic, logarithm, polygamma, power
 
 #: By the name of the primitive: called with lanes and one vector for each operand, gives a vector. None of them
 #: leaves the block that the builder is in.
 FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
     "cbrt": power.cbrt,
     "cosh": hyperbolic.cosh,
+    "digamma": digamma.digamma,
     "erf": error_function.erf,
     "erfc": error_function.erfc,
     "exp": exponential.exp,
@@ -22,6 +23,7 @@ FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
     "log": logarithm.log,
     "log1p": logarithm.log1p,
     "logistic": hyperbolic.logistic,
+    "polygamma": polygamma.polygamma,
     "pow": power.pow,
     "rsqrt": power.rsqrt,
     "sinh": hyperbolic.sinh,

@@ -6,12 +6,32 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from . import digamma, error_function, exponential, gamma, hyperbolic, logarithm, polygamma, power
+from . import (
+    digamma,
+    error_function,
+    exponential,
+    gamma,
+    hyperbolic,
+    inverse_hyperbolic,
+    inverse_trigonometric,
+    logarithm,
+    polygamma,
+    power,
+    trigonometric,
+)
 
 #: By the name of the primitive: called with lanes and one vector for each operand, gives a vector. None of them
 #: leaves the block that the builder is in.
 FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
+    "acos": inverse_trigonometric.acos,
+    "acosh": inverse_hyperbolic.acosh,
+    "asin": inverse_trigonometric.asin,
+    "asinh": inverse_hyperbolic.asinh,
+    "atan": inverse_trigonometric.atan,
+    "atan2": inverse_trigonometric.atan2,
+    "atanh": inverse_hyperbolic.atanh,
     "cbrt": power.cbrt,
+    "cos": trigonometric.cos,
     "cosh": hyperbolic.cosh,
     "digamma": digamma.digamma,
     "erf": error_function.erf,
@@ -26,8 +46,10 @@ FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
     "polygamma": polygamma.polygamma,
     "pow": power.pow,
     "rsqrt": power.rsqrt,
+    "sin": trigonometric.sin,
     "sinh": hyperbolic.sinh,
     "sqrt": power.sqrt,
     "square": power.square,
+    "tan": trigonometric.tan,
     "tanh": hyperbolic.tanh,
 }

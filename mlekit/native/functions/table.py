@@ -7,11 +7,13 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from . import (
+    bessel,
     digamma,
     error_function,
     exponential,
     gamma,
     hyperbolic,
+    inverse_error_function,
     inverse_hyperbolic,
     inverse_trigonometric,
     logarithm,
@@ -30,11 +32,14 @@ FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
     "atan": inverse_trigonometric.atan,
     "atan2": inverse_trigonometric.atan2,
     "atanh": inverse_hyperbolic.atanh,
+    "bessel_i0e": bessel.bessel_i0e,
+    "bessel_i1e": bessel.bessel_i1e,
     "cbrt": power.cbrt,
     "cos": trigonometric.cos,
     "cosh": hyperbolic.cosh,
     "digamma": digamma.digamma,
     "erf": error_function.erf,
+    "erf_inv": inverse_error_function.erf_inv,
     "erfc": error_function.erfc,
     "exp": exponential.exp,
     "exp2": exponential.exp2,

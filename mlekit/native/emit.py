@@ -242,17 +242,21 @@ class Emitter:
         assert self.workspace is not None
         return self.workspace.take(self.builder, size * self.width * SIZES[type])
 
-    def load(self, pointer: ir.Value, type: str, index: ir.Value | int) -> ir.Value:
-        """An element of an array."""
+    def load(self, pointer: ir.Value, type: str, index: ir.Value | int, aligned: bool = True) -> ir.Value:
+        """An element of an array; `aligned` if that begins where a vector may, not only where a number may."""
         kind = self.element_type(type)
-        value = self.builder.load(at(self.builder, pointer, index, kind), typ=kind)
+        align = None if aligned else SIZES[type]
+        value = self.builder.load(at(self.builder, pointer, index, kind), typ=kind, align=align)
         return self.builder.trunc(value, self.vector_type("bool")) if type == "bool" else value
 
-    def store(self, value: ir.Value, pointer: ir.Value, type: str, index: ir.Value | int) -> None:
-        """Put an element into an array."""
+    def store(
+        self, value: ir.Value, pointer: ir.Value, type: str, index: ir.Value | int, aligned: bool = True
+    ) -> None:
+        """Put an element into an array, as `load` brings it."""
         kind = self.element_type(type)
         value = self.builder.zext(value, kind) if type == "bool" else value
-        self.builder.store(value, at(self.builder, pointer, index, kind))
+        align = None if aligned else SIZES[type]
+        self.builder.store(value, at(self.builder, pointer, index, kind), align=align)
 
     def _load(self, memory: Node, index: ir.Value) -> ir.Value:
         return self.load(self.values[memory.number], memory.type[0], index)

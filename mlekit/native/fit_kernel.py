@@ -100,8 +100,8 @@ class FitKernel:
         builder.branch(function.append_basic_block("start"))
         builder.position_at_end(function.blocks[-1])
         self._rows = RowCode(self.program, builder, self.width, self._weighted, self._workspace)
-        self._where = slot(builder, ir.ArrayType(INT64, self.width))  # the data set in each lane, or -1
-        self._lengths = slot(builder, ir.ArrayType(INT64, self.width))
+        self._where = slot(builder, ir.VectorType(INT64, self.width))  # the data set in each lane, or -1
+        self._lengths = slot(builder, ir.VectorType(INT64, self.width))
         self._next, self._live = slot(builder, INT64), slot(builder, INT64)
         self._data_sums = [slot(builder, self._rows.vector) for _ in self.program.sums.data]
         real = ir.Constant(self._rows.vector, [0.0] * self.width)
@@ -193,7 +193,7 @@ class FitKernel:
 
         def column(c: int, type: str, r: ir.Value) -> ir.Value:
             place = at(builder, scratch, builder.mul(r, record), INT8)
-            return emitter.load(at(builder, place, rows.starts[c] * self.width, INT8), type, 0)
+            return emitter.load(at(builder, place, rows.starts[c] * self.width, INT8), type, 0, aligned=False)
 
         accumulators = rows.sum_rows(known, shortest, column, lambda r: None, 1)
         with builder.if_then(builder.icmp_signed("<", shortest, longest)):
@@ -238,7 +238,7 @@ class FitKernel:
 
             def column(c: int, type: str, r: ir.Value) -> ir.Value:
                 place = self._column_place(base, c)
-                return emitter.load(at(builder, place, builder.mul(r, number(SIZES[type])), INT8), type, 0)
+                return emitter.load(at(builder, place, builder.mul(r, number(SIZES[type])), INT8), type, 0, aligned=False)
 
             whole = builder.and_(length, number(-self.width))
             accumulators = rows.sum_rows(mine, whole, column, lambda r: None, self.width)
@@ -306,7 +306,8 @@ class FitKernel:
 
             def put(c: int, type: str, r: ir.Value, value: ir.Value) -> None:
                 place = self._column_place(base, c)
-                emitter.store(value, at(builder, place, builder.mul(r, number(SIZES[type])), INT8), type, 0)
+                place = at(builder, place, builder.mul(r, number(SIZES[type])), INT8)
+                emitter.store(value, place, type, 0, aligned=False)
         else:
             scratch = self._given[Argument.scratch]
             record = rows.row_bytes * self.width

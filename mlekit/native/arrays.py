@@ -92,9 +92,12 @@ class Store:
         return small(shape, (at(tuple(map(count, index))) for index in np.ndindex(*shape)))
 
     def element(self, array: Array, index: Index) -> Node:
-        """One element; of a scalar the scalar, whatever the index."""
+        """One element; where an array has one element along an axis, that one, whatever the index."""
         if array.ndim == 0:
             return array.item() if isinstance(array, np.ndarray) else array.at(())
+        if 1 in array.shape:
+            first = self.graph.constant(0, "index")
+            index = tuple(first if n == 1 else i for i, n in zip(index, array.shape, strict=True))
         if isinstance(array, Lazy):
             return array.at(index)
         if all(i.is_constant for i in index):

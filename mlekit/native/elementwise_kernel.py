@@ -12,6 +12,7 @@ from llvmlite import ir
 
 from . import rules
 from .arrays import Array, small
+from .denormals import flushed
 from .emit import Emitter, Workspace, count_uses
 from .functions import FUNCTIONS
 from .interpreter import Interpreter
@@ -80,7 +81,8 @@ class ElementwiseKernel:
                 size = ir.IntType(8) if node.type == "bool" else SCALARS[node.type]
                 emitter.store(value, builder.gep(column, [start], source_etype=size), node.type, 0)
 
-        counted(builder, number(0), count, block, step=self.width)
+        with flushed(builder):
+            counted(builder, number(0), count, block, step=self.width)
         builder.ret_void()
         return module
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from .denormals import flushed
 from .emit import Workspace
 from .layout import Place
 from .loops import INT8, INT32, INT64, POINTER, SCALARS, SIZES, at, counted, load_at, number, slot, while_true
@@ -109,8 +110,9 @@ class FitKernel:
             builder.store(real, place)
         builder.store(self._given[Argument.begin], self._next)
         builder.store(number(0), self._live)
-        counted(builder, number(0), number(self.width), self._begin_lane, name="begin")
-        while_true(builder, self._goes_on, self._turn)
+        with flushed(builder):
+            counted(builder, number(0), number(self.width), self._begin_lane, name="begin")
+            while_true(builder, self._goes_on, self._turn)
         builder.ret_void()
         return module
 

@@ -107,7 +107,8 @@ class Interpreter(Store):
             if name in RULES:
                 outputs = RULES[name](self, equation, inputs)
             else:
-                if len(equation.outvars) != 1:
+                shape = equation.outvars[0].aval.shape
+                if len(equation.outvars) != 1 or any(x.shape not in ((), shape) for x in inputs):
                     raise Unsupported(name)
                 outputs = self.map(lambda *args: self._function(name, *args), equation, inputs)
         except Unsupported as error:

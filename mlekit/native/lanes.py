@@ -183,7 +183,7 @@ class Lanes:
         return shift(a, self._places(a, places))
 
     def to_integer(self, a: ir.Value, type: ir.VectorType | None = None) -> ir.Value:
-        """The whole number next towards zero; the nearest there is beyond the type's range, 0 for NaN, as XLA does."""
+        """The whole number next towards zero; beyond the type's range the nearest in it, 0 for NaN, as on XLA."""
         return self.intrinsic("fptosi.sat", a, result=self.integer if type is None else type)
 
     def to_real(self, a: ir.Value) -> ir.Value:
@@ -257,7 +257,7 @@ class Lanes:
     def branch(
         self, condition: ir.Value, then: Callable[[], ir.Value], otherwise: Callable[[], ir.Value]
     ) -> ir.Value:
-        """One of two values, of which only one is computed: the condition is a scalar. Goes on in another block."""
+        """One of two values, by a scalar; the other one is not computed. Goes on in another block."""
         builder = self.builder
         first, second, after = (builder.append_basic_block(name) for name in ("then", "otherwise", "after"))
         builder.cbranch(condition, first, second)

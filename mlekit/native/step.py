@@ -18,6 +18,7 @@ from llvmlite import ir
 
 from . import rules
 from .arrays import Array, small
+from .denormals import flushed
 from .emit import Emitter, Workspace, count_uses
 from .functions import FUNCTIONS
 from .interpreter import Interpreter
@@ -115,21 +116,22 @@ class StepKernel:
                 return functools.partial(bring, *name)
 
         emitter.inputs = Inputs()
-        emitter.need(nodes)
-        values = [emitter.values[n.number] if isinstance(n.type, tuple) else emitter.vector(n) for n in nodes]
-        given = [i for i, node in enumerate(nodes) if isinstance(node.type, tuple) and node.op == "input"]
-        for i in given:  # what lies in the place of another result must not be written over
-            type, size = nodes[i].type
-            if self.layout[nodes[i].attribute[0]] is not roots[i][1]:
-                other = emitter.room(type, size)
-                _copy(emitter, values[i], other, type, size)
-                values[i] = other
-        for (node, target), value in zip(roots, values):
-            if not isinstance(node.type, tuple):
-                place, j = target
-                emitter.store(value, place_of(place.offset), place.type, j)
-            elif not (node.op == "input" and self.layout[node.attribute[0]] is target):
-                _copy(emitter, value, place_of(target.offset), *node.type)
+        with flushed(builder):
+            emitter.need(nodes)
+            values = [emitter.values[n.number] if isinstance(n.type, tuple) else emitter.vector(n) for n in nodes]
+            given = [i for i, node in enumerate(nodes) if isinstance(node.type, tuple) and node.op == "input"]
+            for i in given:  # what lies in the place of another result must not be written over
+                type, size = nodes[i].type
+                if self.layout[nodes[i].attribute[0]] is not roots[i][1]:
+                    other = emitter.room(type, size)
+                    _copy(emitter, values[i], other, type, size)
+                    values[i] = other
+            for (node, target), value in zip(roots, values):
+                if not isinstance(node.type, tuple):
+                    place, j = target
+                    emitter.store(value, place_of(place.offset), place.type, j)
+                elif not (node.op == "input" and self.layout[node.attribute[0]] is target):
+                    _copy(emitter, value, place_of(target.offset), *node.type)
         builder.ret_void()
         size = ir.Function(module, ir.FunctionType(INT64, []), "workspace_size")
         ir.IRBuilder(size.append_basic_block()).ret(number(space.size))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from .denormals import flushed
 from .emit import Workspace
 from .layout import workspace
 from .loops import INT8, INT64, POINTER, SCALARS, SIZES, at, load_at, number, store_at
@@ -92,7 +93,8 @@ class SumsKernel:
             builder.branch(function.append_basic_block("start"))
             builder.position_at_end(function.blocks[-1])
             rows = RowCode(program, builder, self.width, weighted, space)
-            write(builder, rows, given)
+            with flushed(builder):
+                write(builder, rows, given)
             builder.ret_void()
             self._sizes[name] = space.size
             self._row_bytes = rows.row_bytes

@@ -117,6 +117,25 @@ def broadcast(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> A
     return _view(interpreter, equation, x, at, again=True)
 
 
+@rule("tile")
+def tile(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> Array:
+    """An array laid out again and again."""
+    x, times, graph = inputs[0], equation.params["reps"], interpreter.graph
+    if isinstance(x, np.ndarray) and not interpreter.is_large(_shape(equation)):
+        return np.tile(x, times)
+
+    def at(index: Index) -> Index:
+        out = []
+        for i, n in zip(index, x.shape):
+            whole = graph.div(i, _constant(interpreter, n))
+            if i.is_constant:
+                whole = _constant(interpreter, int(i.value) // n)
+            out.append(graph.sub(i, graph.mul(whole, _constant(interpreter, n))))
+        return tuple(out)
+
+    return _view(interpreter, equation, x, at, again=True)
+
+
 @rule("concatenate", "stack")
 def concatenate(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> Array:
     """Arrays one behind the other."""

@@ -1,7 +1,7 @@
 r"""Modified Bessel functions of the first kind, scaled.
 
-Below 10, $e^{-x} I_n(x)$ from a polynomial in $x^2$ whose terms are positive; beyond, from one in $1 / x$, over $\sqrt x$.
-The error is below four units in the last place.
+Below 10, $e^{-x} I_n(x)$ from a polynomial in $x^2$ whose terms are positive; beyond, from one in $1 / x$, over
+$\sqrt x$. The error is below six units in the last place in float64, below one in float32.
 """
 
 from __future__ import annotations
@@ -184,10 +184,7 @@ def _scaled(
 ) -> ir.Value:
     """The value from the polynomials, of which the first one is multiplied by a factor."""
     is_near = lanes.compare("<", size, lanes.constant(LARGE))
-    # In even and odd powers, for fewer roundings in a row.
-    square = lanes.mul(size, size)
-    fourth = lanes.mul(square, square)
-    series = lanes.fma(square, horner(lanes, fourth, near[1::2]), horner(lanes, fourth, near[::2]))
+    series = horner(lanes, lanes.mul(size, size), near)
     small = lanes.mul(lanes.mul(exp(lanes, lanes.neg(size)), factor), series)
     inverse = lanes.div(lanes.constant(1), size)
     large = lanes.div(horner(lanes, inverse, far), lanes.sqrt(size))

@@ -1,9 +1,9 @@
 r"""The derivative of the gamma function's logarithm.
 
 From 5 on the asymptotic series (Abramowitz and Stegun 6.3.18), below a polynomial between 2 and 3 and at most two
-steps of the recurrence (6.3.5), below zero reflection (6.3.7). The error is below two units in the last place of the
-larger one of 1 and the value, for the zero at 1.46 has no digits of its own. Below zero, where there are others, it is
-below six of the largest one of 1, the value and log |x|.
+steps of the recurrence (6.3.5), below zero reflection (6.3.7). The error is below two units in the last place of
+the larger one of 1 and the value, for the zero at 1.46 has no digits of its own. Below zero, where there are
+others, it is below six of the largest one of 1, the value and log |x|.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ NEAR: Table = (
         7.853870895875158e-05,
     ),
 )
-#: (1 + 2x) exp(x²) erfc(x) in t, for x from 0.469 on, until it underflows: at t = 0, and what is to be added over t
+#: (1 + 2x) exp(x²) erfc(x) in t, for x from 0.469 on, until it underflows: at t = 0, and the rest over t
 SCALED_AT_CENTRE = ("1.2423492448711543796543933769791", "1.2648381828594194")
 SCALED: Table = (
     (

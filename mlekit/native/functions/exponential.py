@@ -113,7 +113,7 @@ def nearest(lanes: Lanes, x: ir.Value) -> tuple[ir.Value, ir.Value]:
 
 
 def scaled(lanes: Lanes, x: ir.Value, power: ir.Value) -> ir.Value:
-    """`x` times two to a power, in two factors, for one could overflow; with one rounding where `x` is around 1."""
+    """`x` times two to a power, in two factors, for one could overflow; with one rounding for `x` around 1."""
     bias = 1023 if lanes.double else 127
     both = lanes.add(power, lanes.whole(2 * bias))
     first = lanes.shift_right(both, 1)

@@ -1,7 +1,7 @@
 r"""The inverse of the error function.
 
-With $w = -\log(1 - x^2)$ it is $x\,P(w)$ near 0 and $\sqrt w\,(1 + q(\sqrt w))$ farther out, with polynomials for parts of the
-range, as in M. Giles, Approximating the erfinv function, GPU Computing Gems (2012).
+With $w = -\log(1 - x^2)$ it is $x\,P(w)$ near 0 and $\sqrt w\,(1 + q(\sqrt w))$ farther out, with polynomials
+for parts of the range, as in M. Giles, Approximating the erfinv function, GPU Computing Gems (2012).
 """
 
 from __future__ import annotations

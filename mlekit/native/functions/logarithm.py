@@ -57,8 +57,8 @@ def log1p(lanes: Lanes, x: ir.Value) -> ir.Value:
     r"""$\log(1 + x)$, relatively accurate around 0."""
     total, lost = exact_sum(lanes, lanes.constant(1), x)
     exponent, fraction, biased = decomposed(lanes, total, subnormal=False)
-    # What rounding took from the sum counts, on the scale of the fraction. Near 0 the sum isn't needed; where it is
-    # large, nothing is missed.
+    # What rounding took from the sum counts, on the scale of the fraction. Near 0 the sum isn't needed; where it
+    # is large, nothing is missed.
     near = lanes.compare("==", exponent, lanes.constant(0))
     without = lanes.either(near, lanes.compare(">", x, lanes.constant(2.0**60)))
     inverse = horner(lanes, lanes.add(fraction, lanes.constant(1)), INVERSE)
@@ -111,7 +111,7 @@ def near_logarithm(lanes: Lanes, exponent: ir.Value, fraction: ir.Value, rest: i
 
 
 def decomposed(lanes: Lanes, x: ir.Value, subnormal: bool = True) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """The exponent `k` and the fraction `f` of a positive number $2^k (1 + f)$, and `k` as an integer with its bias.
+    """The exponent `k` and the fraction `f` of a positive number $2^k (1 + f)$, and `k` as a biased integer.
 
     Args:
         lanes: where to write.

@@ -2,8 +2,8 @@ r"""Higher derivatives of the gamma function's logarithm.
 
 $$\psi^{(n)}(x) = (-1)^{n+1} n! \sum_{k \ge 0} (x + k)^{-n-1}$$
 
-by the first terms and the asymptotic series of the others (Abramowitz and Stegun 6.4.10, 6.4.11), which take turns as
-in `mlekit.special`; nothing cancels.
+by the first terms and the asymptotic series of the others (Abramowitz and Stegun 6.4.10, 6.4.11), which take
+turns as in `mlekit.special`; nothing cancels.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MOST = 8  #: the highest order whose series is exact
 def polygamma(lanes: Lanes, order: ir.Value, x: ir.Value) -> ir.Value:
     r"""$\psi^{(n)}(x)$ for an order from 1 to `MOST`, the same constant in every lane.
 
-    For positive numbers, the error of order 1 is below two units in the last place, of others below five; below zero,
-    those of orders 1 and 2 are below six and ten units of the larger one of 1 and the value, and from order 3 on it is
-    NaN. Infinite at 0, where XLA gives NaN for even orders.
+    For positive numbers, the error of order 1 is below two units in the last place, that of orders 2 and 3 below
+    five. Below zero, those of orders 1 and 2 are below six and ten units of the larger one of 1 and the value, and
+    higher orders are NaN. Infinite at 0, where XLA gives NaN for even orders.
     """
     n = known_order(order)
     return lanes.call(f"polygamma{n}", functools.partial(_polygamma, n=n), x)

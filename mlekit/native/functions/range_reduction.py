@@ -7,6 +7,7 @@ functions, SIGNUM 18, 1983): of the product with $2 / \pi$ only the bits that ma
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -104,8 +105,8 @@ def _payne_hanek(builder: ir.IRBuilder, table: ir.Value, x: ir.Value) -> tuple[i
     bits = builder.bitcast(x, INT64)
     exponent = builder.and_(builder.lshr(bits, whole(52)), whole(0x7FF))
     mantissa = builder.or_(builder.and_(bits, whole((1 << 52) - 1)), whole(1 << 52))
-    # x is the mantissa times 2^(exponent - 1075). Bits of 2/π that make multiples of four are left out: the window of
-    # 192 bits begins where the product's bits are worth two.
+    # x is the mantissa times 2^(exponent - 1075). Bits of 2/π that make multiples of four are left out: the window
+    # of 192 bits begins where the product's bits are worth two.
     offset = builder.sub(exponent, whole(1075 - 62))
     word, shift = builder.lshr(offset, whole(6)), builder.and_(offset, whole(63))
     words = []
@@ -113,7 +114,7 @@ def _payne_hanek(builder: ir.IRBuilder, table: ir.Value, x: ir.Value) -> tuple[i
         place = builder.gep(table, [whole(0), builder.add(word, whole(k))], source_etype=table.value_type)
         words.append(builder.load(place, typ=INT64))
     window: ir.Value = whole(0, WIDE)
-    for high, low in zip(words, words[1:]):
+    for high, low in itertools.pairwise(words):
         part = _funnel(builder, high, low, shift)
         window = builder.or_(builder.shl(window, whole(64, WIDE)), builder.zext(part, WIDE))
     product = builder.mul(window, builder.zext(mantissa, WIDE))

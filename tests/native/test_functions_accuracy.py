@@ -1,4 +1,4 @@
-"""Functions of vectors beside digits of longer arithmetic: at every size, where people use them, and where they turn."""
+"""Functions of vectors beside digits of longer arithmetic: at every size, in common ranges, where they turn."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def erf_inv(x: Any) -> Any:
 
 
 def lgamma(x: Any) -> Any:
-    if x <= 0 and x == mpmath.floor(x) or abs(x) > mpf(10) ** 306:
+    if (x <= 0 and x == mpmath.floor(x)) or abs(x) > mpf(10) ** 306:
         return mpmath.inf
     if x < 0:
         with mpmath.workprec(400):
@@ -251,7 +251,7 @@ def _limit_at_zero(case: Case, zero: Any) -> Any:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_errors_stay_within_their_bound(case: Case, dtype: Any) -> None:
     x = points(case, dtype, 150, 24 if dtype == np.float64 else 4)
-    check(case, dtype, x[np.signbit(x) | (x != 0)])
+    check(case, dtype, x)
 
 
 @pytest.mark.slow

@@ -22,11 +22,13 @@ class Lanes:
         builder: where instructions go.
         width: the number of lanes, from 1.
         dtype: float64 or float32.
+        avx512: whether the machine has AVX-512 (its F and VL): some instructions are spared, no result changes.
     """
 
-    def __init__(self, builder: ir.IRBuilder, width: int, dtype: Any) -> None:
+    def __init__(self, builder: ir.IRBuilder, width: int, dtype: Any, avx512: bool = False) -> None:
         self.builder = builder
         self.width = width
+        self.avx512 = avx512
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
             raise TypeError(f"lanes hold float64 or float32, got {self.dtype}")
@@ -125,6 +127,10 @@ class Lanes:
     def copysign(self, size: ir.Value, sign: ir.Value) -> ir.Value:
         """A number of the size of the first and the sign of the second."""
         return self.intrinsic("copysign", size, sign)
+
+    def rem(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """What `a` leaves over a whole multiple of `b`, with the sign of `a`; exact, but a call of libm a lane."""
+        return self.builder.frem(a, b)
 
     # Comparisons and choices
 
@@ -231,7 +237,7 @@ class Lanes:
 
     def doubled(self) -> Lanes:
         """As many lanes of float64, in the same place."""
-        return Lanes(self.builder, self.width, np.float64)
+        return Lanes(self.builder, self.width, np.float64, self.avx512)
 
     def widen(self, a: ir.Value) -> ir.Value:
         """A real vector in float64."""
@@ -293,7 +299,7 @@ class Lanes:
             for attribute in ("noinline", "nounwind"):
                 function.attributes.add(attribute)
             builder = ir.IRBuilder(function.append_basic_block())
-            builder.ret(body(Lanes(builder, self.width, self.dtype), *function.args))
+            builder.ret(body(Lanes(builder, self.width, self.dtype, self.avx512), *function.args))
         return self.builder.call(function, arguments)
 
     def _places(self, a: ir.Value, places: int | ir.Value) -> ir.Value:

@@ -22,9 +22,11 @@ DTYPES = (np.float64, np.float32)
 class Native:
     """An emitter compiled as a function of arrays."""
 
-    def __init__(self, emit: Callable[..., ir.Value], arguments: int, dtype: Any, width: int = 8) -> None:
+    def __init__(
+        self, emit: Callable[..., ir.Value], arguments: int, dtype: Any, width: int = 8, avx512: bool = False
+    ) -> None:
         self.dtype, self.width = np.dtype(dtype), width
-        module = llvm.parse_assembly(str(_loop(emit, arguments, dtype, width)))
+        module = llvm.parse_assembly(str(_loop(emit, arguments, dtype, width, avx512)))
         module.verify()
         features = llvm.get_host_cpu_features().flatten()
         target = llvm.Target.from_default_triple()
@@ -46,7 +48,7 @@ class Native:
         return out[:size]
 
 
-def _loop(emit: Callable[..., ir.Value], arguments: int, dtype: Any, width: int) -> ir.Module:
+def _loop(emit: Callable[..., ir.Value], arguments: int, dtype: Any, width: int, avx512: bool) -> ir.Module:
     """A module whose function `over` applies an emitter to arrays, vector after vector."""
     module = ir.Module()
     module.triple = llvm.get_default_triple()
@@ -59,7 +61,7 @@ def _loop(emit: Callable[..., ir.Value], arguments: int, dtype: Any, width: int)
     builder.position_at_end(body)
     at = builder.phi(index)
     at.add_incoming(ir.Constant(index, 0), entry)
-    lanes = Lanes(builder, width, dtype)
+    lanes = Lanes(builder, width, dtype, avx512)
     step = lanes.dtype.itemsize
     bytes_on = builder.mul(at, ir.Constant(index, step))
     where = [builder.gep(each, [bytes_on], source_etype=ir.IntType(8)) for each in places]

@@ -300,6 +300,19 @@ def test_angles_of_points(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_remainders_are_exact(dtype: Any) -> None:
+    random = np.random.default_rng(4)
+    sizes = all_exponents(dtype, 8)
+    few = (np.arange(1, 400) * dtype(0.1)).astype(dtype)
+    x = np.concatenate([random.uniform(-9, 9, 500), np.nextafter(few, dtype(0)), few, sizes]).astype(dtype)
+    y = np.concatenate([random.uniform(-3, 3, 500), np.full(798, 0.1), random.permutation(sizes)]).astype(dtype)
+    for part in (slice(0, 1296), slice(1296, None)):
+        found = Native(FUNCTIONS["rem"], 2, dtype)(x[part], y[part])
+        np.testing.assert_array_equal(found, np.fmod(x[part], y[part]))
+        np.testing.assert_array_equal(np.signbit(found), np.signbit(x[part]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("exponent", [-3, -1, 0, 1, 2, 5])
 def test_whole_powers(exponent: int, dtype: Any) -> None:
     x = np.linspace(-3, 3, 50).astype(dtype)

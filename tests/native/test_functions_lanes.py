@@ -18,8 +18,9 @@ from .functions_helper import DTYPES, Native
 WIDTHS = (1, 2, 4, 8)
 INF, NAN = np.inf, np.nan
 #: Of every kind of argument that a function treats apart
-VALUES = (0.0, -0.0, 1e-310, 1e-20, 0.3, -0.4, 0.9, 1.0, -1.0, 1.5, 2.0, -2.5, 3.7, 6.6, -7.3, 12.0, 30.0, -50.0)
-VALUES += (1e3, -1e5, 1e9, -1e22, 1e300, INF, -INF, NAN)
+VALUES = [0.0, -0.0, 1e-310, 1e-20, 0.3, -0.4, 0.9, 1.0, -1.0, 1.5, 2.0, -2.5, 3.7, 6.6, -7.3, 12.0, 30.0, -50.0]
+VALUES += [1e3, -1e5, 1e9, -1e22, 1e300, INF, -INF, NAN]
+TWO = ("atan2", "pow", "rem")
 
 
 def emitter(name: str) -> Callable[..., ir.Value]:
@@ -32,7 +33,7 @@ def emitter(name: str) -> Callable[..., ir.Value]:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_neighbours_do_not_matter(name: str, dtype: Any) -> None:
     """A number's value has the same bits alone, among its like and among others, at any width."""
-    count = 2 if name in ("pow", "atan2") else 1
+    count = 2 if name in TWO else 1
     with np.errstate(over="ignore", under="ignore"):
         x = np.array(VALUES).astype(dtype)
     arguments = [x, np.roll(x, 7)][:count]
@@ -45,6 +46,20 @@ def test_neighbours_do_not_matter(name: str, dtype: Any) -> None:
     for found in others:
         np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(np.signbit(found)[~np.isnan(found)], np.signbit(expected)[~np.isnan(found)])
+
+
+@pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx512vl"), reason="needs AVX-512")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["exp", "exp2", "sinh", "cosh", "logistic", "erfc", "pow"])
+def test_instructions_of_avx512_change_no_bit(name: str, dtype: Any) -> None:
+    count = 2 if name in TWO else 1
+    x = np.concatenate([VALUES[:-4], np.linspace(-760, 720, 500), np.linspace(-104, 89, 500)]).astype(dtype)
+    arguments = [np.abs(x), np.roll(x, 7)] if count == 2 else [x]
+    for width in (2, 4, 8, 16):
+        expected = Native(emitter(name), count, dtype, width)(*arguments)
+        np.testing.assert_array_equal(
+            Native(emitter(name), count, dtype, width, avx512=True)(*arguments), expected
+        )
 
 
 OPERATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -140,12 +155,10 @@ def test_integers(dtype: Any) -> None:
         kept = lanes.either(lanes.shift_left(whole, 2), lanes.both(whole, lanes.whole(1)))
         return lanes.to_real(lanes.differ(lanes.shift_right(kept, 1, signed=True), lanes.shift_right(whole, 8)))
 
-    y = np.arange(-8, 8)
-    unsigned = y.astype(np.uint64 if dtype == np.float64 else np.uint32) >> 8
-    expected = ((y << 2 | y & 1) >> 1) ^ unsigned.astype(np.int64 if dtype == np.float64 else np.int32)
-    if dtype == np.float64:
-        np.testing.assert_array_equal(Native(shifted, 1, dtype)(y)[8:], expected[8:])
-    np.testing.assert_array_equal(Native(shifted, 1, dtype)(y), expected.astype(dtype))
+    bits = 64 if dtype == np.float64 else 32
+    numbers = [*range(-8, 9)]
+    expected = [(((y << 2) | (y & 1)) >> 1) ^ ((y % 2**bits) >> 8) for y in numbers]
+    np.testing.assert_array_equal(Native(shifted, 1, dtype)(numbers), np.array(expected, dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -170,7 +183,7 @@ def test_whole_vectors(width: int, dtype: Any) -> None:
             lanes.all(small), first, lambda: lanes.branch(lanes.any(small), lambda: x, lambda: lanes.constant(3))
         )
 
-    small = (x < 0.3).reshape(5, width)
+    small = np.asarray(x.reshape(5, width) < 0.3)
     wanted = np.where(small.all(1)[:, None], 1, np.where(small.any(1)[:, None], x.reshape(5, width), 3)).ravel()
     np.testing.assert_array_equal(Native(chosen, 1, dtype, width)(x), wanted.astype(dtype))
 
@@ -189,7 +202,7 @@ def test_a_function_is_written_once_a_module() -> None:
 def test_no_function_leaves_its_block() -> None:
     for name in FUNCTIONS:
         module = ir.Module()
-        count = 2 if name in ("pow", "atan2") else 1
+        count = 2 if name in TWO else 1
         real = ir.VectorType(ir.DoubleType(), 4)
         function = ir.Function(module, ir.FunctionType(real, [real] * count), "f")
         builder = ir.IRBuilder(function.append_basic_block())

@@ -29,6 +29,15 @@ SECOND_ORDER: Table = (
     ),
     (0.500000009725615, 0.16666517753218665, 0.041666199914523534, 0.008369019729971219, 0.001395085433351864),
 )
+#: Of float64 or not and a width, the form of the instruction that scales by powers of two
+SCALING = {
+    (True, 2): "pd.128",
+    (True, 4): "pd.256",
+    (True, 8): "pd.512",
+    (False, 4): "ps.128",
+    (False, 8): "ps.256",
+    (False, 16): "ps.512",
+}
 
 
 def exp(lanes: Lanes, x: ir.Value) -> ir.Value:
@@ -114,6 +123,8 @@ def nearest(lanes: Lanes, x: ir.Value) -> tuple[ir.Value, ir.Value]:
 
 def scaled(lanes: Lanes, x: ir.Value, power: ir.Value) -> ir.Value:
     """`x` times two to a power, in two factors, for one could overflow; with one rounding for `x` around 1."""
+    if lanes.avx512 and (form := SCALING.get((lanes.double, lanes.width))):
+        return _scaled_at_once(lanes, x, power, form)
     bias = 1023 if lanes.double else 127
     both = lanes.add(power, lanes.whole(2 * bias))
     first = lanes.shift_right(both, 1)
@@ -121,6 +132,19 @@ def scaled(lanes: Lanes, x: ir.Value, power: ir.Value) -> ir.Value:
         lanes.from_bits(lanes.shift_left(each, mantissa(lanes))) for each in (first, lanes.sub(both, first))
     ]
     return lanes.mul(lanes.mul(x, factors[0]), factors[1])
+
+
+def _scaled_at_once(lanes: Lanes, x: ir.Value, power: ir.Value, form: str) -> ir.Value:
+    """The same by one instruction of AVX-512, which rounds once too."""
+    module, kept = lanes.builder.module, ir.IntType(max(8, lanes.width))
+    arguments = [x, lanes.to_real(power), lanes.constant(0), ir.Constant(kept, -1)]
+    if form.endswith("512"):
+        arguments.append(ir.Constant(ir.IntType(32), 4))  # as the processor rounds at the moment
+    name = f"llvm.x86.avx512.mask.scalef.{form}"
+    function = module.globals.get(name)
+    if function is None:
+        function = ir.Function(module, ir.FunctionType(lanes.real, [each.type for each in arguments]), name)
+    return lanes.builder.call(function, arguments)
 
 
 def power_of_two(lanes: Lanes, power: ir.Value) -> ir.Value:

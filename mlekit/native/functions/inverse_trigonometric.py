@@ -128,7 +128,7 @@ def _angle(lanes: Lanes, height: ir.Value, width: ir.Value, negative: ir.Value |
     below = lanes.select(between, lanes.add(small, large), large)
     t = lanes.div(above, below)
     square = lanes.mul(t, t)
-    # From an eighth of a turn, up or down; then from the vertical axis, or from the other end of the horizontal one.
+    # From an eighth of a turn, up or down; then from the vertical axis, or from the left end of the other.
     eighths: ir.Value = lanes.select(between, lanes.constant(1), zero)
     eighths = lanes.select(steep, lanes.sub(lanes.constant(2), eighths), eighths)
     downwards = steep

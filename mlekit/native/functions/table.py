@@ -19,6 +19,7 @@ from . import (
     logarithm,
     polygamma,
     power,
+    remainder,
     trigonometric,
 )
 
@@ -50,6 +51,7 @@ FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
     "logistic": hyperbolic.logistic,
     "polygamma": polygamma.polygamma,
     "pow": power.pow,
+    "rem": remainder.rem,
     "rsqrt": power.rsqrt,
     "sin": trigonometric.sin,
     "sinh": hyperbolic.sinh,

@@ -24,6 +24,7 @@ FLOORS = (
     ("solvers", "data"),
     ("models",),
     ("likelihood",),
+    ("native",),
     ("engine",),
     ("inference",),
     ("results",),

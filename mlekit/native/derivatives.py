@@ -97,7 +97,9 @@ def exact(loss: Loss, free: Any, settings: Any, obs: Any) -> Terms:
     return terms
 
 
-def traced(terms_of_row: Callable[[Any, Any, Any], tuple[Any, Any, Any]], free: Any, settings: Any, obs: Any) -> Terms:
+def traced(
+    terms_of_row: Callable[[Any, Any, Any], tuple[Any, Any, Any]], free: Any, settings: Any, obs: Any
+) -> Terms:
     """Loss, gradient and matrix as `terms_of_row(free, settings, obs)` gives them; the rest as of `gradient`."""
     jaxpr = jax.make_jaxpr(terms_of_row)(free, settings, obs)
 

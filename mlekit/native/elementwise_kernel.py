@@ -91,16 +91,19 @@ class ElementwiseKernel:
         n_rows = np.shape(arguments[0])[0]
         padded = -(-n_rows // self.width) * self.width
         columns = []
-        for x, (shape, type) in zip(arguments, self._in, strict=True):
+        for x, (_, type) in zip(arguments, self._in, strict=True):
             flat = np.asarray(x).astype(type, copy=False).reshape(n_rows, -1)
             whole = np.concatenate([flat, np.repeat(flat[-1:], padded - n_rows, axis=0)])
             columns += [_aligned(c) for c in whole.T]
-        out = [[_aligned(np.zeros(padded, type)) for _ in range(int(np.prod(s, dtype=int)))] for s, type in self._out]
+        out = [
+            [_aligned(np.zeros(padded, type)) for _ in range(int(np.prod(s, dtype=int)))] for s, type in self._out
+        ]
         memory = _aligned(np.zeros(self._workspace.size + 64, np.uint8))
         self._call(_pointers(columns), _pointers([c for part in out for c in part]), memory.ctypes.data, padded)
         shapes = [shape for shape, _ in self._out]
         return [
-            np.stack([c[:n_rows] for c in part], axis=1).reshape(n_rows, *shape) for part, shape in zip(out, shapes)
+            np.stack([c[:n_rows] for c in part], axis=1).reshape(n_rows, *shape)
+            for part, shape in zip(out, shapes)
         ]
 
 

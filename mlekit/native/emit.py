@@ -126,8 +126,8 @@ class Emitter:
         a, b = node.args
         for product, other, first in ((a, b, True), (b, a, False)):
             if product.op == "mul" and self.uses[product.number] == 1 and product.number not in self.values:
-                minus = node.op == "sub"
-                return (*product.args, other, minus and not first, minus and first)
+                minus, (x, y) = node.op == "sub", product.args
+                return x, y, other, minus and not first, minus and first
         return None
 
     def _operands(self, node: Node) -> list[Node]:
@@ -186,7 +186,13 @@ class Emitter:
             order = (">" if op == "max" else "<",)
             compare = builder.icmp_signed if signed else builder.icmp_unsigned
             return builder.select(compare(*order, *a), *a)
-        plain = {"add": builder.add, "sub": builder.sub, "mul": builder.mul, "and": builder.and_, "or": builder.or_}
+        plain = {
+            "add": builder.add,
+            "sub": builder.sub,
+            "mul": builder.mul,
+            "and": builder.and_,
+            "or": builder.or_,
+        }
         plain |= {"xor": builder.xor, "neg": builder.neg, "not": builder.not_, "shift_left": builder.shl}
         plain |= {"div": builder.sdiv if signed else builder.udiv, "shift_right_logical": builder.lshr}
         plain |= {"shift_right_arithmetic": builder.ashr}
@@ -300,7 +306,8 @@ class Emitter:
             self.values.update((v.number, value) for v, value in zip(region.variables, index))
             if op == "add" and self._product(result):
                 self.need(result.args)
-                value = self.lanes[node.type].fma(*map(self.vector, result.args), before)
+                x, y = map(self.vector, result.args)
+                value = self.lanes[node.type].fma(x, y, before)
             else:
                 (here,) = self.vectors([result])
                 value = self._compute(op, node.type, [before, here], node.type)

@@ -1,4 +1,4 @@
-"""The whole fit of many data sets as native code: the elements of vectors are data sets, refilled as they finish."""
+"""Whole fits of many data sets as native code: the elements of vectors are data sets, refilled as they finish."""
 
 from __future__ import annotations
 
@@ -233,14 +233,14 @@ class FitKernel:
             for node, place in kept.items():
                 scalar = INT8 if node.type == "bool" else SCALARS[node.type]
                 value = lanes.broadcast(load_at(builder, place, lane, scalar))
-                mine[node.number] = (
-                    builder.trunc(value, rows.mask) if node.type == "bool" else value
-                )
+                mine[node.number] = builder.trunc(value, rows.mask) if node.type == "bool" else value
             base = self._lane_base(lane)
 
             def column(c: int, type: str, r: ir.Value) -> ir.Value:
                 place = self._column_place(base, c)
-                return emitter.load(at(builder, place, builder.mul(r, number(SIZES[type])), INT8), type, 0, aligned=False)
+                return emitter.load(
+                    at(builder, place, builder.mul(r, number(SIZES[type])), INT8), type, 0, aligned=False
+                )
 
             whole = builder.and_(length, number(-self.width))
             accumulators = rows.sum_rows(mine, whole, column, lambda r: None, self.width)

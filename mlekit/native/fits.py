@@ -27,8 +27,8 @@ class DataSets:
         offsets: first row of each data set.
         lengths: number of its rows.
         n_obs: number of its observations.
-        settings: numbers that differ between data sets, shape `(n_sets, n_settings)`, or `(1, n_settings)` where all
-            share them; eight bytes each, of whatever type.
+        settings: numbers that differ between data sets, shape `(n_sets, n_settings)`, or `(1, n_settings)` where
+            all share them; eight bytes each, of whatever type.
         extra: further numbers of the step's arguments, shape `(n_sets, n)` or `(1, n)`; None without.
         floats: numbers of the states, shape `(n_sets, n_floats)`; replaced by those of the last states.
         integers: their whole numbers and booleans, likewise, 32 bits each.

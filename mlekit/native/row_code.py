@@ -1,14 +1,12 @@
 """Code that runs over rows: it makes columns of the data once, and sums what depends on parameters too.
 
-Rows of a data set are summed by two ways of using vectors. Where the elements of vectors are data sets, the rows of
-all of them lie interleaved, and all sums advance by a row at a time. Where they are rows, one data set comes after
-the other, and what its vectors hold is added up at the end. Either way the order of a data set's sum depends on
-that data set alone.
+Rows are summed in one of two ways. Where the elements of vectors are data sets, the rows of all of them lie
+interleaved, and all sums advance by a row at a time. Where they are rows, one data set comes after the other, and
+what its vectors hold is added up at the end. Either way the order of a sum depends on its data set alone.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,13 +14,10 @@ from llvmlite import ir
 
 from .emit import Emitter, Workspace
 from .functions import FUNCTIONS
-from .loops import INT8, INT32, INT64, POINTER, SCALARS, SIZES, at, counted, load_at, number, slot
+from .loops import INT8, INT32, INT64, POINTER, SCALARS, SIZES, at, counted, number, slot
 from .machine import host
 from .nodes import Node
 from .row_program import RowProgram
-
-#: So many sums stay in registers; more are made a group at a time, from what a block of rows left in memory.
-IN_REGISTERS, GROUP, BLOCK = 26, 20, 16
 
 
 class RowCode:
@@ -201,7 +196,6 @@ class RowCode:
             accumulators = [slot(builder, self.vector) for _ in cores]
             for place in accumulators:
                 builder.store(lanes.constant(0), place)
-        uses = self.program.uses
 
         def row(r: ir.Value) -> None:
             emitter = self.emitter({}, known)
@@ -216,8 +210,9 @@ class RowCode:
                 before = builder.load(place, typ=self.vector)
                 if weight is not None:
                     after = lanes.fma(emitter.vectors([core])[0], weight, before)
-                elif core.op == "mul" and uses[core.number] == 1 and core.number not in emitter.values and host().fused:
-                    after = lanes.fma(*emitter.vectors(core.args), before)
+                elif self._is_own_product(core, emitter):
+                    x, y = emitter.vectors(core.args)
+                    after = lanes.fma(x, y, before)
                 else:
                     after = lanes.add(before, emitter.vectors([core])[0])
                 builder.store(after if counts is None else builder.select(counts, after, before), place)
@@ -225,16 +220,7 @@ class RowCode:
         counted(builder, number(0) if start is None else start, count, row, step=step, name="rows")
         return list(accumulators)
 
-
-def round_up(count: int, step: int) -> int:
-    """The next multiple of `step`."""
-    return math.ceil(count / step) * step
-
-
-def load_number(builder: ir.IRBuilder, table: ir.Value, i: int, type: Any) -> ir.Value:
-    """Entry `i` of a table of eight bytes each."""
-    place = at(builder, table, 8 * i, INT8)
-    return builder.load(place, typ=type)
-
-
-__all__ = ["INT64", "RowCode", "load_at", "load_number", "round_up"]
+    def _is_own_product(self, core: Node, emitter: Emitter) -> bool:
+        """True if a core is a product that nothing else needs, which may be added as it is made."""
+        alone = self.program.uses[core.number] == 1 and core.number not in emitter.values
+        return core.op == "mul" and alone and host().fused

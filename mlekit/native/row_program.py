@@ -74,9 +74,7 @@ class RowProgram:
         self.has_matrix = found.matrix is not None
         self.n_obs = graph.input("n_obs", self.type, PARAMETERS)
         self.n_row_nodes = len(graph.reach(found.all))
-        self.sums: RowSums = row_sums(
-            graph, found.all, self.n_obs, [i > n_free for i in range(len(found.all))]
-        )
+        self.sums: RowSums = row_sums(graph, found.all, self.n_obs, [i > n_free for i in range(len(found.all))])
         self.uses: Counter[int] = count_uses(graph, [*self.sums.outputs, *self.sums.columns, *self.sums.outer])
 
     @property

@@ -2,8 +2,8 @@ r"""Sums over rows in a normal form: what is the same for all rows stands in fro
 
 $$\sum_i p(\theta)\, m(x_i, \theta) = p(\theta) \sum_i m(x_i, \theta)$$
 
-Products of sums are never multiplied out, for their terms may cancel; sums become several sums only where no row is
-looked at any more once the data are known, or in a matrix of second order, which only has to point the way.
+Products of sums are never multiplied out, for their terms may cancel. A sum becomes several sums only where no row
+is looked at any more once the data are known, or in a matrix of second order, which has to point the way.
 """
 
 from __future__ import annotations

@@ -78,15 +78,17 @@ def search(
     """
     one, stop = OneStep(step), StopFlag()
     n_state, n_places = step.n_state, len(step.layout)
-    for i, value in enumerate(state):
-        one.put(i, value)
+    for i, leaf in enumerate(state):
+        one.put(i, leaf)
     first = n_state + (3 if kernel.program.has_matrix else 2)
-    for i, value in enumerate((n_obs, tolerance, max_steps, *(extra or []))):
-        one.put(first + i, value)
+    others: list[Any] = [n_obs, tolerance, max_steps, *(extra or [])]
+    for i, other in enumerate(others):
+        one.put(first + i, other)
     while True:
         found = kernel.evaluate(prepared, point, settings, n_obs, n_threads, stop)
-        for i, value in enumerate(part for part in found if part is not None):
-            one.put(n_state + i, value)
+        for i, part in enumerate(found):
+            if part is not None:
+                one.put(n_state + i, part)
         one.run()
         point = one.get(n_places - 2)
         if not one.get(n_places - 1):

@@ -24,7 +24,7 @@ from .functions import FUNCTIONS
 from .interpreter import Interpreter
 from .layout import Layout, shapes
 from .loops import INT8, INT64, POINTER, at, counted, number
-from .machine import Code, host, load
+from .machine import host, load
 from .nodes import PARAMETERS, Graph, Node
 
 assert rules.__all__  # the rules are known once they are imported

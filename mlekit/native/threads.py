@@ -31,7 +31,9 @@ class StopFlag:
         return self._number.value != 0
 
 
-def share_out(count: int, chunk: int, n_threads: int, work: Callable[[int, int, int], None], stop: StopFlag) -> None:
+def share_out(
+    count: int, chunk: int, n_threads: int, work: Callable[[int, int, int], None], stop: StopFlag
+) -> None:
     """`work(thread, begin, end)` for stretches of `range(count)`, each thread with the next one when it is free.
 
     Threads are made anew, so that nothing is left over in a process that was forked; and the calling thread only

@@ -83,7 +83,8 @@ def loop(
     variables = graph.new_variables([node.type for node in first], depends)
 
     def arrays(nodes: list[Node]) -> list[Array]:
-        rest, out = iter(nodes), []
+        rest = iter(nodes)
+        out: list[Array] = []
         for x in carry:
             if isinstance(x, np.ndarray):
                 out.append(small(x.shape, (next(rest) for _ in range(x.size))))
@@ -118,7 +119,11 @@ def scan(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> list[A
     p, length = equation.params, equation.params["length"]
     n_constants, n_carry = p["num_consts"], p["num_carry"]
     inputs = [interpreter.settled(x) for x in inputs]
-    constants, carry, rows = inputs[:n_constants], inputs[n_constants : n_constants + n_carry], inputs[n_constants:]
+    constants, carry, rows = (
+        inputs[:n_constants],
+        inputs[n_constants : n_constants + n_carry],
+        inputs[n_constants:],
+    )
     rows = rows[n_carry:]
     stacks = len(equation.outvars) > n_carry
     if length * count_equations(p["jaxpr"].jaxpr) > WRITTEN_OUT and not stacks and not rows:

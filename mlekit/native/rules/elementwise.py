@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array
@@ -18,8 +19,8 @@ def arithmetic(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> 
     graph, name = interpreter.graph, equation.primitive.name
     if name == "div" and out_type(equation) not in FLOATS:
         return interpreter.map(lambda a, b: integer_quotient(interpreter, a, b), equation, inputs)
-    fns = {"add": graph.add, "add_any": graph.add, "sub": graph.sub, "mul": graph.mul, "div": graph.div}
-    fns |= {"neg": graph.neg, "max": functools.partial(graph.extreme, "max")}
+    fns: dict[str, Callable[..., Node]] = {"add": graph.add, "add_any": graph.add, "sub": graph.sub}
+    fns |= {"mul": graph.mul, "div": graph.div, "neg": graph.neg}
     return interpreter.map(fns.get(name, functools.partial(graph.extreme, name)), equation, inputs)
 
 
@@ -50,9 +51,7 @@ def remainder(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> A
 @rule("lt", "le", "gt", "ge", "eq", "ne")
 def comparison(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> Array:
     """Comparisons."""
-    return interpreter.map(
-        functools.partial(interpreter.graph.compare, equation.primitive.name), equation, inputs
-    )
+    return interpreter.map(functools.partial(interpreter.graph.compare, equation.primitive.name), equation, inputs)
 
 
 @rule("and", "or", "xor", "not")
@@ -169,7 +168,9 @@ def plain_function(interpreter: Interpreter, equation: Any, inputs: list[Array])
             one = graph.constant(1, a.type)
             if a.type.startswith("u") or a.type == "bool":
                 return graph.select(graph.compare("ne", a, zero), one, zero)
-            below = graph.select(graph.compare("lt", a, zero), graph.constant(-1, a.type), a if a.is_float else zero)
+            below = graph.select(
+                graph.compare("lt", a, zero), graph.constant(-1, a.type), a if a.is_float else zero
+            )
             return graph.select(graph.compare("lt", zero, a), one, below)
         if not a.is_float:
             return a if a.type.startswith("u") else graph.select(graph.compare("lt", a, zero), graph.neg(a), a)

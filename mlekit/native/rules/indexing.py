@@ -155,12 +155,18 @@ def scatter(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> Arr
             inside = graph.logic("and", inside, graph.compare("le", graph.constant(0, "int64"), start))
             inside = graph.logic("and", inside, graph.compare("le", start, graph.constant(last, "int64")))
             place[a] = graph.add(start, place[a])
-        _write(graph, out, place, inside, lambda old, value=new[index]: combine(graph, op, old, value) if op else value)
+        _write(
+            graph,
+            out,
+            place,
+            inside,
+            lambda old, value=new[index]: combine(graph, op, old, value) if op else value,
+        )
     return out
 
 
-def _write(graph: Graph, out: np.ndarray, place: list[Node], inside: Node, change: Any) -> None:
-    """Change the element at a place that may be computed."""
+def _write(graph: Graph, out: np.ndarray, place: list[Node], inside: Node, op: str, value: Node) -> None:
+    """Replace the element at a place that may be computed, or combine it with the value."""
     ranges = [[int(i.value)] if i.is_constant else range(n) for i, n in zip(place, out.shape)]
     for where in np.ndindex(*map(len, ranges)):
         target = tuple(r[w] for r, w in zip(ranges, where))
@@ -170,4 +176,5 @@ def _write(graph: Graph, out: np.ndarray, place: list[Node], inside: Node, chang
         for i, t in zip(place, target):
             if not i.is_constant:
                 here = graph.logic("and", here, graph.compare("eq", i, graph.constant(t, "int64")))
-        out[target] = graph.select(here, change(out[target]), out[target])
+        changed = combine(graph, op, out[target], value) if op else value
+        out[target] = graph.select(here, changed, out[target])

@@ -203,7 +203,8 @@ def _part(interpreter: Interpreter, x: Lazy, axis: int, i: int) -> Array:
 @rule("split")
 def split(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> list[Array]:
     """An array cut along an axis."""
-    x, axis, out, start = interpreter.settled(inputs[0]), equation.params["axis"], [], 0
+    x, axis, start = interpreter.settled(inputs[0]), equation.params["axis"], 0
+    out: list[Array] = []
     for size in equation.params["sizes"]:
         if isinstance(x, np.ndarray):
             out.append(np.take(x, range(start, start + size), axis=axis))
@@ -259,6 +260,12 @@ def count(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> Array
     """Whole numbers along an axis."""
     axis, type, graph = equation.params["dimension"], out_type(equation), interpreter.graph
     return interpreter.make(_shape(equation), type, lambda index: graph.convert(index[axis], type), cheap=True)
+
+
+@rule("empty", "empty2")
+def empty(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> Array:
+    """An array whose elements are written before they are read."""
+    return interpreter.constant(np.zeros(_shape(equation), out_type(equation)))
 
 
 @rule("platform_index")

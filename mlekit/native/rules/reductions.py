@@ -90,8 +90,12 @@ def dot(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> Array:
 
     def at(index: Index) -> Node:
         def term(inner: Index) -> Node:
-            x = _placed(left.ndim, (left_batch, index[:batch]), (left_free, index[batch:first]), (left_along, inner))
-            y = _placed(right.ndim, (right_batch, index[:batch]), (right_free, index[first:]), (right_along, inner))
+            x = _placed(
+                left.ndim, (left_batch, index[:batch]), (left_free, index[batch:first]), (left_along, inner)
+            )
+            y = _placed(
+                right.ndim, (right_batch, index[:batch]), (right_free, index[first:]), (right_along, inner)
+            )
             return graph.mul(*(graph.convert(interpreter.element(*one), type) for one in ((left, x), (right, y))))
 
         return interpreter.fold("add", along, type, term)
@@ -132,6 +136,7 @@ def sort(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> list[A
 def _before(interpreter: Interpreter, pairs: list[tuple[Node, Node]]) -> Node:
     """Whether one entry comes before another, by its keys."""
     graph = interpreter.graph
+
     def less(a: Node, b: Node) -> Node:
         known = graph.compare("lt", a, b)
         if not a.is_float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -162,9 +163,9 @@ class FitKernel:
         inputs: dict[Any, Callable[[], ir.Value]] = {"n_obs": lambda: self._vector(self._n_obs, 0)}
         emitter = rows.emitter(inputs)
         for i in range(program.n_free):
-            inputs["free", i] = lambda i=i: emitter.load(self._address(self._point), program.type, i)  # type: ignore[misc]
+            inputs["free", i] = functools.partial(self._vector, self._point, i)
         for i, (_, _, type) in enumerate(program.settings):
-            inputs["setting", i] = lambda i=i, type=type: self._setting(i, type)  # type: ignore[misc]
+            inputs["setting", i] = functools.partial(self._setting, i, type)
         for node, place in zip(program.sums.data_sums, self._data_sums):
             emitter.values[node.number] = builder.load(place, typ=rows.vector)
         emitter.need(program.sums.outer)

@@ -155,13 +155,7 @@ def scatter(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> Arr
             inside = graph.logic("and", inside, graph.compare("le", graph.constant(0, "int64"), start))
             inside = graph.logic("and", inside, graph.compare("le", start, graph.constant(last, "int64")))
             place[a] = graph.add(start, place[a])
-        _write(
-            graph,
-            out,
-            place,
-            inside,
-            lambda old, value=new[index]: combine(graph, op, old, value) if op else value,
-        )
+        _write(graph, out, place, inside, op, new[index])
     return out
 
 

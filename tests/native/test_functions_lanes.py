@@ -183,8 +183,9 @@ def test_whole_vectors(width: int, dtype: Any) -> None:
             lanes.all(small), first, lambda: lanes.branch(lanes.any(small), lambda: x, lambda: lanes.constant(3))
         )
 
-    small = np.asarray(x.reshape(5, width) < 0.3)
-    wanted = np.where(small.all(1)[:, None], 1, np.where(small.any(1)[:, None], x.reshape(5, width), 3)).ravel()
+    small = x.reshape(5, width) < 0.3
+    every, some = (function(small, axis=1, keepdims=True) for function in (np.all, np.any))
+    wanted = np.where(every, 1, np.where(some, x.reshape(5, width), 3)).ravel()
     np.testing.assert_array_equal(Native(chosen, 1, dtype, width)(x), wanted.astype(dtype))
 
 

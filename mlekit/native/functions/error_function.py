@@ -13,8 +13,8 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ..lanes import Lanes
-from .exponential import expm1_near_pair, reduced_pair, scaled
-from .pairs import exact_product, exact_sum, ordered_sum, pair_constant
+from .exponential import exp, expm1_near_pair, reduced_pair, scaled
+from .pairs import Pair, exact_product, exact_sum, ordered_sum, pair_constant
 from .polynomials import Table, polynomial
 
 #: erf(x) / x - 1 for |x| ≤ 1, in x²
@@ -101,7 +101,8 @@ def _erf(lanes: Lanes, x: ir.Value) -> ir.Value:
     value = erf_near(lanes, x)
 
     def either() -> ir.Value:
-        far = lanes.copysign(lanes.sub(one, erfc_far(lanes, size)), x)
+        # From 6 on, the complement is nothing.
+        far = lanes.copysign(lanes.sub(one, erfc_rough(lanes, lanes.at_most(size, lanes.constant(6.5)))), x)
         return lanes.select(near, value, far)
 
     return lanes.branch(lanes.all(near), lambda: value, either)
@@ -120,15 +121,22 @@ def erf_near(lanes: Lanes, x: ir.Value) -> ir.Value:
     return lanes.fma(polynomial(lanes, lanes.mul(x, x), NEAR), x, x)
 
 
+def erfc_rough(lanes: Lanes, x: ir.Value) -> ir.Value:
+    """The complement from `HALF` on, of which the last digits do not count."""
+    below, sum_of_both, inverse = _denominators(lanes, x)
+    t = lanes.mul(lanes.mul(lanes.sub(x, _centre(lanes)), below), inverse)
+    first, _ = _at_centre(lanes)
+    q = lanes.fma(t, polynomial(lanes, t, SCALED), first)
+    return lanes.mul(lanes.mul(q, lanes.mul(inverse, sum_of_both)), exp(lanes, lanes.neg(lanes.mul(x, x))))
+
+
 def erfc_far(lanes: Lanes, x: ir.Value) -> ir.Value:
     """The complement from `HALF` on; NaN stays."""
-    one, c = lanes.constant(1), lanes.constant(CENTRE[0 if lanes.double else 1])
     x = lanes.at_most(x, lanes.constant(27.4 if lanes.double else 10.4))  # all is zero there
-    below, below_rest = exact_sum(lanes, one, lanes.add(x, x))
-    sum_of_both = lanes.add(x, c)
-    inverse = lanes.div(one, lanes.mul(below, sum_of_both))  # of both denominators
-    t = lanes.mul(lanes.mul(lanes.sub(x, c), below), inverse)
-    first, first_rest = pair_constant(lanes, SCALED_AT_CENTRE[0 if lanes.double else 1])
+    below, sum_of_both, inverse = _denominators(lanes, x)
+    _, below_rest = exact_sum(lanes, lanes.constant(1), lanes.add(x, x))
+    t = lanes.mul(lanes.mul(lanes.sub(x, _centre(lanes)), below), inverse)
+    first, first_rest = _at_centre(lanes)
     q, q_rest = ordered_sum(lanes, first, lanes.mul(t, polynomial(lanes, t, SCALED)))
     inverse = lanes.mul(inverse, sum_of_both)
     ratio = lanes.mul(q, inverse)
@@ -140,3 +148,17 @@ def erfc_far(lanes: Lanes, x: ir.Value) -> ir.Value:
     near, near_rest = expm1_near_pair(lanes, ordered_sum(lanes, r, lanes.sub(rest, square_rest)))
     small = lanes.fma(ratio, near, lanes.fma(ratio, near_rest, ratio_rest))
     return scaled(lanes, lanes.add(ratio, small), power)
+
+
+def _denominators(lanes: Lanes, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """$1 + 2x$, $x + c$, and one over both, by one division."""
+    below, sum_of_both = lanes.add(lanes.constant(1), lanes.add(x, x)), lanes.add(x, _centre(lanes))
+    return below, sum_of_both, lanes.div(lanes.constant(1), lanes.mul(below, sum_of_both))
+
+
+def _centre(lanes: Lanes) -> ir.Value:
+    return lanes.constant(CENTRE[0 if lanes.double else 1])
+
+
+def _at_centre(lanes: Lanes) -> Pair:
+    return pair_constant(lanes, SCALED_AT_CENTRE[0 if lanes.double else 1])

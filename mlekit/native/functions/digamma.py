@@ -110,7 +110,11 @@ def _near(lanes: Lanes, x: ir.Value) -> ir.Value:
     first = lanes.select(lanes.compare(">", steps, lanes.constant(0)), lanes.sub(x, one), none)
     first = lanes.select(lanes.compare("<", steps, lanes.constant(0)), lanes.neg(x), first)
     value = lanes.add(polynomial(lanes, t, BETWEEN), lanes.div(one, down))
-    return lanes.add(value, lanes.div(one, first))
+    # The larger fraction's rounding may be one of a larger number than the value.
+    share = lanes.div(one, first)
+    rest = lanes.mul(lanes.fma(lanes.neg(share), first, one), share)
+    value = lanes.add(value, lanes.select(lanes.is_finite(rest), rest, lanes.constant(0)))
+    return lanes.add(value, share)
 
 
 def cotangent(lanes: Lanes, x: ir.Value) -> ir.Value:

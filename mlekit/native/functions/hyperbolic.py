@@ -5,7 +5,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from ..lanes import Lanes
-from .exponential import exp, expm1_near, expm1_near_pair, largest, power_of_two, reduced_pair, scaled
+from .exponential import clamped, expm1_near, expm1_near_pair, largest, power_of_two, reduced_pair, scaled
 from .polynomials import Table, polynomial
 
 #: (sinh x - x) / x³ for |x| ≤ 1, in x²
@@ -45,7 +45,8 @@ def tanh(lanes: Lanes, x: ir.Value) -> ir.Value:
 def logistic(lanes: Lanes, x: ir.Value) -> ir.Value:
     r"""$1 / (1 + e^{-x})$, with its whole range below, where it is nearly $e^x$."""
     one = lanes.constant(1)
-    small = exp(lanes, lanes.neg(lanes.abs(x)))
+    power, r, rest = reduced_pair(lanes, clamped(lanes, lanes.neg(lanes.abs(x))))
+    small = scaled(lanes, lanes.add(one, expm1_near(lanes, (r, rest))), power)
     total = lanes.add(one, small)
     lost = lanes.sub(small, lanes.sub(total, one))
     share = lanes.div(one, total)

@@ -12,12 +12,13 @@ from llvmlite import ir
 
 from ..lanes import Lanes
 from .logarithm import log
+from .pairs import exact_sum, pair_constant
 from .polynomials import Table, polynomial
 
-#: P in w for w ≤ 5
+#: P in w for w ≤ 5: at 0, where it is √π / 2, and the rest over w
+AT_ZERO = ("0.88622692545275801364908374167057259", "0.8862269274602022")
 CENTRAL: Table = (
     (
-        0.886226925452758,
         0.23201366653465436,
         0.01154934203827462,
         -0.0023351016416544084,
@@ -42,7 +43,6 @@ CENTRAL: Table = (
         -6.763589691333245e-20,
     ),
     (
-        0.8862269274602022,
         0.23201355595290699,
         0.011550335796447025,
         -0.0023385416163035667,
@@ -123,7 +123,9 @@ def _erf_inv(lanes: Lanes, x: ir.Value) -> ir.Value:
     one = lanes.constant(1)
     w = lanes.neg(log(lanes, lanes.mul(lanes.sub(one, x), lanes.add(one, x))))
     is_near = lanes.compare("<", w, lanes.constant(NEAR))
-    near = lanes.mul(x, polynomial(lanes, w, CENTRAL))
+    first, first_rest = pair_constant(lanes, AT_ZERO[0 if lanes.double else 1])
+    value, rest = exact_sum(lanes, first, lanes.mul(w, polynomial(lanes, w, CENTRAL)))
+    near = lanes.fma(x, value, lanes.mul(x, lanes.add(rest, first_rest)))
 
     def either() -> ir.Value:
         return lanes.select(is_near, near, lanes.copysign(_outer(lanes, w), x))

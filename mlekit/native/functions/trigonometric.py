@@ -12,6 +12,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from ..lanes import Lanes
+from .pairs import Pair, ordered_sum, quotient
 from .polynomials import Table, polynomial
 from .range_reduction import moderate, reduced
 
@@ -68,23 +69,27 @@ def _at_any_size(function: Callable[..., ir.Value], lanes: Lanes, x: ir.Value) -
 
 def _sin(lanes: Lanes, x: ir.Value, any_size: bool) -> ir.Value:
     count, r, rest = reduced(lanes, x, any_size)
-    value = _quarter(lanes, count, *_both(lanes, r, rest))
+    (sine, _), (cosine, _) = _both(lanes, r, rest)
+    value = _quarter(lanes, count, sine, cosine)
     tiny = lanes.compare("<", lanes.abs(x), lanes.constant(2.0**-30))
     return lanes.select(tiny, x, value)
 
 
 def _cos(lanes: Lanes, x: ir.Value, any_size: bool) -> ir.Value:
     count, r, rest = reduced(lanes, x, any_size)
-    return _quarter(lanes, lanes.add(count, lanes.whole(1)), *_both(lanes, r, rest))
+    (sine, _), (cosine, _) = _both(lanes, r, rest)
+    return _quarter(lanes, lanes.add(count, lanes.whole(1)), sine, cosine)
 
 
 def _tan(lanes: Lanes, x: ir.Value, any_size: bool) -> ir.Value:
     count, r, rest = reduced(lanes, x, any_size)
     sine, cosine = _both(lanes, r, rest)
     odd = _has_bit(lanes, count, 1)
-    above, below = lanes.select(odd, lanes.neg(cosine), sine), lanes.select(odd, sine, cosine)
+    above = tuple(lanes.select(odd, lanes.neg(c), s) for s, c in zip(sine, cosine))
+    below = tuple(lanes.select(odd, s, c) for s, c in zip(sine, cosine))
+    value = lanes.add(*quotient(lanes, (above[0], above[1]), (below[0], below[1])))
     tiny = lanes.compare("<", lanes.abs(x), lanes.constant(2.0**-30))
-    return lanes.select(tiny, x, lanes.div(above, below))
+    return lanes.select(tiny, x, value)
 
 
 def _quarter(lanes: Lanes, count: ir.Value, sine: ir.Value, cosine: ir.Value) -> ir.Value:
@@ -97,14 +102,16 @@ def _has_bit(lanes: Lanes, count: ir.Value, bit: int) -> ir.Value:
     return lanes.compare("!=", lanes.both(count, lanes.whole(bit)), lanes.whole(0))
 
 
-def _both(lanes: Lanes, r: ir.Value, rest: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The sine and the cosine of a reduced angle."""
+def _both(lanes: Lanes, r: ir.Value, rest: ir.Value) -> tuple[Pair, Pair]:
+    """The sine and the cosine of a reduced angle, with what rounding leaves of them."""
     one, square = lanes.constant(1), lanes.mul(r, r)
     half = lanes.mul(lanes.constant(0.5), square)
     small = lanes.fma(lanes.neg(half), rest, rest)
-    sine = lanes.add(r, lanes.fma(lanes.mul(square, r), polynomial(lanes, square, SINE), small))
+    sine = ordered_sum(lanes, r, lanes.fma(lanes.mul(square, r), polynomial(lanes, square, SINE), small))
     most = lanes.sub(one, half)
     lost = lanes.sub(lanes.sub(one, most), half)
     small = lanes.fma(lanes.neg(r), rest, lost)
-    cosine = lanes.add(most, lanes.fma(lanes.mul(square, square), polynomial(lanes, square, COSINE), small))
+    cosine = ordered_sum(
+        lanes, most, lanes.fma(lanes.mul(square, square), polynomial(lanes, square, COSINE), small)
+    )
     return sine, cosine

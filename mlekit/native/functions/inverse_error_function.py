@@ -128,9 +128,9 @@ def _erf_inv(lanes: Lanes, x: ir.Value) -> ir.Value:
     near = lanes.fma(x, value, lanes.mul(x, lanes.add(rest, first_rest)))
 
     def either() -> ir.Value:
-        return lanes.select(is_near, near, lanes.copysign(_outer(lanes, w), x))
+        return lanes.select(is_near, near, _outer(lanes, w))
 
-    return lanes.branch(lanes.all(is_near), lambda: near, either)
+    return lanes.copysign(lanes.branch(lanes.all(is_near), lambda: near, either), x)
 
 
 def _outer(lanes: Lanes, w: ir.Value) -> ir.Value:

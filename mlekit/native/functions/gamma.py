@@ -2,7 +2,7 @@ r"""The logarithm of the gamma function.
 
 From 6.5 on Stirling's series (Abramowitz and Stegun 6.1.41); between -1/2 and there, with $k$ the whole number
 nearest to $x$ and $t = x - k$, a polynomial around 2 and the recurrence (6.1.15); below, reflection (6.1.17). What
-cancels around the zeros 1 and 2, and in the logarithms, is kept in pairs: above -1/2 the error is below 1.5 units
+cancels around the zeros 1 and 2, and in the logarithms, is kept in pairs: above -1/2 the error is below two units
 in the last place. Below, where zeros lie everywhere, it is below 3 of the larger one of 1 and the value.
 """
 

@@ -131,10 +131,11 @@ class _Searches:
         for order, rows_in_vectors in ((every[short], False), (every[~short], True)):
             if len(order):
                 fits.run(model.kernel(rows_in_vectors), sets, order, self.n_threads)
-        columns = {True: iter(_columns(floats, flat, real, True)), False: iter(_columns(integers, flat, real, False))}
-        out = [
-            next(columns[yes]).astype(leaf.dtype).reshape(np.shape(leaf)) for leaf, yes in zip(leaves, real)
-        ]
+        columns = {
+            True: iter(_columns(floats, flat, real, True)),
+            False: iter(_columns(integers, flat, real, False)),
+        }
+        out = [next(columns[yes]).astype(leaf.dtype).reshape(np.shape(leaf)) for leaf, yes in zip(leaves, real)]
         return jax.tree.unflatten(treedef, [jnp.asarray(leaf) for leaf in out])
 
     def settings(self, arrays_of: Callable[[Any], list[Any]]) -> np.ndarray:

@@ -7,6 +7,7 @@ what its vectors hold is added up at the end. Either way the order of a sum depe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from .loops import INT8, INT32, INT64, POINTER, SCALARS, SIZES, at, counted, num
 from .machine import host
 from .nodes import Node
 from .row_program import RowProgram
+from .tiled_sums import IN_REGISTERS, tiled
 
 
 class RowCode:
@@ -188,14 +190,20 @@ class RowCode:
             mask: which elements of a vector count at row `r`; None if all do.
             step: from one row to the next.
             start: the first row; zero if it is not said.
-            accumulators: where the sums go on; new ones if it is not said.
+            accumulators: where the sums go on; without them, new ones begin, and all elements count.
         """
         builder, cores = self.builder, self.program.sums.cores
         lanes = self.emitter({}).lanes[self.program.type]
+        many = len(cores) > IN_REGISTERS and step > 1 and not self.weighted
         if accumulators is None:
-            accumulators = [slot(builder, self.vector) for _ in cores]
+            plain = self.emitter({})
+            take = functools.partial(plain.room, self.program.type, 1) if many else None
+            accumulators = [take() if take else slot(builder, self.vector) for _ in cores]
             for place in accumulators:
                 builder.store(lanes.constant(0), place)
+            if many:
+                tiled(self, known, count, column, accumulators)
+                return list(accumulators)
 
         def row(r: ir.Value) -> None:
             emitter = self.emitter({}, known)
@@ -210,7 +218,7 @@ class RowCode:
                 before = builder.load(place, typ=self.vector)
                 if weight is not None:
                     after = lanes.fma(emitter.vectors([core])[0], weight, before)
-                elif self._is_own_product(core, emitter):
+                elif self.is_own_product(core, emitter):
                     x, y = emitter.vectors(core.args)
                     after = lanes.fma(x, y, before)
                 else:
@@ -220,7 +228,7 @@ class RowCode:
         counted(builder, number(0) if start is None else start, count, row, step=step, name="rows")
         return list(accumulators)
 
-    def _is_own_product(self, core: Node, emitter: Emitter) -> bool:
+    def is_own_product(self, core: Node, emitter: Emitter) -> bool:
         """True if a core is a product that nothing else needs, which may be added as it is made."""
         alone = self.program.uses[core.number] == 1 and core.number not in emitter.values
         return core.op == "mul" and alone and host().fused

@@ -149,33 +149,31 @@ class Forms:
         factors = {monomial: self._factors(monomial) for monomial in monomials}
         made = {node.number: node for some in factors.values() for node in some}
         left = {monomial: Counter(node.number for node in some) for monomial, some in factors.items()}
-        while True:
-            pairs: Counter[tuple[int, int]] = Counter()
-            for bag in left.values():
-                numbers = sorted(bag)
-                for i, a in enumerate(numbers):
-                    if bag[a] > 1:
-                        pairs[a, a] += 1
-                    for b in numbers[i + 1 :]:
-                        pairs[a, b] += 1
-            if not pairs:
-                break
+        users: dict[tuple[int, int], set[Monomial]] = {}
 
-            def order(pair: tuple[int, int]) -> tuple[int, int, int, int]:
-                a, b = (made[number] for number in pair)
-                return pairs[pair], -abs(a.depends - b.depends), -pair[0], -pair[1]  # noqa: B023
+        def order(pair: tuple[int, int]) -> tuple[int, int, int, int]:
+            a, b = (made[number] for number in pair)
+            return len(users[pair]), -abs(a.depends - b.depends), -pair[0], -pair[1]
 
-            a, b = max(pairs, key=order)
+        for monomial in monomials:
+            for pair in _pairs(left[monomial]):
+                users.setdefault(pair, set()).add(monomial)
+        while users:
+            a, b = pair = max(users, key=order)
             product = graph.mul(made[a], made[b])
             made[product.number] = product
-            for bag in left.values():
+            for monomial in list(users[pair]):
+                bag = left[monomial]
+                for old in _pairs(bag):
+                    users[old].discard(monomial)
                 while bag[a] > 1 if a == b else bag[a] and bag[b]:
-                    bag[a] -= 1
-                    bag[b] -= 1
+                    bag.subtract((a, b))
                     bag[product.number] += 1
-                for number in (a, b):
-                    if not bag[number]:
-                        del bag[number]
+                bag += Counter()  # those that are used up go
+                left[monomial] = bag
+                for new in _pairs(bag):
+                    users.setdefault(new, set()).add(monomial)
+            users = {pair: some for pair, some in users.items() if some}
         return {monomial: self._sum(made[next(iter(left[monomial]))]) for monomial in monomials}
 
     def _sum(self, core: Node) -> Node:
@@ -261,6 +259,13 @@ class Forms:
         for factor in rest:
             first = self.graph.mul(first, factor)
         return first
+
+
+def _pairs(bag: Counter[int]) -> list[tuple[int, int]]:
+    """The pairs of factors in a product, each once."""
+    numbers = sorted(bag)
+    same = [(a, a) for a in numbers if bag[a] > 1]
+    return same + [(a, b) for i, a in enumerate(numbers) for b in numbers[i + 1 :]]
 
 
 def _times(a: Monomial, b: Monomial) -> Monomial:

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .nodes import INTEGERS, Graph, Node, Region
+from .graph import Graph
+from .nodes import INTEGERS, Node, Region
 
 Index: TypeAlias = tuple[Node, ...]
 

@@ -15,10 +15,11 @@ from .arrays import Array, small
 from .denormals import flushed
 from .emit import Emitter, Workspace, count_uses
 from .functions import FUNCTIONS
+from .graph import Graph
 from .interpreter import Interpreter
 from .loops import INT64, POINTER, SCALARS, counted, load_at, number
 from .machine import Code, compile_module, host
-from .nodes import PARAMETERS, Graph, Node
+from .nodes import PARAMETERS, Node
 
 assert rules.__all__  # the rules are known once they are imported
 

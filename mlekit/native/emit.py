@@ -9,9 +9,10 @@ from typing import Any
 from llvmlite import ir
 
 from . import matrix_code
+from .graph import Graph
 from .lanes import Lanes
 from .loops import INT8, SCALARS, SIZES, at, counted, nested, number, slot, while_true
-from .nodes import FLOATS, Graph, Node, Region
+from .nodes import FLOATS, Node, Region
 from .unsupported import Unsupported
 
 COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .fit_kernel import Argument, FitKernel
+from .fit_arguments import Argument
+from .fit_kernel import FitKernel
 from .layout import workspace
 from .threads import StopFlag, share_out
 

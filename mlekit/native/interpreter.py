@@ -10,7 +10,8 @@ import numpy as np
 from jax.extend import core as jaxpr_core
 
 from .arrays import Array, Lazy, Store, small
-from .nodes import TYPES, Graph, Node
+from .graph import Graph
+from .nodes import TYPES, Node
 from .unsupported import Unsupported, place_of
 
 #: A rule makes the outputs of an equation from its inputs.

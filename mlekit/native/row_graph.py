@@ -7,13 +7,22 @@ differ from those of the jaxpr by rounding, and where a product of factors overf
 
 from __future__ import annotations
 
-from .nodes import DATA, PARAMETERS, Graph, Node
+from collections import Counter
+
+from .graph import Graph
+from .nodes import DATA, PARAMETERS, Node
 
 BOTH = DATA | PARAMETERS
+#: A product of more factors is one of those of later products.
+MOST_FACTORS = 2
 
 
 class RowGraph(Graph):
     """A graph whose products are ordered, where they depend on rows and parameters alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._products: dict[int, tuple[Node, ...]] = {}
 
     def mul(self, a: Node, b: Node) -> Node:
         """`a * b`."""
@@ -31,7 +40,7 @@ class RowGraph(Graph):
         one = self.constant(1, a.type)
         for i, (part, depends) in enumerate(((p, PARAMETERS), (d, DATA), (m, BOTH))):
             if part is not None:
-                inverse[i] = self.node("reciprocal", (part,)) if depends == BOTH else super().div(one, part)
+                inverse[i] = self._inverse(part) if depends == BOTH else super().div(one, part)
         return self.mul(a, self._joined(*inverse))
 
     def neg(self, a: Node) -> Node:
@@ -74,7 +83,37 @@ class RowGraph(Graph):
         for unit, other in ((a, b), (b, a)):
             if unit.is_constant and unit.value == 1:
                 return other
-        return self._commutative("mul", a, b)
+        if a.depends != BOTH or b.depends != BOTH:
+            return self._commutative("mul", a, b)
+        return self._chain([*self._factors(a), *self._factors(b)])
+
+    def _factors(self, node: Node) -> tuple[Node, ...]:
+        return self._products.get(node.number, (node,))
+
+    def _chain(self, factors: list[Node]) -> Node:
+        """The product of these: squares first, then what was made last, so that many products begin alike."""
+        known = tuple(sorted(factors, key=lambda n: -n.number))
+        counts = Counter(known)
+        while repeated := [node for node, count in counts.items() if count > 1]:
+            for node in repeated:
+                pairs, counts[node] = divmod(counts[node], 2)
+                counts[self._product_of(node, node, (node, node))] += pairs
+        first, *rest = sorted((node for node, count in counts.items() if count), key=lambda n: -n.number)
+        for i, factor in enumerate(rest):
+            whole = (*self._factors(first), *self._factors(factor)) if i + 1 < len(rest) else known
+            first = self._product_of(first, factor, tuple(sorted(whole, key=lambda n: -n.number)))
+        return first
+
+    def _product_of(self, a: Node, b: Node, factors: tuple[Node, ...]) -> Node:
+        """A node of a product, whose factors are remembered unless they are many."""
+        product = self._commutative("mul", a, b)
+        if len(factors) <= MOST_FACTORS:
+            self._products.setdefault(product.number, factors)
+        return product
+
+    def _inverse(self, node: Node) -> Node:
+        """One over it, as the product of one over each factor."""
+        return self._chain([self.node("reciprocal", (factor,)) for factor in self._factors(node)])
 
     def _joined(self, p: Node | None, d: Node | None, m: Node | None) -> Node:
         """The product of three factors, the one of the parameters outermost."""

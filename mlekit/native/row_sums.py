@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from .nodes import DATA, PARAMETERS, Graph, Node
+from .graph import Graph
+from .nodes import DATA, PARAMETERS, Node
 
 #: Powers of nodes that depend on rows, by their numbers, in order.
 Monomial: TypeAlias = tuple[tuple[int, int], ...]

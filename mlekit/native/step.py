@@ -21,11 +21,12 @@ from .arrays import Array, small
 from .denormals import flushed
 from .emit import Emitter, Workspace, count_uses
 from .functions import FUNCTIONS
+from .graph import Graph
 from .interpreter import Interpreter
 from .layout import Layout, shapes
 from .loops import INT8, INT64, POINTER, at, counted, number
 from .machine import host, load
-from .nodes import PARAMETERS, Graph, Node
+from .nodes import PARAMETERS, Node
 
 assert rules.__all__  # the rules are known once they are imported
 

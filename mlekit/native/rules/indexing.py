@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, Index, combine, uniform
+from ..graph import Graph
 from ..interpreter import Interpreter, out_type, rule
-from ..nodes import Graph, Node
+from ..nodes import Node
 from ..unsupported import Unsupported
 
 SCATTERS = {"scatter": "", "scatter-add": "add", "scatter_add": "add", "scatter-mul": "mul", "scatter_mul": "mul"}

@@ -22,8 +22,9 @@ from ..native import derivatives, fits
 from ..native.fit_kernel import FitKernel
 from ..native.row_program import RowProgram
 from ..native.step import StepKernel
+from ..native.sums_kernel import SumsKernel
 from ..native.unsupported import Unsupported
-from ..solvers import Stop
+from ..solvers import AbstractSolver, Stop
 from ..solvers.base import AbstractPointSolver
 from ..solvers.box import Box
 from ..solvers.objective import Curvature, Evaluation
@@ -54,7 +55,7 @@ def native_search(chunk: Chunk, problem: Problem, warm_up: bool, n_threads: int 
     Raises:
         Unsupported: XLA must do it.
     """
-    job = _Searches(chunk, problem, n_threads)
+    job = Searches(chunk, problem, n_threads)
     return search(problem.solver, job.drive, _mapped, job.free(), problem.stop, warm_up)
 
 
@@ -68,7 +69,7 @@ def _mapped(fn: Callable[..., Any]) -> Callable[..., Any]:
     return functools.partial(_map, fn)
 
 
-class _Searches:
+class Searches:
     """The searches of a chunk.
 
     Args:
@@ -103,22 +104,20 @@ class _Searches:
 
     def drive(self, solver: Any, states: Any, stop: Stop) -> Any:
         """The solver's last states."""
-        if not isinstance(solver, AbstractPointSolver):
-            raise Unsupported(f"the solver {solver.name}")
+        model = model_kernels(self, solver)
         leaves, treedef = jax.tree.flatten(states)
         n_sets = len(self.offsets)
         flat = [np.asarray(leaf).reshape(n_sets, -1) for leaf in leaves]
         real = [leaf.dtype == self.dtype for leaf in flat]
         floats = _joined([leaf for leaf, yes in zip(flat, real) if yes], n_sets, self.dtype)
         integers = _joined([leaf for leaf, yes in zip(flat, real) if not yes], n_sets, np.int32)
-        model = _model(self, solver)
         sets = fits.DataSets(
             leaves=self.leaves,
             weights=self.weights,
             offsets=self.offsets,
             lengths=self.lengths,
             n_obs=self.n_obs,
-            settings=self.settings(model.arrays_of),
+            settings=self.settings(),
             extra=self.extra(),
             floats=floats,
             integers=integers,
@@ -138,7 +137,7 @@ class _Searches:
         out = [next(columns[yes]).astype(leaf.dtype).reshape(np.shape(leaf)) for leaf, yes in zip(leaves, real)]
         return jax.tree.unflatten(treedef, [jnp.asarray(leaf) for leaf in out])
 
-    def settings(self, arrays_of: Callable[[Any], list[Any]]) -> np.ndarray:
+    def settings(self) -> np.ndarray:
         """The numbers that log-densities depend on beside parameters and rows, of each set or of all."""
         fixed = [value for value in self.fixed if value is not None]
         n_sets = len(self.offsets) if fixed else 1
@@ -202,7 +201,7 @@ def _arrays_and_owners(problem: Problem, fixed: tuple[Any, ...]) -> tuple[list[A
     return jax.tree.leaves(arrays), jax.tree.leaves(marks)
 
 
-class _Model:
+class ModelKernels:
     """The kernels of a model with a solver.
 
     Args:
@@ -210,7 +209,7 @@ class _Model:
         solver: the solver.
     """
 
-    def __init__(self, searches: _Searches, solver: AbstractPointSolver) -> None:
+    def __init__(self, searches: Searches, solver: AbstractPointSolver) -> None:
         problem, dtype, k = searches.problem, searches.dtype, searches.problem.parameters.n_free
         of_one = lambda value: None if value is None else value[0]  # noqa: E731
         parameters = problem.parameters.with_values(tuple(map(of_one, searches.fixed)))
@@ -218,7 +217,6 @@ class _Model:
         settings = jax.tree.map(derivatives.shape_of, given)
         if sum(leaf.size for leaf in jax.tree.leaves(settings)) > MOST_SETTINGS:
             raise Unsupported("log-densities that depend on large arrays")
-        self.arrays_of = jax.tree.leaves
         obs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), searches.chunk.rows)
         free = jax.ShapeDtypeStruct((k,), dtype)
 
@@ -256,6 +254,11 @@ class _Model:
         """The kernel for data sets of many rows, or of few."""
         return FitKernel(self.program, self.step, self._weighted, rows_in_vectors)
 
+    @functools.cached_property
+    def sums(self) -> SumsKernel:
+        """The kernel for one data set of very many rows."""
+        return SumsKernel(self.program, self._weighted)
+
 
 def step_kernel(
     solver: AbstractPointSolver, n_free: int, dtype: Any, has_matrix: bool, has_box: bool
@@ -290,7 +293,10 @@ def step_kernel(
     return _kernels[key]
 
 
-def _model(searches: _Searches, solver: AbstractPointSolver) -> _Model:
+def model_kernels(searches: Searches, solver: AbstractSolver) -> ModelKernels:
+    """The kernels of the model that data sets share, with a solver; made once."""
+    if not isinstance(solver, AbstractPointSolver):
+        raise Unsupported(f"the solver {solver.name}")
     problem = searches.problem
     shapes = lambda tree: tuple((jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(tree))  # noqa: E731
     parts = (problem.model, problem.args, problem.parameters.with_values(searches.fixed))
@@ -305,7 +311,7 @@ def _model(searches: _Searches, solver: AbstractPointSolver) -> _Model:
         searches.weights is not None,
     )
     if key not in _kernels:
-        _remember(key, _Model(searches, solver))
+        _remember(key, ModelKernels(searches, solver))
     _kernels.move_to_end(key)
     return _kernels[key]
 

@@ -1,8 +1,8 @@
 """The graph of a computation: typed scalar nodes, each made once, and the rules by which they are made.
 
 What is equal is one node, and what is known is a constant. Only exact rules are applied, for every value,
-infinities and NaN included: the graph computes what the jaxpr says. (Where a sum with zero is left out, the sign of
-a zero may differ, as in XLA.)
+infinities and NaN included: the graph computes what the jaxpr says. (Where a sum with zero is left out, the sign
+of a zero may differ, as in XLA.)
 """
 
 from __future__ import annotations

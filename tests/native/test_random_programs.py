@@ -145,7 +145,7 @@ def check(seed: int) -> None:
 pytestmark = pytest.mark.standard_promotion
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(48))
 def test_programs(seed: int) -> None:
     check(seed)
 

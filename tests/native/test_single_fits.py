@@ -1,0 +1,65 @@
+"""One data set in memory, searched natively by threads over its rows, against XLA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mlekit as mle
+from mlekit.engine import native_single, single
+
+pytestmark = pytest.mark.standard_promotion
+
+ROWS = 40_000
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(ROWS, 3))
+DATA = {"x": X, "y": (RNG.random(ROWS) < 1 / (1 + np.exp(-X @ np.array([0.5, -1.0, 0.2])))).astype(float)}
+WEIGHTS = RNG.integers(0, 3, ROWS).astype(float)
+
+
+def logistic(p: Any, o: Any) -> Any:
+    eta = p["intercept"] + o["x"] @ p["slope"]
+    return o["y"] * eta - jnp.logaddexp(0.0, eta)
+
+
+START = {"intercept": 0.0, "slope": np.zeros(3)}
+REGRESSION = mle.regression(lambda p, o: p["intercept"] + o["x"] @ p["slope"], mle.families.bernoulli)
+CASES: dict[str, Callable[[], Any]] = {
+    "Newton": lambda: mle.fit(logistic, START, DATA),
+    "weights": lambda: mle.fit(logistic, START, DATA, weights=WEIGHTS),
+    "bounds": lambda: mle.fit(logistic, START, DATA, constraints={"intercept": mle.between(-0.5, 0.0)}),
+    "regression": lambda: mle.fit(REGRESSION, START, DATA),
+    "BFGS": lambda: mle.fit(logistic, START, DATA, solver=mle.BFGS()),
+}
+
+
+@pytest.fixture
+def natively(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs a fit natively, on so many threads."""
+
+    def run(fit: Callable[[], Any], n_threads: int = 1) -> Any:
+        def solve(problem: Any, warm_up: bool = False, by_sample: bool = True) -> Any:
+            state, steps = native_single.native_last_state(problem, warm_up, n_threads)
+            return single._solution(problem.objective, state, jnp.asarray(steps), problem.stop)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(single, "_solve", solve)
+            return fit()
+
+    return run
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fits_are_those_of_xla(name: str, natively: Callable[..., Any]) -> None:
+    want, got, two = CASES[name](), natively(CASES[name]), natively(CASES[name], 2)
+    assert got.status == want.status
+    np.testing.assert_allclose(got.log_likelihood, want.log_likelihood, rtol=1e-11)
+    for mine, theirs in zip(jax.tree.leaves(got.params), jax.tree.leaves(want.params)):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-7, atol=1e-8)
+    for one, other in zip(jax.tree.leaves(got.params), jax.tree.leaves(two.params)):
+        np.testing.assert_array_equal(one, other)

@@ -46,12 +46,13 @@ class FitKernel:
         self._point, self._running = places[-2:]
         self.n_floats = sum(p.size for p in self.state_places if p.type == program.type)
         self.n_integers = sum(p.size for p in self.state_places if p.type != program.type)
-        self._weighted = weighted
+        self.weighted = weighted
         module = self._write()
         self.row_bytes = self._rows.row_bytes
         self.workspace_size = self._workspace.size
         self._code = Code(compile_module(module))
         self.function = self._code.function("fit", [ctypes.c_void_p])
+        self.address = self._code.address("fit")
 
     def scratch_size(self, longest: int) -> tuple[int, int]:
         """Rows that a data set may have in the scratch memory, and its bytes, for data sets of so many rows."""
@@ -71,7 +72,7 @@ class FitKernel:
         self._workspace = Workspace(self._given[Argument.workspace])
         builder.branch(function.append_basic_block("start"))
         builder.position_at_end(function.blocks[-1])
-        self._rows = RowCode(self.program, builder, self.width, self._weighted, self._workspace)
+        self._rows = RowCode(self.program, builder, self.width, self.weighted, self._workspace)
         self._where = slot(builder, ir.VectorType(INT64, self.width))  # the data set in each lane, or -1
         self._lengths = slot(builder, ir.VectorType(INT64, self.width))
         self._next, self._live = slot(builder, INT64), slot(builder, INT64)
@@ -272,7 +273,7 @@ class FitKernel:
         begin = load_at(builder, self._given[Argument.offsets], i, INT64)
         n_leaves = 1 + max((c.leaf for c in program.columns), default=-1)
         leaves = [load_at(builder, self._given[Argument.leaves], j, POINTER) for j in range(n_leaves)]
-        weights = self._given[Argument.weights] if self._weighted else None
+        weights = self._given[Argument.weights] if self.weighted else None
         emitter = rows.emitter({})
         if self.rows_in_vectors:
             base = self._lane_base(lane)

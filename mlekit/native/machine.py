@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import functools
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,6 +20,16 @@ from . import object_cache
 
 #: LLVM is asked one thing at a time.
 _LOCK = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """A process that was forked must not wait for a thread that it does not have."""
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +111,11 @@ def compile_module(module: ir.Module, level: int = 2) -> bytes:
     text = str(module)
     key = hashlib.sha256(f"{host().key} {level}\n{text}".encode()).hexdigest()
     return object_cache.remembered(key, lambda: _compile(text, level))
+
+
+def compile_unkept(module: ir.Module, level: int = 2) -> bytes:
+    """Object code of a module that holds addresses of this process."""
+    return _compile(str(module), level)
 
 
 def load(key: str, build: Callable[[], ir.Module], level: int = 2) -> Code:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from llvmlite import ir
@@ -151,3 +152,15 @@ def test_kernels_run_in_a_process_that_was_forked() -> None:
     process.start()
     assert [queue.get(timeout=60) for _ in range(2)] == [9.0, 9.0]
     process.join()
+
+
+@pytest.mark.skipif("avx512f" not in machine.host().features, reason="the machine has no wider vectors")
+def test_a_machine_with_shorter_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = [f for f in machine.host().features.split(",") if "avx512" not in f and "avx10" not in f]
+    shorter = machine.Machine("x86-64-v3", ",".join([*kept, "-avx512f"]), 32, True)
+    for module in ("machine", "elementwise_kernel"):
+        monkeypatch.setattr(f"mlekit.native.{module}.host", lambda: shorter)
+    kernel = compiled(lambda x: jnp.exp(x) * jnp.log1p(x), jax.ShapeDtypeStruct((), np.float64))
+    x = np.linspace(0, 3, 11)
+    np.testing.assert_allclose(kernel(x)[0], np.exp(x) * np.log1p(x), rtol=1e-14)
+    assert kernel.width == 4

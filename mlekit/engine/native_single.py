@@ -44,7 +44,7 @@ def native_last_state(problem: Problem, warm_up: bool, n_threads: int = 1) -> tu
     prepared: dict[int, Prepared] = {}
 
     def run(steps: Steps, state: Any) -> Any:
-        kernels = model_kernels(job, steps.solver)  # type: ignore[arg-type]  # others are refused before
+        kernels = model_kernels(job, steps.solver)
         if id(kernels) not in prepared:
             prepared[id(kernels)] = kernels.sums.prepare(job.leaves, job.weights, count, n_threads)
         leaves, treedef = jax.tree.flatten(state)

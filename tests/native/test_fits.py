@@ -53,6 +53,8 @@ def spots() -> dict[str, np.ndarray]:
 
 POSITIVE = {"shape": mle.positive, "scale": mle.positive}
 X = RNG.gamma(2.0, 1.5, (SETS, ROWS))
+WEIGHTS = RNG.integers(0, 3, X.shape).astype(float)
+SPOTS = spots()
 COVARIATES = RNG.normal(size=(SETS, ROWS, 3))
 CHOICES = (RNG.random((SETS, ROWS)) < 0.6).astype(float)
 LENGTHS = RNG.integers(8, ROWS + 1, SETS)
@@ -67,9 +69,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "Weibull with bounds": lambda: mle.fit_batch(
         weibull, START, X, constraints={"shape": mle.between(0.5, 1.7), "scale": mle.positive}
     ),
-    "Weibull with weights": lambda: mle.fit_batch(
-        weibull, START, X, constraints=POSITIVE, weights=WEIGHTS.astype(float)
-    ),
+    "Weibull with weights": lambda: mle.fit_batch(weibull, START, X, constraints=POSITIVE, weights=WEIGHTS),
     "long Student": lambda: mle.fit_batch(student, BROAD, LONG, constraints=POSITIVE),
     "spots": lambda: mle.fit_batch(
         spot, CENTRE, SPOTS, constraints=dict.fromkeys(("amplitude", "width", "background"), mle.positive)
@@ -94,7 +94,6 @@ CASES: dict[str, Callable[[], Any]] = {
         weibull, jax.tree.map(np.float32, START), X.astype(np.float32), constraints=POSITIVE
     ),
 }
-WEIGHTS, SPOTS = RNG.integers(0, 3, X.shape), spots()
 
 
 @pytest.fixture

@@ -156,7 +156,8 @@ def scatter(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> Arr
             inside = graph.logic("and", inside, graph.compare("le", graph.constant(0, "int64"), start))
             inside = graph.logic("and", inside, graph.compare("le", start, graph.constant(last, "int64")))
             place[a] = graph.add(start, place[a])
-        _write(graph, out, place, inside, op, new[index])
+        value: Node = new[index]  # type: ignore[assignment]  # NumPy knows no arrays of nodes
+        _write(graph, out, place, inside, op, value)
     return out
 
 

@@ -229,15 +229,14 @@ class ModelKernels:
             likelihood, parameters, data = parts(given, row)
             return block_loss(likelihood, parameters, free, data, None)
 
-        def expected(free: Any, given: Any, row: Any) -> tuple[Any, Any, Any]:
+        def expected(free: Any, given: Any, row: Any) -> Any:
             likelihood, parameters, data = parts(given, row)
-            found = BLOCK_TERMS[Curvature.expected](likelihood, parameters, free)(data, None)
-            return found.loss, found.gradient, found.curvature
+            return BLOCK_TERMS[Curvature.expected](likelihood, parameters, free)(data, None).curvature
 
         sample = Objective(InMemoryLikelihood(problem.model, problem.args, searches.chunk.rows), parameters)
         curvature = solver.curvature(sample)
         if curvature is Curvature.expected:
-            terms = derivatives.traced(expected, free, settings, obs)
+            terms = derivatives.with_matrix(expected, loss, free, settings, obs)
         else:
             make = {
                 Curvature.none: derivatives.gradient,

@@ -97,19 +97,29 @@ def exact(loss: Loss, free: Any, settings: Any, obs: Any) -> Terms:
     return terms
 
 
-def traced(
-    terms_of_row: Callable[[Any, Any, Any], tuple[Any, Any, Any]], free: Any, settings: Any, obs: Any
-) -> Terms:
-    """Loss, gradient and matrix as `terms_of_row(free, settings, obs)` gives them; the rest as of `gradient`."""
-    jaxpr = jax.make_jaxpr(terms_of_row)(free, settings, obs)
+def with_matrix(matrix_of_row: Loss, loss: Loss, free: Any, settings: Any, obs: Any) -> Terms:
+    """Loss, gradient, and a matrix made from derivatives in given directions.
+
+    Args:
+        matrix_of_row: `matrix_of_row(free, settings, obs)`. Its known zeros, as of the unit vectors that it takes
+            derivatives along, count as directions that nothing moves along.
+        loss: of one row.
+        free: shape and dtype of the free vector.
+        settings: PyTree of shapes and dtypes of what else both depend on.
+        obs: PyTree of those of a row.
+    """
+    first = gradient(loss, free, settings, obs)
+    jaxpr = jax.make_jaxpr(matrix_of_row)(free, settings, obs)
 
     def terms(
         interpreter: Interpreter, z: np.ndarray, settings: Sequence[Array], obs: Sequence[Array]
     ) -> RowTerms:
-        value, slope, whole = interpreter.closed(jaxpr, [z, *settings, *obs])
+        found = first(interpreter, z, settings, obs)
+        interpreter.graph.zeros_vanish = True
+        (whole,) = interpreter.closed(jaxpr, [z, *settings, *obs])
+        interpreter.graph.zeros_vanish = False
         k, entries = len(z), interpreter.small(whole)
-        matrix = [entries[i, j] for i in range(k) for j in range(i, k)]
-        return RowTerms(interpreter.element(value, ()), interpreter.all_elements(slope), matrix)
+        return found._replace(matrix=[entries[i, j] for i in range(k) for j in range(i, k)])
 
     return terms
 

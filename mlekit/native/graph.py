@@ -28,6 +28,8 @@ class Graph:
         self._nodes: dict[Any, Node] = {}
         self._numbers = itertools.count()
         self.regions: dict[int, Region] = {}
+        #: Whether known zeros are those of directions that nothing moves along.
+        self.zeros_vanish = False
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -40,6 +42,8 @@ class Graph:
 
     def constant(self, value: Any, type: str) -> Node:
         """A number that is known."""
+        if self.zeros_vanish and type in FLOATS and value == 0:
+            return self.no_change(type)
         with np.errstate(all="ignore"):
             number = np.dtype("int64" if type == "index" else type).type(value)
         return self.node("constant", (), (Bits(number), False), type)

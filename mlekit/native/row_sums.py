@@ -161,7 +161,7 @@ class Forms:
                 users.setdefault(pair, set()).add(monomial)
         while users:
             a, b = pair = max(users, key=order)
-            product = graph.mul(made[a], made[b])
+            product = graph.node("mul", (made[a], made[b]))  # as it stands: no rule puts it in another order
             made[product.number] = product
             for monomial in list(users[pair]):
                 bag = left[monomial]

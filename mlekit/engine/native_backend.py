@@ -95,8 +95,10 @@ class Searches:
 
     def _summed_weights(self) -> np.ndarray:
         assert self.weights is not None
-        ends = zip(self.offsets, self.offsets + self.lengths)
-        return np.array([np.sum(self.weights[begin:end]) for begin, end in ends], self.dtype)
+        ends = np.stack([self.offsets, self.offsets + self.lengths], axis=1)
+        padded = np.append(self.weights, np.zeros(1, self.dtype))
+        sums = np.add.reduceat(padded, np.minimum(ends, len(self.weights)).ravel())[::2]
+        return np.where(self.lengths > 0, sums, 0).astype(self.dtype)  # of no rows it gives one
 
     def free(self) -> jax.Array:
         """The free vectors that the searches begin with."""

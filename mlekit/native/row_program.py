@@ -17,9 +17,10 @@ from .emit import count_uses
 from .functions import FUNCTIONS
 from .interpreter import Interpreter
 from .loops import SIZES
-from .nodes import DATA, PARAMETERS
+from .nodes import DATA, PARAMETERS, TYPES
 from .row_graph import RowGraph
 from .row_sums import RowSums, row_sums
+from .unsupported import Unsupported
 
 assert rules.__all__  # the rules are known once they are imported
 
@@ -37,6 +38,18 @@ class Column:
     leaf: int
     element: int
     type: str
+
+
+def type_name(dtype: Any) -> str:
+    """NumPy's name of a type.
+
+    Raises:
+        Unsupported: there is no native code for such numbers.
+    """
+    name = str(dtype.name) if isinstance(dtype, np.dtype) else str(dtype)
+    if name not in TYPES:
+        raise Unsupported(f"numbers of type {name}")
+    return name
 
 
 class RowProgram:
@@ -58,7 +71,7 @@ class RowProgram:
         self.settings: list[tuple[int, int, str]] = []
         given: list[Array] = []
         for leaf, one in enumerate(jax.tree.leaves(settings)):
-            type, size = np.dtype(one.dtype).name, math.prod(one.shape)
+            type, size = type_name(one.dtype), math.prod(one.shape)
             first = len(self.settings)
             self.settings += [(leaf, i, type) for i in range(size)]
             nodes = (graph.input(("setting", first + i), type, PARAMETERS) for i in range(size))
@@ -66,7 +79,7 @@ class RowProgram:
         self.columns: list[Column] = []
         row: list[Array] = []
         for leaf, one in enumerate(jax.tree.leaves(obs)):
-            type, size = np.dtype(one.dtype).name, math.prod(one.shape)
+            type, size = type_name(one.dtype), math.prod(one.shape)
             first = len(self.columns)
             self.columns += [Column(leaf, i, type) for i in range(size)]
             row.append(small(one.shape, (graph.input(("column", first + i), type, DATA) for i in range(size))))

@@ -86,6 +86,7 @@ def test_a_mean_far_from_zero_costs_no_digits() -> None:
     prepared = kernel.prepare([x], None, len(x))
     value, slope, matrix = kernel.evaluate(prepared, z, np.zeros((1, 1)), 50.0)
     total = lambda z: jnp.sum(jax.vmap(lambda x: loss(z, None, x))(x))  # noqa: E731
+    assert matrix is not None
     np.testing.assert_allclose(value, total(z), rtol=1e-12)
     np.testing.assert_allclose(slope, jax.grad(total)(z), rtol=1e-9, atol=1e-9 * 50e3)
     np.testing.assert_allclose(matrix, jax.hessian(total)(z), rtol=1e-9, atol=1e-9 * 50e6)

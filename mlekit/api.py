@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .core.checks import check_count
+from .core.checks import check_choice, check_count
 from .core.compilation import Static
 from .core.dtypes import widened
 from .core.format.progress import batch_bar, fit_bar
@@ -60,6 +60,7 @@ def fit(
     progress: bool = False,
     history: bool = False,
     checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+    backend: str | None = None,
 ) -> Fit:
     r"""The maximum-likelihood fit of one data set.
 
@@ -98,6 +99,9 @@ def fit(
         history: keep the path of the search, of many starts that of the first, as `Fit.history`.
         checkpoint: a directory, or a `mle.Checkpoint`, where the state of the search is saved after each step; the
             same call made again goes on from there. For a single start.
+        backend: `"native"` compiles the log-density to machine code for the CPU; `"xla"` and `None` leave it to
+            XLA. Native fits take one start, show no steps and run outside of `jit`; their results are the same to
+            rounding.
 
     Returns:
         A `Fit`. Numerical trouble is its `status`, never an exception; outside `jit` that holds for what the
@@ -111,7 +115,7 @@ def fit(
         ValueError: leaves of different lengths, an empty data set, a start outside its constraint, constraints
             that do not match `init`, starts without a key, a log-density that does not return one number,
             `history` or `checkpoint` inside `jit` or `vmap`, a checkpoint of another fit or a damaged
-            one, or data on disk that cannot be read.
+            one, data on disk that cannot be read, or a fit that `backend="native"` cannot run, with the reason.
         TypeError: an argument of the wrong kind, a log-density that returns no floating-point number, or one that
             can be differentiated but once.
 
@@ -139,6 +143,7 @@ def fit(
     """
     check_order(log_density, init, data)
     keys, init = multistart.parse_starts(starts, key, init)
+    _check_backend(backend, keys)
     if checkpoint is not None and keys is not None:
         raise ValueError("checkpoint is for a single start; leave out starts")
 
@@ -146,7 +151,7 @@ def fit(
         problem, dataset, drawn, written = _problem(
             log_density, init, data, args, constraints, weights, solver, max_steps, tolerance, change
         )
-
+        problem = dataclasses.replace(problem, backend=backend)
         lost: Raised = {}
 
         def search(problem: Problem, others: Any) -> tuple[Solution, Modes | None, History | None]:
@@ -249,6 +254,7 @@ def fit_batch(
     key: Any = None,
     lanes: int | None = None,
     progress: bool = False,
+    backend: str | None = None,
 ) -> Fit:
     r"""`mle.fit` of many data sets at once: the same statuses and, to rounding, the same numbers.
 
@@ -276,6 +282,7 @@ def fit_batch(
         key: random key for the starts; all sets share the draws, so that none depends on the others.
         lanes: number of lanes; by default as many as suit the device.
         progress: show a bar with finished sets, fits per second and statuses; not inside `jit`.
+        backend: as in `mle.fit`; on a CPU native batches take a tenth of the time.
 
     Returns:
         A `Fit` whose leaves have a leading axis of data sets, in the order of `data`.
@@ -294,6 +301,7 @@ def fit_batch(
     """
     check_order(log_density, init, data)
     keys, init = multistart.parse_starts(starts, key, init)
+    _check_backend(backend, keys)
 
     def attempt(change: Callable[[Model], Model]) -> Fit:
         dataset, axes = _batch_dataset(data, weights, lengths)
@@ -317,7 +325,7 @@ def fit_batch(
             return first, observation_struct(batch.model, dataset.template, axes, batch.longest), args
 
         model = change(convert_closure(batch.model, example))
-        problem = Problem(dataclasses.replace(likelihood, model=model), parameters, leaves, chosen, stop)
+        problem = Problem(dataclasses.replace(likelihood, model=model), parameters, leaves, chosen, stop, backend)
         fits = batch.n_sets * (1 if keys is None else len(keys))
         lost: Raised = {}
         with batch_bar(progress, fits, (batch.rows, batch.lengths, start, args, keys)) as report:
@@ -493,3 +501,10 @@ def log_likelihood(
     params = jax.tree.map(widened, params)
     likelihood = dataset.likelihood(as_model(log_density), args, len(jax.tree.leaves(params)))
     return dataset.checked(likelihood.log_likelihood(params))
+
+
+def _check_backend(backend: str | None, keys: Any) -> None:
+    if backend is not None:
+        check_choice(backend, tuple(one.name for one in batch_solve.BACKENDS), "backend")
+    if backend == "native" and keys is not None:
+        raise ValueError("backend='native' is for a single start; leave out starts")

@@ -25,14 +25,19 @@ from ..likelihood.objective import Objective
 from ..likelihood.ragged import Chunk, RaggedBatch, power_of_two
 from . import multistart
 from .apart import run_apart
-from .backend import backend_for, solve_chunk
-from .chunks import account, run_chunks
+from .backend import AbstractBackend
+from .chunks import account
 from .implicit import Linearisation, differentiable_weights
 from .modes import Modes
+from .native_backend import UNDER_A_TRACE, NativeBackend
 from .problem import Problem
 from .repeated import RepeatedLikelihood, solve_repeated
 from .solution import Solution
 from .stepwise import search_each
+from .xla_backend import XLABackend, solve_chunk
+
+#: In the order in which they are asked; XLA takes everything.
+BACKENDS: tuple[AbstractBackend, ...] = (NativeBackend(), XLABackend())
 
 #: Reports the solutions of each finished chunk.
 Report = Callable[[Solution], None]
@@ -59,7 +64,10 @@ def solve_batch(
     """
     batch, starts = problem.likelihood, problem.starts
     lost = {} if lost is None else lost
-    if isinstance(batch, RepeatedLikelihood):
+    repeated = isinstance(batch, RepeatedLikelihood)
+    if problem.backend == NativeBackend.name and (repeated or batch.traced or tracing(starts)):
+        raise ValueError("backend='native' wants one fit of each data set" if repeated else UNDER_A_TRACE)
+    if repeated:
         found = solve_repeated(problem, lost)
         if report is not None:
             report(found)
@@ -80,7 +88,7 @@ def solve_batch(
 
 def _solve_as_one(problem: Problem, n_lanes: int, warm_up: bool, lost: Raised) -> Solution:
     """`solve_batch` in one chunk, under a trace or not."""
-    shared = (None, backend_for(problem), problem.of(problem.likelihood.bound, []), n_lanes, warm_up)
+    shared = (None, problem.of(problem.likelihood.bound, []), n_lanes, warm_up)
 
     def run(chunk: Chunk, starts: list[Any]) -> Solution:
         return solve_chunk(chunk, starts, *shared)[0]
@@ -118,9 +126,8 @@ def _solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, report: Report 
             report(found)
         return found
 
-    shared = (backend_for(problem), problem.of(batch.bound, []), n_lanes, warm_up)
-    n_free, starts = problem.parameters.n_free, problem.starts
-    found = run_chunks(solve_chunk, batch, n_free, n_lanes, starts, shared, finish, here)
+    backend = next(backend for backend in BACKENDS if backend.supports(problem))
+    found = backend.solve_chunks(problem, n_lanes, warm_up, finish, here)
     found = _with_lost(problem, found, warm_up, here)
     lost.update(here)
     return found

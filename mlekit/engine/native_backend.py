@@ -1,359 +1,49 @@
-"""Searches of many data sets by native kernels: what these need to know of a problem, and what they bring back."""
+"""Native kernels on a CPU: compiled from the jaxprs of the log-density and of the solver's step."""
 
 from __future__ import annotations
 
-import functools
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from ..core.compilation import Compiled, Static
-from ..core.trees import is_array
-from ..likelihood.curvature import BLOCK_TERMS, block_loss
-from ..likelihood.in_memory import InMemoryLikelihood
-from ..likelihood.objective import Objective
-from ..likelihood.ragged import Chunk
-from ..native import derivatives, fits
-from ..native.fit_kernel import FitKernel
-from ..native.row_program import RowProgram
-from ..native.step import StepKernel
-from ..native.sums_kernel import SumsKernel
-from ..native.unsupported import Unsupported
-from ..solvers import AbstractSolver, Stop
-from ..solvers.base import AbstractPointSolver
-from ..solvers.box import Box
-from ..solvers.objective import Curvature, Evaluation
-from .backend import Searched, solutions
+from ..core import devices
+from ..core.runtime_errors import Raised
+from .backend import AbstractBackend, Finish
 from .problem import Problem
-from .search import running, search
 from .solution import Solution
 
-#: Data sets of more rows are summed with rows as the elements of vectors.
-SHORT = 64
-#: Numbers beside parameters and rows that a kernel may depend on.
-MOST_SETTINGS = 512
-#: Kernels that are kept.
-REMEMBERED = 64
-
-_kernels: OrderedDict[Any, Any] = OrderedDict()
+#: Why it refuses what is traced.
+UNDER_A_TRACE = "backend='native' runs outside of jit and vmap; leave it out there"
 
 
-def native_search(chunk: Chunk, problem: Problem, warm_up: bool, n_threads: int = 1) -> tuple[Any, Any]:
-    """The last states of the searches of a chunk's data sets, and the steps of each.
+class NativeBackend(AbstractBackend):
+    """Machine code by LLVM; what it cannot run it refuses, with the reason."""
 
-    Args:
-        chunk: the data sets, on the host.
-        problem: the rest; its likelihood is the `BoundModel` that they share, its starts are theirs.
-        warm_up: True if Newton's method begins with the expected information.
-        n_threads: threads to use.
+    name: ClassVar[str] = "native"
 
-    Raises:
-        Unsupported: XLA must do it.
-    """
-    job = Searches(chunk, problem, n_threads)
-    return search(problem.solver, job.drive, _mapped, job.free(), problem.stop, warm_up)
+    def supports(self, problem: Problem) -> bool:
+        """True if it was asked for."""
+        return problem.backend == self.name and bool(problem.parameters.n_free)
 
+    def solve_chunks(
+        self, problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, lost: Raised
+    ) -> Solution:
+        """As `AbstractBackend.solve_chunks`.
 
-@Compiled
-def _map(fn: Callable[..., Any], *arguments: Any) -> Any:
-    return jax.vmap(fn)(*arguments)
+        Raises:
+            ValueError: it cannot run this problem.
+        """
+        from . import native_search  # LLVM takes a while to import
 
-
-def _mapped(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of one data set as one of all; a solver's methods are compiled once."""
-    return functools.partial(_map, fn)
+        with native_search.refusals():
+            return native_search.solve_chunks(problem, n_lanes, warm_up, finish, devices.cores())
 
 
-class Searches:
-    """The searches of a chunk.
-
-    Args:
-        chunk: the data sets, on the host.
-        problem: the rest.
-        n_threads: threads to use.
-    """
-
-    def __init__(self, chunk: Chunk, problem: Problem, n_threads: int) -> None:
-        if problem.model.is_joint:
-            raise Unsupported("a joint model")
-        self.chunk, self.problem, self.n_threads = chunk, problem, n_threads
-        self.count = int(chunk.count)
-        self.offsets = np.asarray(chunk.offset, np.int64)
-        n_sets = len(self.offsets)
-        longest = np.full(n_sets, chunk.longest)
-        self.lengths = np.asarray(longest if chunk.length is None else chunk.length, np.int64)
-        self.dtype = np.dtype(problem.parameters.dtype)
-        self.leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(chunk.rows)]
-        self.weights = None if chunk.weights is None else np.asarray(chunk.weights, self.dtype)
-        self.n_obs = self.lengths.astype(self.dtype) if self.weights is None else self._summed_weights()
-        self.fixed = problem.parameters.fixed_leaves(problem.starts)
-
-    def _summed_weights(self) -> np.ndarray:
-        assert self.weights is not None
-        ends = np.stack([self.offsets, self.offsets + self.lengths], axis=1)
-        padded = np.append(self.weights, np.zeros(1, self.dtype))
-        sums = np.add.reduceat(padded, np.minimum(ends, len(self.weights)).ravel())[::2]
-        return np.where(self.lengths > 0, sums, 0).astype(self.dtype)  # of no rows it gives one
-
-    def free(self) -> jax.Array:
-        """The free vectors that the searches begin with."""
-        return _starts(self.problem.parameters, [jnp.asarray(leaf) for leaf in self.problem.starts])
-
-    def drive(self, solver: Any, states: Any, stop: Stop) -> Any:
-        """The solver's last states."""
-        model = model_kernels(self, solver)
-        leaves, treedef = jax.tree.flatten(states)
-        n_sets = len(self.offsets)
-        flat = [np.asarray(leaf).reshape(n_sets, -1) for leaf in leaves]
-        real = [leaf.dtype == self.dtype for leaf in flat]
-        floats = _joined([leaf for leaf, yes in zip(flat, real) if yes], n_sets, self.dtype)
-        integers = _joined([leaf for leaf, yes in zip(flat, real) if not yes], n_sets, np.int32)
-        sets = fits.DataSets(
-            leaves=self.leaves,
-            weights=self.weights,
-            offsets=self.offsets,
-            lengths=self.lengths,
-            n_obs=self.n_obs,
-            settings=self.settings(),
-            extra=self.extra(),
-            floats=floats,
-            integers=integers,
-            points=np.asarray(_mapped(solver.trial_point)(states)),
-            max_steps=np.broadcast_to(np.asarray(stop.max_steps), n_sets),
-            tolerance=float(stop.tolerance),
-        )
-        every = np.arange(n_sets)[: self.count]
-        short = self.lengths[: self.count] <= SHORT
-        for order, rows_in_vectors in ((every[short], False), (every[~short], True)):
-            if len(order):
-                fits.run(model.kernel(rows_in_vectors), sets, order, self.n_threads)
-        columns = {
-            True: iter(_columns(floats, flat, real, True)),
-            False: iter(_columns(integers, flat, real, False)),
-        }
-        out = [next(columns[yes]).astype(leaf.dtype).reshape(np.shape(leaf)) for leaf, yes in zip(leaves, real)]
-        return jax.tree.unflatten(treedef, [jnp.asarray(leaf) for leaf in out])
-
-    def settings(self) -> np.ndarray:
-        """The numbers that log-densities depend on beside parameters and rows, of each set or of all."""
-        fixed = [value for value in self.fixed if value is not None]
-        n_sets = len(self.offsets) if fixed else 1
-        parts: list[np.ndarray] = []
-        for leaf, own in zip(*_arrays_and_owners(self.problem, self.fixed)):
-            value = np.asarray(leaf).reshape(n_sets if own else 1, -1)
-            parts.append(np.broadcast_to(value, (n_sets, value.shape[1])))
-        count = sum(part.shape[1] for part in parts)
-        out = np.zeros((n_sets, max(1, count)), np.int64)
-        at = 0
-        for part in parts:
-            kind = np.dtype(np.int8) if part.dtype == bool else part.dtype
-            view = np.zeros((n_sets, part.shape[1], 8 // kind.itemsize), kind)
-            view[:, :, 0] = part
-            out[:, at : at + part.shape[1]] = view.view(np.int64)[:, :, 0]
-            at += part.shape[1]
-        return out
-
-    def extra(self) -> np.ndarray | None:
-        """The bounds of the free vector, of each set."""
-        if self.problem.parameters.box is None:
-            return None
-
-        if any(value is not None for value in self.fixed):
-            return np.asarray(_mapped(_Ends(self.problem.parameters))(self.fixed))
-        return np.asarray(_Ends(self.problem.parameters)(self.fixed))[None]
-
-
-class _Ends(eqx.Module):
-    """The ends of the box of parameters with these values of the fixed ones."""
-
-    parameters: Any
-
-    def __call__(self, fixed: Any) -> jax.Array:
-        box = self.parameters.with_values(fixed).box
-        assert box is not None
-        return jnp.concatenate([box.low, box.high])
-
-
-def _joined(parts: list[np.ndarray], n_sets: int, dtype: Any) -> np.ndarray:
-    whole = np.concatenate([part.astype(dtype) for part in parts], axis=1) if parts else np.zeros((n_sets, 0))
-    return np.ascontiguousarray(whole, dtype)
-
-
-def _columns(whole: np.ndarray, flat: list[np.ndarray], real: list[bool], yes: bool) -> list[np.ndarray]:
-    sizes = [leaf.shape[1] for leaf, one in zip(flat, real) if one == yes]
-    return np.split(whole, np.cumsum(sizes)[:-1], axis=1) if sizes else []
-
-
-def _arrays_and_owners(problem: Problem, fixed: tuple[Any, ...]) -> tuple[list[Any], list[bool]]:
-    """The arrays that log-densities depend on, and whether each data set has its own."""
-    parameters = problem.parameters.with_values(fixed)
-    arrays = eqx.filter((problem.model, problem.args, parameters), is_array)
-    marks = jax.tree.map(lambda _: False, arrays)
-    marks = eqx.tree_at(
-        lambda tree: tree[2].values,
-        marks,
-        tuple(None if value is None else True for value in fixed),
-        is_leaf=lambda x: x is None,
-    )
-    return jax.tree.leaves(arrays), jax.tree.leaves(marks)
-
-
-class ModelKernels:
-    """The kernels of a model with a solver.
-
-    Args:
-        searches: whose data sets tell the shapes.
-        solver: the solver.
-    """
-
-    def __init__(self, searches: Searches, solver: AbstractPointSolver) -> None:
-        problem, dtype, k = searches.problem, searches.dtype, searches.problem.parameters.n_free
-        of_one = lambda value: None if value is None else value[0]  # noqa: E731
-        parameters = problem.parameters.with_values(tuple(map(of_one, searches.fixed)))
-        given, static = eqx.partition((problem.model, problem.args, parameters), is_array)
-        settings = jax.tree.map(derivatives.shape_of, given)
-        if sum(leaf.size for leaf in jax.tree.leaves(settings)) > MOST_SETTINGS:
-            raise Unsupported("log-densities that depend on large arrays")
-        obs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), searches.chunk.rows)
-        free = jax.ShapeDtypeStruct((k,), dtype)
-
-        def parts(given: Any, row: Any) -> tuple[Any, Any, Any]:
-            model, args, parameters = eqx.combine(given, static)
-            data = jax.tree.map(lambda leaf: leaf[None], row)
-            return InMemoryLikelihood(model, args, data), parameters, data
-
-        def loss(free: Any, given: Any, row: Any) -> Any:
-            likelihood, parameters, data = parts(given, row)
-            return block_loss(likelihood, parameters, free, data, None)
-
-        def expected(free: Any, given: Any, row: Any) -> Any:
-            likelihood, parameters, data = parts(given, row)
-            return BLOCK_TERMS[Curvature.expected](likelihood, parameters, free)(data, None).curvature
-
-        sample = Objective(InMemoryLikelihood(problem.model, problem.args, searches.chunk.rows), parameters)
-        curvature = solver.curvature(sample)
-        if curvature is Curvature.expected:
-            terms = derivatives.with_matrix(expected, loss, free, settings, obs)
-        else:
-            make = {
-                Curvature.none: derivatives.gradient,
-                Curvature.exact: derivatives.exact,
-                Curvature.outer_product: derivatives.outer_product,
-            }[curvature]
-            terms = make(loss, free, settings, obs)
-        self.program = RowProgram(terms, k, dtype, settings, obs)
-        self.step = step_kernel(solver, k, dtype, self.program.has_matrix, problem.parameters.box is not None)
-        self._weighted = searches.weights is not None
-
-    @functools.cache  # noqa: B019  # a model is kept as long as its kernels
-    def kernel(self, rows_in_vectors: bool) -> FitKernel:
-        """The kernel for data sets of many rows, or of few."""
-        return FitKernel(self.program, self.step, self._weighted, rows_in_vectors)
-
-    @functools.cached_property
-    def sums(self) -> SumsKernel:
-        """The kernel for one data set of very many rows."""
-        return SumsKernel(self.program, self._weighted)
-
-
-def step_kernel(
-    solver: AbstractPointSolver, n_free: int, dtype: Any, has_matrix: bool, has_box: bool
-) -> StepKernel:
-    """The solver's native step for so many parameters; the sums come first, and are made means.
-
-    Args:
-        solver: the solver.
-        n_free: number of parameters.
-        dtype: the precision.
-        has_matrix: whether it needs a matrix of second order.
-        has_box: whether there are bounds.
-    """
-    key = ("step", Static(solver), n_free, np.dtype(dtype).name, has_matrix, has_box)
-    if key not in _kernels:
-        shape = lambda *dims: jax.ShapeDtypeStruct(dims, dtype)  # noqa: E731
-        limit = jax.ShapeDtypeStruct((), jnp.int32)
-        state = jax.eval_shape(solver.init, shape(n_free))
-        sums = [shape(), shape(n_free), *([shape(n_free, n_free)] if has_matrix else [])]
-        others = [shape(), shape(), limit, *([shape(n_free)] * 2 if has_box else [])]
-
-        def advance(state: Any, *rest: Any) -> tuple[Any, Any, Any]:
-            found, (n_obs, tolerance, max_steps, *ends) = rest[: len(sums)], rest[len(sums) :]
-            stop, box = Stop(tolerance, max_steps), Box(*ends) if has_box else None
-            loss, gradient, *matrix = (total / n_obs for total in found)
-            trial = Evaluation(loss, gradient, matrix[0] if has_matrix else None, box)
-            new = solver.update(state, trial, n_obs, stop)
-            return new, solver.trial_point(new), running(new, stop)
-
-        text = f"{solver!r} {has_matrix} {has_box}"
-        _remember(key, StepKernel(advance, (state, *sums, *others), n_free, dtype, text))
-    return _kernels[key]
-
-
-def model_kernels(searches: Searches, solver: AbstractSolver) -> ModelKernels:
-    """The kernels of the model that data sets share, with a solver; made once."""
-    if not isinstance(solver, AbstractPointSolver):
-        raise Unsupported(f"the solver {solver.name}")
-    problem = searches.problem
-    shapes = lambda tree: tuple((jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(tree))  # noqa: E731
-    parts = (problem.model, problem.args, problem.parameters.with_values(searches.fixed))
-    arrays, static = eqx.partition(parts, is_array)
-    rows = [(leaf.shape[1:], leaf.dtype) for leaf in searches.leaves]
-    key = (
-        "model",
-        Static((static, solver)),
-        shapes(arrays),
-        tuple(rows),
-        jax.tree.structure(searches.chunk.rows),
-        searches.weights is not None,
-    )
-    if key not in _kernels:
-        _remember(key, ModelKernels(searches, solver))
-    _kernels.move_to_end(key)
-    return _kernels[key]
-
-
-def _remember(key: Any, value: Any) -> None:
-    _kernels[key] = value
-    while len(_kernels) > REMEMBERED:
-        _kernels.popitem(last=False)
-
-
-@eqx.filter_jit
-def _starts(parameters: Any, starts: list[Any]) -> jax.Array:
-    return jax.vmap(lambda leaves: parameters.free(parameters.join(leaves)))(starts)
-
-
-def solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, n_threads: int = 1) -> Solution:
-    """The maxima of all data sets of a batch, searched natively; their solutions are worked out by XLA.
-
-    Args:
-        problem: of many data sets; its likelihood is a `RaggedBatch`.
-        n_lanes: data sets that XLA looks at side by side.
-        warm_up: True if Newton's method begins with the expected information.
-        n_threads: threads to use.
+def last_state_natively(problem: Problem, warm_up: bool) -> Any:
+    """`search.last_state` of one data set in memory.
 
     Raises:
-        Unsupported: XLA must do it.
+        ValueError: native kernels cannot run this problem.
     """
-    batch = problem.likelihood
-    places, parts = [], []
-    for chosen, chunk in batch.chunks(problem.parameters.n_free, n_lanes):
-        index = np.concatenate([chosen, np.repeat(chosen[:1], chunk.n_sets - len(chosen))])
-        here = problem.of(batch.bound, [np.asarray(leaf)[index] for leaf in problem.starts])
-        states, steps = native_search(chunk, here, warm_up, n_threads)
-        found = Searched(states, jnp.asarray(steps), jnp.zeros((), jnp.int32))
-        solved = _solutions(chunk, here, found, n_lanes)
-        parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: len(chosen)], solved))  # noqa: B023
-        places.append(chosen)
-    order = np.argsort(np.concatenate(places), kind="stable")
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)[order]), *parts)
+    from . import native_search, native_single
 
-
-@Compiled
-def _solutions(chunk: Chunk, problem: Problem, found: Searched, n_lanes: int) -> Solution:
-    return solutions(chunk, problem, found, n_lanes)
+    with native_search.refusals():
+        return native_single.native_last_state(problem, warm_up, devices.cores())

@@ -13,7 +13,7 @@ from ..likelihood.ragged import BoundModel, Chunk
 from ..native import single_fit
 from ..native.sums_kernel import Prepared
 from ..native.unsupported import Unsupported
-from .native_backend import Searches, model_kernels
+from .native_search import Searches, model_kernels
 from .problem import Problem
 from .search import Steps, last_state
 

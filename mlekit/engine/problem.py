@@ -51,6 +51,7 @@ class Problem(eqx.Module):
         starts: the leaves of the starting parameters, in order; of many data sets with a leading axis of sets.
         solver: the solver.
         stop: when to stop.
+        backend: the name of the backend that was asked for, or `None`.
     """
 
     likelihood: Any
@@ -58,6 +59,7 @@ class Problem(eqx.Module):
     starts: list[Any]
     solver: AbstractSolver
     stop: Stop
+    backend: str | None = eqx.field(default=None, static=True)
 
     @property
     def model(self) -> Model:

@@ -26,6 +26,7 @@ from .checkpoint import Checkpointer, checkpointing
 from .history import History, Recorder
 from .host_loop import Callback
 from .modes import Modes
+from .native_backend import UNDER_A_TRACE, NativeBackend, last_state_natively
 from .problem import Problem
 from .repeated import RepeatedLikelihood
 from .solution import Solution
@@ -70,7 +71,12 @@ def solve(
     Raises:
         ValueError: a history or a checkpoint are wanted under a trace; or as `checkpointing`.
     """
+    natively = problem.backend == NativeBackend.name
+    if natively and (history or bar is not None or checkpoint is not None):
+        raise ValueError("backend='native' shows no steps: leave out history, progress and checkpoint")
     if tracing((problem.likelihood, problem.starts)):
+        if natively:
+            raise ValueError(UNDER_A_TRACE)
         if history:
             raise ValueError("history=True follows the search from Python, so it does not run under jit or vmap")
         if checkpoint is not None:
@@ -84,6 +90,8 @@ def solve(
         if seen:
             recorder = recorders[warm_up] if history else None
             return _watched(problem, warm_up, bar, recorder, checkpointer)
+        if natively and problem.parameters.n_free:
+            return _solution(problem.objective, *last_state_natively(problem, warm_up), problem.stop)
         if thorough:
             return _solve.lower_and_compile(problem, False, thorough=True)(problem, False)
         return _solve(problem, warm_up)

@@ -1,4 +1,4 @@
-"""A backend of one's own is one class: it is asked first, and brings the last states alone."""
+"""A backend of one's own is one class, which is asked first."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import mlekit as mle
-from mlekit.engine import backend
-from mlekit.engine.backend import AbstractBackend, Searched, XLABackend
+from mlekit.engine import batch_solve
+from mlekit.engine.backend import AbstractBackend, Finish
 from mlekit.engine.problem import Problem
-from mlekit.likelihood.ragged import Chunk
+from mlekit.engine.solution import Solution
+from mlekit.engine.xla_backend import XLABackend
 from tests.helpers.models import RULES, START, line, line_data
 
 SEEN: list[int] = []
@@ -26,16 +27,16 @@ class Counting(AbstractBackend):
     def supports(self, problem: Problem) -> bool:
         return isinstance(problem.solver, mle.BFGS)
 
-    def search(self, chunk: Chunk, problem: Problem, n_lanes: int, warm_up: bool) -> Searched:
-        SEEN.append(chunk.n_sets)
-        return XLABackend().search(chunk, problem, n_lanes, warm_up)
+    def solve_chunks(self, problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, lost: Any) -> Solution:
+        SEEN.append(problem.likelihood.n_sets)
+        return XLABackend().solve_chunks(problem, n_lanes, warm_up, finish, lost)
 
 
 @pytest.mark.parametrize("solver", [mle.BFGS(), mle.Newton()], ids=["supported", "not supported"])
 def test_a_backend_of_ones_own(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = jax.tree.map(lambda column: np.stack([column, 2 * column, column[::-1]]), line_data(20))
     plain = mle.fit_batch(line, START, data, constraints=RULES, solver=solver)
-    monkeypatch.setattr(backend, "BACKENDS", (Counting(), XLABackend()))
+    monkeypatch.setattr(batch_solve, "BACKENDS", (Counting(), XLABackend()))
     SEEN.clear()
     fits = mle.fit_batch(line, START, data, constraints=RULES, solver=solver)
     assert [n >= 3 for n in SEEN] == [True] * isinstance(solver, mle.BFGS)

@@ -12,7 +12,6 @@ import pytest
 
 import mlekit as mle
 from mlekit.core.special import gammaln
-from mlekit.engine import batch_solve, native_backend
 
 pytestmark = pytest.mark.standard_promotion
 
@@ -64,34 +63,42 @@ START = {"shape": 1.0, "scale": 1.0}
 CENTRE = {"amplitude": 30.0, "x0": 2.0, "y0": 2.0, "width": 1.0, "background": 2.0}
 BROAD = {"location": 0.0, "scale": 1.0, "shape": 5.0}
 
-CASES: dict[str, Callable[[], Any]] = {
-    "gamma": lambda: mle.fit_batch(gamma, START, X, constraints=POSITIVE),
-    "Weibull with bounds": lambda: mle.fit_batch(
-        weibull, START, X, constraints={"shape": mle.between(0.5, 1.7), "scale": mle.positive}
+CASES: dict[str, Callable[..., Any]] = {
+    "gamma": lambda **how: mle.fit_batch(gamma, START, X, constraints=POSITIVE, **how),
+    "Weibull with bounds": lambda **how: mle.fit_batch(
+        weibull, START, X, constraints={"shape": mle.between(0.5, 1.7), "scale": mle.positive}, **how
     ),
-    "Weibull with weights": lambda: mle.fit_batch(weibull, START, X, constraints=POSITIVE, weights=WEIGHTS),
-    "long Student": lambda: mle.fit_batch(student, BROAD, LONG, constraints=POSITIVE),
-    "spots": lambda: mle.fit_batch(
-        spot, CENTRE, SPOTS, constraints=dict.fromkeys(("amplitude", "width", "background"), mle.positive)
+    "Weibull with weights": lambda **how: mle.fit_batch(
+        weibull, START, X, constraints=POSITIVE, weights=WEIGHTS, **how
     ),
-    "ragged regression": lambda: mle.fit_batch(
-        REGRESSION, {"slope": np.zeros(3)}, {"x": COVARIATES, "y": CHOICES}, lengths=LENGTHS
+    "long Student": lambda **how: mle.fit_batch(student, BROAD, LONG, constraints=POSITIVE, **how),
+    "spots": lambda **how: mle.fit_batch(
+        spot, CENTRE, SPOTS, constraints=dict.fromkeys(("amplitude", "width", "background"), mle.positive), **how
     ),
-    "BFGS": lambda: mle.fit_batch(gamma, START, X, constraints=POSITIVE, solver=mle.BFGS()),
-    "LBFGS": lambda: mle.fit_batch(gamma, START, X, constraints=POSITIVE, solver=mle.LBFGS()),
-    "scoring": lambda: mle.fit_batch(gamma, START, X, constraints=POSITIVE, solver=mle.Scoring()),
-    "fixed": lambda: mle.fit_batch(
+    "ragged regression": lambda **how: mle.fit_batch(
+        REGRESSION, {"slope": np.zeros(3)}, {"x": COVARIATES, "y": CHOICES}, lengths=LENGTHS, **how
+    ),
+    "BFGS": lambda **how: mle.fit_batch(gamma, START, X, constraints=POSITIVE, solver=mle.BFGS(), **how),
+    "LBFGS": lambda **how: mle.fit_batch(gamma, START, X, constraints=POSITIVE, solver=mle.LBFGS(), **how),
+    "scoring": lambda **how: mle.fit_batch(gamma, START, X, constraints=POSITIVE, solver=mle.Scoring(), **how),
+    "fixed": lambda **how: mle.fit_batch(
         gamma,
         {"shape": np.linspace(1, 3, SETS), "scale": np.ones(SETS)},
         X,
         init_axis=0,
         constraints={"shape": mle.fixed, "scale": mle.positive},
+        **how,
     ),
-    "args": lambda: mle.fit_batch(
-        scaled, {"mean": 0.0, "sd": 1.0}, X, constraints={"sd": mle.positive}, args={"factor": jnp.asarray(1.3)}
+    "args": lambda **how: mle.fit_batch(
+        scaled,
+        {"mean": 0.0, "sd": 1.0},
+        X,
+        constraints={"sd": mle.positive},
+        args={"factor": jnp.asarray(1.3)},
+        **how,
     ),
-    "float32": lambda: mle.fit_batch(
-        weibull, jax.tree.map(np.float32, START), X.astype(np.float32), constraints=POSITIVE
+    "float32": lambda **how: mle.fit_batch(
+        weibull, jax.tree.map(np.float32, START), X.astype(np.float32), constraints=POSITIVE, **how
     ),
 }
 
@@ -100,14 +107,9 @@ CASES: dict[str, Callable[[], Any]] = {
 def natively(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs a fit natively, on so many threads."""
 
-    def run(fit: Callable[[], Any], n_threads: int = 1) -> Any:
-        with monkeypatch.context() as patched:
-
-            def solve(problem: Any, n_lanes: int, warm_up: bool, report: Any, lost: Any) -> Any:
-                return native_backend.solve_chunks(problem, n_lanes, warm_up, n_threads)
-
-            patched.setattr(batch_solve, "_solve_chunks", solve)
-            return fit()
+    def run(fit: Callable[..., Any], n_threads: int = 1) -> Any:
+        monkeypatch.setenv("NPROC", str(n_threads))
+        return fit(backend="native")
 
     return run
 
@@ -138,7 +140,7 @@ def poisoned() -> np.ndarray:
 
 @pytest.mark.parametrize("density", [gamma, weibull])
 def test_poisoned_sets_end_as_with_xla(density: Any, natively: Callable[..., Any]) -> None:
-    fit = lambda: mle.fit_batch(density, START, poisoned(), constraints=POSITIVE)  # noqa: E731
+    fit = lambda **how: mle.fit_batch(density, START, poisoned(), constraints=POSITIVE, **how)  # noqa: E731
     want, got = fit(), natively(fit)
     np.testing.assert_array_equal(got.status, want.status)
     np.testing.assert_allclose(got.log_likelihood, want.log_likelihood, rtol=1e-9)
@@ -153,9 +155,28 @@ def test_bits_do_not_depend_on_threads(name: str, natively: Callable[..., Any]) 
 
 def test_bits_do_not_depend_on_the_batch(natively: Callable[..., Any]) -> None:
     data = poisoned()
-    whole = natively(lambda: mle.fit_batch(weibull, START, data, constraints=POSITIVE))
+    fit = lambda chosen: lambda **how: mle.fit_batch(weibull, START, data[chosen], constraints=POSITIVE, **how)  # noqa: E731
+    whole = natively(fit(slice(None)))
     for chosen in ([12], [20, 3, 15, 0, 13]):
-        part = natively(lambda: mle.fit_batch(weibull, START, data[chosen], constraints=POSITIVE))  # noqa: B023
+        part = natively(fit(chosen))
         np.testing.assert_array_equal(part.log_likelihood, np.asarray(whole.log_likelihood)[chosen])
         for a, b in zip(jax.tree.leaves(part.params), jax.tree.leaves(whole.params)):
             np.testing.assert_array_equal(a, np.asarray(b)[chosen])
+
+
+def test_what_it_cannot_run_is_an_error_with_the_reason() -> None:
+    sorting = lambda p, x: -0.5 * (jnp.linalg.eigh(jnp.diag(x))[0][0] - p) ** 2  # noqa: E731
+    with pytest.raises(ValueError, match="backend='native' cannot run this fit: eigh"):
+        mle.fit_batch(sorting, 0.0, X[:, :, None], backend="native")
+    with pytest.raises(ValueError, match="backend must be one of native, xla; got 'numba'"):
+        mle.fit_batch(gamma, START, X, constraints=POSITIVE, backend="numba")
+    with pytest.raises(ValueError, match="single start"):
+        mle.fit_batch(gamma, START, X, constraints=POSITIVE, backend="native", starts=3, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="outside of jit"):
+        jax.jit(lambda x: mle.fit_batch(gamma, START, x, constraints=POSITIVE, backend="native").params)(X)
+
+
+def test_derivatives_pass_through_native_fits() -> None:
+    total = lambda x, how: mle.fit_batch(gamma, START, x, constraints=POSITIVE, backend=how).params["shape"].sum()  # noqa: E731
+    x = jnp.asarray(X[:3])
+    np.testing.assert_allclose(jax.grad(total)(x, "native"), jax.grad(total)(x, "xla"), rtol=1e-7)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import mlekit as mle
-from mlekit.engine import native_single, single
 
 pytestmark = pytest.mark.standard_promotion
 
@@ -29,12 +28,14 @@ def logistic(p: Any, o: Any) -> Any:
 
 START = {"intercept": 0.0, "slope": np.zeros(3)}
 REGRESSION = mle.regression(lambda p, o: p["intercept"] + o["x"] @ p["slope"], mle.families.bernoulli)
-CASES: dict[str, Callable[[], Any]] = {
-    "Newton": lambda: mle.fit(logistic, START, DATA),
-    "weights": lambda: mle.fit(logistic, START, DATA, weights=WEIGHTS),
-    "bounds": lambda: mle.fit(logistic, START, DATA, constraints={"intercept": mle.between(-0.5, 0.0)}),
-    "regression": lambda: mle.fit(REGRESSION, START, DATA),
-    "BFGS": lambda: mle.fit(logistic, START, DATA, solver=mle.BFGS()),
+CASES: dict[str, Callable[..., Any]] = {
+    "Newton": lambda **how: mle.fit(logistic, START, DATA, **how),
+    "weights": lambda **how: mle.fit(logistic, START, DATA, weights=WEIGHTS, **how),
+    "bounds": lambda **how: mle.fit(
+        logistic, START, DATA, constraints={"intercept": mle.between(-0.5, 0.0)}, **how
+    ),
+    "regression": lambda **how: mle.fit(REGRESSION, START, DATA, **how),
+    "BFGS": lambda **how: mle.fit(logistic, START, DATA, solver=mle.BFGS(), **how),
 }
 
 
@@ -42,14 +43,9 @@ CASES: dict[str, Callable[[], Any]] = {
 def natively(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs a fit natively, on so many threads."""
 
-    def run(fit: Callable[[], Any], n_threads: int = 1) -> Any:
-        def solve(problem: Any, warm_up: bool = False, by_sample: bool = True) -> Any:
-            state, steps = native_single.native_last_state(problem, warm_up, n_threads)
-            return single._solution(problem.objective, state, jnp.asarray(steps), problem.stop)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(single, "_solve", solve)
-            return fit()
+    def run(fit: Callable[..., Any], n_threads: int = 1) -> Any:
+        monkeypatch.setenv("NPROC", str(n_threads))
+        return fit(backend="native")
 
     return run
 
@@ -63,3 +59,8 @@ def test_fits_are_those_of_xla(name: str, natively: Callable[..., Any]) -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-7, atol=1e-8)
     for one, other in zip(jax.tree.leaves(got.params), jax.tree.leaves(two.params)):
         np.testing.assert_array_equal(one, other)
+
+
+def test_steps_are_not_shown() -> None:
+    with pytest.raises(ValueError, match="backend='native' shows no steps"):
+        mle.fit(logistic, START, DATA, backend="native", history=True)

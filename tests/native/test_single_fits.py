@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import mlekit as mle
+from tests.helpers.marks import mostly_slow
 
 pytestmark = pytest.mark.standard_promotion
 
@@ -50,7 +51,7 @@ def natively(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return run
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_slow(CASES, "Newton", "weights"))
 def test_fits_are_those_of_xla(name: str, natively: Callable[..., Any]) -> None:
     want, got, two = CASES[name](), natively(CASES[name]), natively(CASES[name], 2)
     assert got.status == want.status

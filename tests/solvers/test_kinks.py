@@ -44,7 +44,7 @@ def rows() -> dict[str, np.ndarray]:
     return {"x": x, "y": x @ np.arange(1.0, K + 1) + rng.laplace(size=(N_SETS, N_ROWS))}
 
 
-@pytest.mark.parametrize("quantile", [0.5, 0.25])
+@pytest.mark.parametrize("quantile", [pytest.param(0.5, marks=pytest.mark.slow), 0.25])
 @pytest.mark.parametrize(("dtype", "nats"), [(np.float64, 1e-6), (np.float32, 2e-3)], ids=["float64", "float32"])
 def test_quantile_regression(quantile: float, dtype: Any, nats: float, rows: dict[str, np.ndarray]) -> None:
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), rows)

@@ -79,9 +79,7 @@ def stopped_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 CASES = [(name, on_disk) for name in SOLVERS for on_disk in (False, True)]
 
 
-@pytest.mark.parametrize(
-    ("name", "on_disk"), mostly_slow(CASES, ("LBFGS", True), ("mini-batches", False)), ids=str
-)
+@pytest.mark.parametrize(("name", "on_disk"), mostly_slow(CASES, ("mini-batches", False)), ids=str)
 def test_a_fit_that_is_stopped_goes_on(
     name: str, on_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

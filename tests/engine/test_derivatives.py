@@ -183,6 +183,8 @@ SLOW = (
     weighted_line,
     many_starts,
     joint_batch,
+    ragged_batch,
+    series,
     closed_over,
     closed_over_batch,
     matrix,

@@ -107,7 +107,8 @@ print(kills)
 """
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(24, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [4, 24])
 def test_killed_at_random_moments(kills, tmp_path, monkeypatch):
     """No group lost, none twice, and each as if nothing had happened."""
     monkeypatch.chdir(tmp_path)

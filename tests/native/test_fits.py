@@ -115,9 +115,7 @@ def natively(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return run
 
 
-@pytest.mark.parametrize(
-    "name", mostly_slow(CASES, "gamma", "Weibull with bounds", "ragged regression", "float32")
-)
+@pytest.mark.parametrize("name", mostly_slow(CASES, "gamma", "Weibull with bounds", "fixed", "float32"))
 def test_fits_are_those_of_xla(name: str, natively: Callable[..., Any]) -> None:
     want, got = CASES[name](), natively(CASES[name])
     single = name == "float32"
@@ -141,7 +139,7 @@ def poisoned() -> np.ndarray:
     return data
 
 
-@pytest.mark.parametrize("density", [gamma, weibull])
+@pytest.mark.parametrize("density", [gamma, pytest.param(weibull, marks=pytest.mark.slow)])
 def test_poisoned_sets_end_as_with_xla(density: Any, natively: Callable[..., Any]) -> None:
     fit = lambda **how: mle.fit_batch(density, START, poisoned(), constraints=POSITIVE, **how)  # noqa: E731
     want, got = fit(), natively(fit)
@@ -149,7 +147,10 @@ def test_poisoned_sets_end_as_with_xla(density: Any, natively: Callable[..., Any
     np.testing.assert_allclose(got.log_likelihood, want.log_likelihood, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["Weibull with weights", "ragged regression", "long Student", "spots"])
+BITS = ("Weibull with weights", "ragged regression", "long Student", "spots")
+
+
+@pytest.mark.parametrize("name", mostly_slow(BITS, "Weibull with weights", "long Student"))
 def test_bits_do_not_depend_on_threads(name: str, natively: Callable[..., Any]) -> None:
     one, two = natively(CASES[name]), natively(CASES[name], 2)
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(two.params)):

@@ -51,7 +51,7 @@ def natively(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return run
 
 
-@pytest.mark.parametrize("name", mostly_slow(CASES, "Newton", "weights"))
+@pytest.mark.parametrize("name", mostly_slow(CASES, "regression"))
 def test_fits_are_those_of_xla(name: str, natively: Callable[..., Any]) -> None:
     want, got, two = CASES[name](), natively(CASES[name]), natively(CASES[name], 2)
     assert got.status == want.status

@@ -31,7 +31,7 @@ def regressions() -> tuple[dict[str, jax.Array], np.ndarray, np.ndarray]:
     return {"x": jnp.array(x), "y": jnp.array(y)}, best, -score
 
 
-@pytest.mark.parametrize("start", [1.0, 0.0, 100.0])
+@pytest.mark.parametrize("start", [1.0, 0.0, pytest.param(100.0, marks=pytest.mark.slow)])
 def test_non_negative_least_squares(start: float) -> None:
     data, best, multipliers = regressions()
     fits = mle.fit_batch(line, np.full(K, start), data, constraints=mle.nonnegative)
@@ -56,7 +56,7 @@ def test_one_by_one_as_in_a_batch() -> None:
 
 @pytest.mark.parametrize(
     "solver",
-    [mle.BFGS(), mle.LBFGS(), optax.adam(0.1), optax.lbfgs()],
+    [pytest.param(mle.BFGS(), marks=pytest.mark.slow), mle.LBFGS(), optax.adam(0.1), optax.lbfgs()],
     ids=["bfgs", "lbfgs", "adam", "optax-lbfgs"],
 )
 def test_other_solvers_reach_bounds(solver: Any) -> None:

@@ -163,7 +163,7 @@ def check(name: str, n_sets: int) -> None:
             assert not wrong.any(), (names[j], distance, np.flatnonzero(converged)[wrong][:5], fall[wrong][:5])
 
 
-@pytest.mark.parametrize("family", mostly_slow(FAMILIES, "gamma", "logistic"))
+@pytest.mark.parametrize("family", mostly_slow(FAMILIES, "logistic"))
 def test_neighbours_are_as_without_and_what_converged_is_a_maximum(family: str) -> None:
     check(family, 2_000)
 

@@ -31,7 +31,7 @@ def test_derivatives_by_the_degrees_of_freedom() -> None:
     assert_smooth(mle.censored(student, lower="low", upper="high"), TRUTH, {"low": low, "high": high}, wanted)
 
 
-@pytest.mark.parametrize("kind", ["censored", "truncated"])
+@pytest.mark.parametrize("kind", [pytest.param("censored", marks=pytest.mark.slow), "truncated"])
 def test_fits(kind: str) -> None:
     y = st.t.rvs(TRUTH[2], TRUTH[0], TRUTH[1], size=6000, random_state=1)
     inside = (y > -2) & (y < 4)

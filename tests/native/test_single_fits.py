@@ -40,17 +40,6 @@ CASES: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.fixture
-def natively(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Runs a fit natively, on so many threads."""
-
-    def run(fit: Callable[..., Any], n_threads: int = 1) -> Any:
-        monkeypatch.setenv("NPROC", str(n_threads))
-        return fit(backend="native")
-
-    return run
-
-
 @pytest.mark.parametrize("name", mostly_slow(CASES, "regression"))
 def test_fits_are_those_of_xla(name: str, natively: Callable[..., Any]) -> None:
     want, got, two = CASES[name](), natively(CASES[name]), natively(CASES[name], 2)

@@ -506,5 +506,5 @@ def log_likelihood(
 def _check_backend(backend: str | None, keys: Any) -> None:
     if backend is not None:
         check_choice(backend, tuple(one.name for one in batch_solve.BACKENDS), "backend")
-    if backend == "native" and keys is not None:
+    if backend == batch_solve.NativeBackend.name and keys is not None:
         raise ValueError("backend='native' is for a single start; leave out starts")

@@ -64,10 +64,7 @@ def solve_batch(
     """
     batch, starts = problem.likelihood, problem.starts
     lost = {} if lost is None else lost
-    repeated = isinstance(batch, RepeatedLikelihood)
-    if problem.backend == NativeBackend.name and (repeated or batch.traced or tracing(starts)):
-        raise ValueError("backend='native' wants one fit of each data set" if repeated else UNDER_A_TRACE)
-    if repeated:
+    if isinstance(batch, RepeatedLikelihood):
         found = solve_repeated(problem, lost)
         if report is not None:
             report(found)
@@ -75,6 +72,8 @@ def solve_batch(
     width = n_lanes or batch.lanes()
     warm_up = problem.has_two_ways and not near
     if batch.traced or tracing(starts):
+        if problem.backend == NativeBackend.name:
+            raise ValueError(UNDER_A_TRACE)
         return _solve_as_one(problem, width, warm_up, lost)
     found = _solve_chunks(problem, width, warm_up, report, lost)
     if problem.has_two_ways and len(failed := np.flatnonzero(unproven(np.asarray(found.status)))):

@@ -124,7 +124,7 @@ def run_chunks(
 
     with ThreadPoolExecutor(devices.rounds(mesh)) as pool, _set_on_error(ended):
         for chunks in devices.groups(batch.chunks(n_free, n_lanes), mesh):
-            both = [(chunk, _of_sets(arrays, chosen, chunk.n_sets)) for chosen, chunk in chunks]
+            both = [(chunk, of_sets(arrays, chosen, chunk.n_sets)) for chosen, chunk in chunks]
             sent = _sent(both, mesh)
             program = fn.lower_and_compile(*sent, mesh, *shared, thorough=thorough)
             under_way.append(([chosen for chosen, _ in chunks], pool.submit(work, program, sent, both)))
@@ -132,6 +132,11 @@ def run_chunks(
                 collect()
         while under_way:
             collect()
+    return in_order(numbers, parts)
+
+
+def in_order(numbers: list[np.ndarray], parts: list[Any]) -> Any:
+    """What chunks gave, put together in the order of the data sets, whose numbers these are chunk by chunk."""
     back = np.argsort(np.concatenate(numbers), kind="stable")
     return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)[back]), *parts)
 
@@ -151,7 +156,7 @@ def _set_on_error(event: threading.Event) -> Iterator[None]:
         raise
 
 
-def _of_sets(arrays: PyTree, chosen: np.ndarray, n_sets: int) -> PyTree:
+def of_sets(arrays: PyTree, chosen: np.ndarray, n_sets: int) -> PyTree:
     """The arrays of the chosen sets, and as many of some set as it takes to fill a chunk."""
     filled = np.concatenate([chosen, np.full(n_sets - len(chosen), chosen[-1] if len(chosen) else 0)])
     return jax.tree.map(lambda leaf: leaf[filled], arrays)

@@ -30,6 +30,7 @@ from ..solvers.base import AbstractPointSolver
 from ..solvers.box import Box
 from ..solvers.objective import Curvature, Evaluation
 from .backend import Finish
+from .chunks import in_order, of_sets
 from .problem import Problem
 from .search import running, search
 from .solution import Solution
@@ -355,15 +356,15 @@ def solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, 
     batch = problem.likelihood
     places, parts = [], []
     for chosen, chunk in batch.chunks(problem.parameters.n_free, n_lanes):
-        index = np.concatenate([chosen, np.repeat(chosen[:1], chunk.n_sets - len(chosen))])
-        here = problem.of(batch.bound, [np.asarray(leaf)[index] for leaf in problem.starts])
+        starts = of_sets(jax.tree.map(np.asarray, problem.starts), chosen, chunk.n_sets)
+        here = problem.of(batch.bound, starts)
         states, steps = native_search(chunk, here, warm_up, n_threads)
-        found = Searched(states, jnp.asarray(steps), jnp.zeros((), jnp.int32))
-        solved = jax.tree.map(np.array, _solutions(chunk, here, found, n_lanes))
-        parts.append(finish((solved, found.blocks), len(chosen), np.zeros(0, int)))
+        searched = Searched(states, jnp.asarray(steps), jnp.zeros((), jnp.int32))
+        solved = jax.tree.map(np.array, _solutions(chunk, here, searched, n_lanes))
+        parts.append(finish((solved, searched.blocks), len(chosen), np.zeros(0, int)))
         places.append(chosen)
-    order = np.argsort(np.concatenate(places), kind="stable")
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)[order]), *parts)
+    found: Solution = in_order(places, parts)
+    return found
 
 
 @Compiled

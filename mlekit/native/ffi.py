@@ -18,7 +18,7 @@ from llvmlite import ir
 
 from .fit_arguments import Argument
 from .fit_kernel import FitKernel
-from .loops import INT8, INT32, INT64, POINTER, at, load_at, number, slot
+from .loops import INT8, INT32, INT64, POINTER, as_function, at, load_at, number, slot
 from .machine import Code, compile_unkept
 
 #: The version of the interface that the handler speaks.
@@ -171,6 +171,5 @@ class FitCall:
         for name, offset in self._memory.items():
             put(name, builder.add(room, number(offset - 64)))
         kind = ir.FunctionType(ir.VoidType(), [POINTER])
-        fit = at(builder, builder.inttoptr(number(self.kernel.address), POINTER), 0, INT8)
-        fit.type = kind.as_pointer()  # llvmlite asks for it, although LLVM does not
+        fit = as_function(builder, builder.inttoptr(number(self.kernel.address), POINTER), kind)
         builder.call(fit, [table])

@@ -13,7 +13,21 @@ from .denormals import flushed
 from .emit import Workspace
 from .fit_arguments import Argument
 from .layout import Place
-from .loops import INT8, INT32, INT64, POINTER, SCALARS, SIZES, at, counted, load_at, number, slot, while_true
+from .loops import (
+    INT8,
+    INT32,
+    INT64,
+    POINTER,
+    SCALARS,
+    SIZES,
+    as_function,
+    at,
+    counted,
+    load_at,
+    number,
+    slot,
+    while_true,
+)
 from .machine import Code, compile_module
 from .row_code import RowCode
 from .row_program import RowProgram
@@ -104,7 +118,7 @@ class FitKernel:
         self._evaluate()
         kind = ir.FunctionType(ir.VoidType(), [POINTER, POINTER])
         step = self._given[Argument.step]
-        call = _typed(builder, step, kind)
+        call = as_function(builder, step, kind)
         builder.call(call, [self._given[Argument.memory], self._given[Argument.step_workspace]])
         bits = ir.VectorType(INT8, self.width)
         running = builder.load(self._address(self._running), typ=bits)
@@ -214,12 +228,7 @@ class FitKernel:
                     at(builder, place, builder.mul(r, number(SIZES[type])), INT8), type, 0, aligned=False
                 )
 
-            whole = builder.and_(length, number(-self.width))
-            accumulators = rows.sum_rows(mine, whole, column, lambda r: None, self.width)
-            below = lambda r: rows._below(r, length)  # noqa: E731
-            rows.sum_rows(mine, length, column, below, self.width, whole, accumulators)
-            for accumulator, total in zip(accumulators, totals):
-                value = lanes.sum(builder.load(accumulator, typ=rows.vector))
+            for value, total in zip(rows.totals(mine, length, column), totals):
                 builder.store(value, at(builder, total, lane, rows.real))
 
         def if_any(lane: ir.Value) -> None:
@@ -367,10 +376,3 @@ class FitKernel:
             place = at(builder, at(builder, self._given[Argument.settings], row, INT8), 8 * i, INT8)
             out = builder.insert_element(out, builder.load(place, typ=kind), ir.Constant(INT32, lane))
         return builder.trunc(out, self._rows.mask) if type == "bool" else out
-
-
-def _typed(builder: ir.IRBuilder, pointer: ir.Value, kind: ir.FunctionType) -> ir.Value:
-    """A pointer as one to a function of this type, which llvmlite asks for although LLVM does not."""
-    same = at(builder, pointer, 0, INT8)
-    same.type = kind.as_pointer()
-    return same

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-BOOLEAN, INT32, INT64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+from .loops import BOOLEAN, INT32, INT64
 
 
 class Lanes:

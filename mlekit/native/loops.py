@@ -30,6 +30,14 @@ def number(value: int) -> ir.Constant:
     return ir.Constant(INT64, value)
 
 
+def body_of(function: ir.Function) -> ir.IRBuilder:
+    """A builder for the body of a function, behind the block where `slot` makes places on the stack."""
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    builder.branch(function.append_basic_block("start"))
+    builder.position_at_end(function.blocks[-1])
+    return builder
+
+
 def counted(
     builder: ir.IRBuilder,
     start: ir.Value,
@@ -89,6 +97,13 @@ def at(builder: ir.IRBuilder, pointer: ir.Value, index: ir.Value | int, type: An
     """The place of element `index` of an array of this type."""
     index = number(index) if isinstance(index, int) else index
     return builder.gep(pointer, [index], source_etype=type)
+
+
+def as_function(builder: ir.IRBuilder, pointer: ir.Value, kind: ir.FunctionType) -> ir.Value:
+    """A pointer as one to a function of this type, which llvmlite asks for although LLVM does not."""
+    same = at(builder, pointer, 0, INT8)
+    same.type = kind.as_pointer()
+    return same
 
 
 def load_at(builder: ir.IRBuilder, pointer: ir.Value, index: ir.Value | int, type: Any) -> ir.Value:

@@ -228,6 +228,16 @@ class RowCode:
         counted(builder, number(0) if start is None else start, count, row, step=step, name="rows")
         return list(accumulators)
 
+    def totals(
+        self, known: dict[int, Any], length: ir.Value, column: Callable[[int, str, ir.Value], ir.Value]
+    ) -> list[ir.Value]:
+        """The sums of all cores over the rows of one data set, in vectors; arguments as of `sum_rows`."""
+        whole = self.builder.and_(length, number(-self.width))
+        places = self.sum_rows(known, whole, column, lambda r: None, self.width)
+        self.sum_rows(known, length, column, lambda r: self._below(r, length), self.width, whole, places)
+        lanes = self.emitter({}).lanes[self.program.type]
+        return [lanes.sum(self.builder.load(place, typ=self.vector)) for place in places]
+
     def is_own_product(self, core: Node, emitter: Emitter) -> bool:
         """True if a core is a product that nothing else needs, which may be added as it is made."""
         alone = self.program.uses[core.number] == 1 and core.number not in emitter.values

@@ -24,7 +24,7 @@ from .functions import FUNCTIONS
 from .graph import Graph
 from .interpreter import Interpreter
 from .layout import Layout, shapes
-from .loops import INT8, INT64, POINTER, at, counted, number
+from .loops import INT8, INT64, POINTER, at, body_of, counted, number
 from .machine import host, load
 from .nodes import PARAMETERS, Node
 
@@ -96,9 +96,7 @@ class StepKernel:
         memory, room = function.args
         for argument in function.args:
             argument.add_attribute("noalias")
-        builder = ir.IRBuilder(function.append_basic_block("entry"))
-        builder.branch(function.append_basic_block("start"))
-        builder.position_at_end(function.blocks[-1])
+        builder = body_of(function)
         space, nodes = Workspace(room), [node for node, _ in roots]
         uses = count_uses(graph, nodes)
         emitter = Emitter(graph, builder, self.width, FUNCTIONS, {}, uses, space, fused=host().fused)

@@ -157,13 +157,8 @@ class SumsKernel:
             place = self._column(builder, rows, given, c, type, builder.add(begin, r))
             return emitter.load(place, type, 0, aligned=False)
 
-        whole = builder.and_(length, number(-self.width))
-        totals = rows.sum_rows(outer.values, whole, column, lambda r: None, self.width)
-        below = lambda r: rows._below(r, length)  # noqa: E731
-        rows.sum_rows(outer.values, length, column, below, self.width, whole, totals)
-        lanes = emitter.lanes[self.program.type]
-        for i, total in enumerate(totals):
-            store_at(builder, lanes.sum(builder.load(total, typ=rows.vector)), given[Argument.sums], i)
+        for i, total in enumerate(rows.totals(outer.values, length, column)):
+            store_at(builder, total, given[Argument.sums], i)
 
     def _finish(self, builder: ir.IRBuilder, rows: RowCode, given: dict[Argument, ir.Value]) -> None:
         """Loss, gradient and matrix from the sums."""

@@ -35,7 +35,7 @@ class Obstacles(eqx.Module):
         radius: of the trust region that it filled.
         blocked: entries whose part was found to fail, the later ones not yet tried.
         held: entries that stay where they are.
-        any_met: whether any entry ever had to be held.
+        any_met: whether any entry ever had to be held, or a kink was crossed.
         wall: whether the log-likelihood was not finite beyond one.
     """
 

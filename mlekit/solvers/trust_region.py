@@ -162,6 +162,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         fall = n_obs * jnp.where(finite, loss - state.loss, jnp.inf)
         seen = finite_check.judge(state.check, fall, state.decrement, n_obs * noise)
         trying = state.obstacles.under_way
+        searching = ~looking & ~trying
         accept = jnp.where(looking, seen.higher & finite, finite & (first | (ratio > ACCEPT) | polish)) & ~trying
 
         accept, seen = computed_once((accept, seen))
@@ -169,7 +170,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         # Next to kinks it is the learned curvature that makes steps shorter.
         least = jnp.where(accept, self.radius, jnp.where(state.n_without_gain < kinks.PATIENCE, state.radius, 0.0))
         radius = jnp.where(state.kinks.near & finite, jnp.maximum(radius, least), radius)
-        radius = jnp.where(first | looking | trying, state.radius, radius)
+        radius = jnp.where(first | ~searching, state.radius, radius)
 
         gained = state.loss - loss > noise
         free = jnp.where(accept, state.trial, state.free)
@@ -190,12 +191,11 @@ class AbstractTrustRegion(AbstractPointSolver):
         shrunk = jnp.any(scale * jnp.sqrt(eps) > initial_scale)
         rise = jnp.where(finite, trial.loss - state.loss, jnp.inf)
         met = obstacles.judge(state.obstacles, rise, state.gradient, state.curvature, noise)
-        met = choose(trying, met, state.obstacles)
-        met = computed_once(met)
+        met = computed_once(choose(trying, met, state.obstacles))
         stopped = trying & ~met.under_way & met.holding
         step = state.trial - state.free
         jump = trial.gradient - state.gradient - matvec(state.curvature, step)
-        learns = state.kinks.near & finite & ~looking & ~trying
+        learns = state.kinks.near & finite & searching
         kink = choose(learns, kinks.learn(state.kinks, step, jump), state.kinks)
         radius = jnp.where(stopped, jnp.maximum(radius, self.radius), radius)
         active: Active | None = None
@@ -210,7 +210,7 @@ class AbstractTrustRegion(AbstractPointSolver):
         model = quadratic_model(safe, slope_free, jnp.where(known, scale, 1.0), units)
         anew = (looking & (seen.higher | seen.refuted)) | stopped
         before = choose(anew, restart_progress(state.progress), state.progress)
-        full = state.is_newton_step & ~looking & ~trying
+        full = state.is_newton_step & searching
         here, verdict, doubtful = computed_once(classify(before, model, n_obs, stop.tolerance, full, free, shrunk))
         progress = choose(accept, here, before)
 
@@ -241,7 +241,6 @@ class AbstractTrustRegion(AbstractPointSolver):
 
         # Entries that are held are let go once the search for the others is over; and what ends next to a kink is
         # proven anew, unless it ends in it.
-        searching = ~looking & ~trying
         goes_on = (status == Status.unbounded) | (progress.n_within_tolerance < kinks.POLISHED)
         status = jnp.where(kink.near & ~stuck & goes_on, RUNNING, status)
         over = (status != RUNNING) & searching
@@ -259,9 +258,10 @@ class AbstractTrustRegion(AbstractPointSolver):
         begins = suspected & ~accept & ~bends & obstacles.can_be_tried(step)
         met = choose(begins, obstacles.begin(met, step, state.length), met)
         radius = jnp.where(free_again, met.wider_radius, jnp.where(bends, self.radius, radius))
-        progress = choose(free_again | bends, restart_progress(progress), progress)
-        point = jnp.where(free_again | bends, free, point)
-        is_newton_step &= ~(free_again | bends)
+        restarts = free_again | bends
+        progress = choose(restarts, restart_progress(progress), progress)
+        point = jnp.where(restarts, free, point)
+        is_newton_step &= ~restarts
         point = jnp.where(met.under_way, free + met.part, point)
 
         check = state.check
@@ -297,7 +297,7 @@ class AbstractTrustRegion(AbstractPointSolver):
             is_newton_step=is_newton_step,
             trial_nonfinite=trial_nonfinite,
             n_without_gain=n_without_gain,
-            steps=state.steps + (~looking & ~trying).astype(jnp.int32),
+            steps=state.steps + searching.astype(jnp.int32),
             status=status.astype(jnp.int32),
             check=check,
             obstacles=met,

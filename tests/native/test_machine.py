@@ -18,8 +18,8 @@ import pytest
 from llvmlite import ir
 
 from mlekit.native import machine, object_cache
-from mlekit.native.elementwise_kernel import compiled
 from mlekit.native.threads import StopFlag, share_out
+from tests.native.elementwise_kernel import compiled
 
 
 def module(value: int) -> ir.Module:
@@ -163,8 +163,8 @@ def test_kernels_run_in_a_process_that_was_forked() -> None:
 def test_a_machine_with_shorter_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = [f for f in machine.host().features.split(",") if "avx512" not in f and "avx10" not in f]
     shorter = machine.Machine("x86-64-v3", ",".join([*kept, "-avx512f"]), 32, True)
-    for module in ("machine", "elementwise_kernel"):
-        monkeypatch.setattr(f"mlekit.native.{module}.host", lambda: shorter)
+    for module in ("mlekit.native.machine", "tests.native.elementwise_kernel"):
+        monkeypatch.setattr(f"{module}.host", lambda: shorter)
     kernel = compiled(lambda x: jnp.exp(x) * jnp.log1p(x), jax.ShapeDtypeStruct((), np.float64))
     x = np.linspace(0, 3, 11)
     np.testing.assert_allclose(kernel(x)[0], np.exp(x) * np.log1p(x), rtol=1e-14)

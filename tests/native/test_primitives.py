@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mlekit.native.elementwise_kernel import compiled
 from mlekit.native.unsupported import Unsupported
+from tests.native.elementwise_kernel import compiled
 
 pytestmark = pytest.mark.standard_promotion
 

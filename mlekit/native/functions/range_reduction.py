@@ -13,7 +13,8 @@ from fractions import Fraction
 
 from llvmlite import ir
 
-from ..lanes import INT64, Lanes
+from ..lanes import Lanes
+from ..loops import INT64
 from .exponential import nearest
 from .pairs import HALF_PI, exact_product, exact_sum, ordered_sum, split
 

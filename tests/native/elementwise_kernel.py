@@ -1,4 +1,4 @@
-"""A function of numbers compiled to run over columns: what tests, and small tasks, need."""
+"""A function of numbers compiled to run over columns."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import jax
 import numpy as np
 from llvmlite import ir
 
-from . import rules
-from .arrays import Array, small
-from .denormals import flushed
-from .emit import Emitter, Workspace, count_uses
-from .functions import FUNCTIONS
-from .graph import Graph
-from .interpreter import Interpreter
-from .loops import INT64, POINTER, SCALARS, counted, load_at, number
-from .machine import Code, compile_module, host
-from .nodes import PARAMETERS, Node
+from mlekit.native import rules
+from mlekit.native.arrays import Array, small
+from mlekit.native.denormals import flushed
+from mlekit.native.emit import Emitter, Workspace, count_uses
+from mlekit.native.functions import FUNCTIONS
+from mlekit.native.graph import Graph
+from mlekit.native.interpreter import Interpreter
+from mlekit.native.layout import workspace
+from mlekit.native.loops import INT64, POINTER, SCALARS, body_of, counted, load_at, number
+from mlekit.native.machine import Code, compile_module, host
+from mlekit.native.nodes import PARAMETERS, Node
 
 assert rules.__all__  # the rules are known once they are imported
 
@@ -55,9 +56,7 @@ class ElementwiseKernel:
         module = ir.Module("elementwise")
         kind = ir.FunctionType(ir.VoidType(), [POINTER, POINTER, POINTER, INT64])
         function = ir.Function(module, kind, "kernel")
-        builder = ir.IRBuilder(function.append_basic_block("entry"))
-        builder.branch(function.append_basic_block("start"))
-        builder.position_at_end(function.blocks[-1])
+        builder = body_of(function)
         sources, targets, memory, count = function.args
         self._workspace = Workspace(memory)
 
@@ -99,7 +98,7 @@ class ElementwiseKernel:
         out = [
             [_aligned(np.zeros(padded, type)) for _ in range(int(np.prod(s, dtype=int)))] for s, type in self._out
         ]
-        memory = _aligned(np.zeros(self._workspace.size + 64, np.uint8))
+        memory = workspace(self._workspace.size + 64)
         self._call(_pointers(columns), _pointers([c for part in out for c in part]), memory.ctypes.data, padded)
         shapes = [shape for shape, _ in self._out]
         return [
@@ -117,9 +116,7 @@ def compiled(fn: Callable[..., Any], *examples: Any, **options: Any) -> Elementw
 
 def _aligned(column: np.ndarray) -> np.ndarray:
     """A copy that begins where a vector may."""
-    raw = np.empty(column.nbytes + 64, np.uint8)
-    skip = -raw.ctypes.data % 64
-    out = raw[skip : skip + column.nbytes].view(column.dtype)
+    out = workspace(column.nbytes).view(column.dtype)
     out[:] = column
     return out
 

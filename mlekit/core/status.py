@@ -53,8 +53,9 @@ ADVICE: dict[int, str] = {
     "tell those parameters apart; drop, fix or tie one of them.",
     Status.nonfinite_start: "the log-likelihood or its gradient is not finite at the start; begin where every "
     "observation has a positive density.",
-    Status.nonfinite_data: "the data hold NaN or infinite values and the log-density does not cope with them; "
-    "drop those rows or give them weight zero.",
+    Status.nonfinite_data: "the data hold NaN or infinite values, or numbers whose powers are infinite or "
+    "vanish, and the log-density does not cope with them; drop those rows, give them weight zero, or use other "
+    "units.",
     Status.too_few_observations: "there are fewer observations than free parameters; use more data or a "
     "simpler model.",
     Status.raised: "the log-density raised an exception where the search cannot step back, most often at the "

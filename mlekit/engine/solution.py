@@ -15,7 +15,7 @@ from ..core.linear_algebra import curvature_scale, norm
 from ..core.status import RUNNING, Status, unproven
 from ..likelihood.objective import Objective
 from ..solvers import Stop
-from ..solvers.box import hold
+from ..solvers.box import Box, hold
 from . import matrix_free
 
 #: An estimate is next to the edge of its range within so many times the machine precision.
@@ -87,7 +87,9 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         steps = steps + state.steps
     n_obs, n_rows = objective.n_obs, likelihood.n_rows
     status = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
-    status = jnp.where(likelihood.nonfinite_data(status == Status.nonfinite_start), Status.nonfinite_data, status)
+    nonfinite, beyond_powers = likelihood.bad_numbers(status != Status.converged)
+    bad = (nonfinite & (status == Status.nonfinite_start)) | beyond_powers
+    status = jnp.where(bad, Status.nonfinite_data, status)
     few = n_rows < parameters.n_free
     none = (n_rows == 0) & (status != Status.nonfinite_data)
     status = jnp.where((few & unproven(status)) | none, Status.too_few_observations, status)
@@ -110,6 +112,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
             active = objective.box.active(state.free, gradient, units, n_obs, stop.tolerance)
             curvature, gradient = hold(curvature, gradient, active.held, units)
             multiplier = hide(active.multiplier(n_obs))
+            status = _unless_infinite(status, objective.box, state.free, multiplier)
             parameters = dataclasses.replace(parameters, active=active.held)
         eigen = spectrum(curvature, units)
         delta = hide(state.decrement)
@@ -141,6 +144,8 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         weak = weak / jnp.where(own > 0, own, 1.0)
         weak = weak / jnp.linalg.norm(weak)
         multiplier = state.multiplier
+        if objective.box is not None and multiplier is not None:
+            status = _unless_infinite(status, objective.box, state.free, multiplier)
     return Solution(
         free=state.free,
         estimates=vector,
@@ -156,6 +161,12 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         weak_direction=weak,
         multiplier=multiplier,
     )
+
+
+def _unless_infinite(status: Array, box: Box, free: Array, multiplier: Array) -> Array:
+    """The status, which is `unbounded` where the log-likelihood is infinite on a bound."""
+    infinite = jnp.any(box.infinite_at(free, multiplier))
+    return jnp.where((status == Status.converged) & infinite, Status.unbounded, status)
 
 
 def unsearched(objective: Objective, free: Float[Array, " n_free"]) -> Solution:
@@ -186,8 +197,8 @@ def nothing_to_find(objective: Objective) -> Solution:
     vector = parameters.natural_vector(free)
     loss = objective(free)
     zero, one = jnp.zeros((), parameters.dtype), jnp.ones((), parameters.dtype)
-    nonfinite = likelihood.nonfinite_data(~jnp.isfinite(loss))
-    trouble = jnp.where(nonfinite, Status.nonfinite_data, Status.nonfinite_start)
+    nonfinite, beyond_powers = likelihood.bad_numbers(~jnp.isfinite(loss))
+    trouble = jnp.where(nonfinite | beyond_powers, Status.nonfinite_data, Status.nonfinite_start)
     return Solution(
         free=free,
         estimates=vector,

@@ -43,6 +43,22 @@ def at_bounds(parameters: Parameters, estimates: Array, multiplier: Array | None
     return f" {where}: {'; '.join(named)}. Errors of the others take {them} as fixed; {own} of method='profile'."
 
 
+def at_infinite(parameters: Parameters, free: Array, multiplier: Array | None) -> str:
+    """A sentence about bounds of a single fit on which the log-likelihood is infinite, after a blank, or nothing.
+
+    Args:
+        parameters: the parameters.
+        free: the free vector.
+        multiplier: of the active bound of each entry, `None` without closed constraints.
+    """
+    if multiplier is None or parameters.box is None:
+        return ""
+    names = parameters.names_with(np.asarray(parameters.box.infinite_at(free, multiplier)))
+    if not names:
+        return ""
+    return f" The log-likelihood is infinite where {' and '.join(names[:NAMED])} lies on its bound."
+
+
 def at_edges(parameters: Parameters, estimates: Array, weak: Sequence[str]) -> str:
     """A sentence that names the closed constraint of a parameter which ran to its open edge, after a blank.
 
@@ -64,6 +80,7 @@ def at_edges(parameters: Parameters, estimates: Array, weak: Sequence[str]) -> s
                 closed.setdefault(rule, []).append(name)
             i += 1
     return "".join(
-        f" {' and '.join(names[:NAMED])} ran to the edge: {rule} lets the estimate lie on it."
+        f" {' and '.join(names[:NAMED])} ran to the edge: {rule} lets the estimate lie on it, where the "
+        "log-likelihood is finite there."
         for rule, names in closed.items()
     )

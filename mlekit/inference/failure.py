@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -66,9 +67,19 @@ def _bad_number(rows: PyTree, weights: Array | None, counts: np.ndarray, where: 
             element = f"[{', '.join(map(str, inside))}]" if inside else ""
             found.append((row, name + element, np.asarray(leaf)[(row, *inside)]))
     if not found:
-        return ""
+        return _largest(columns, counts)
     row, name, value = min(found, key=lambda one: one[0])
     return f" The first is in row {row}{where}: {name} is {value}."
+
+
+def _largest(columns: Sequence[tuple[str, Array]], counts: np.ndarray) -> str:
+    """The leaf whose largest number is the farthest from one."""
+    sizes = {name: np.abs(np.asarray(leaf)[counts]).max(initial=0.0) for name, leaf in columns if is_inexact(leaf)}
+    sizes = {name: float(size) for name, size in sizes.items() if size > 0}
+    if not sizes:
+        return ""
+    name = max(sizes, key=lambda name: abs(np.log(sizes[name])))
+    return f" The largest number of {name} is {sizes[name]:.3g}."
 
 
 def _bad_density(objective: Objective, free: Array, rows: PyTree, counts: np.ndarray, where: str) -> str:

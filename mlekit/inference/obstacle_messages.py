@@ -66,8 +66,9 @@ def obstacles(
         names = parameters.names_with(np.asarray(beyond))
         if names:
             text += (
-                f" {' and '.join(names)} ended at the edge of the support: {where} the estimate some observation "
-                f"has no density. With the closed constraint mle.{rule} there it is a proven maximum."
+                f" {' and '.join(names)} ended at the edge of the support: {where} the estimate some "
+                "observation has no density. If the log-likelihood is finite there, the closed constraint "
+                f"mle.{rule} makes it a proven maximum."
             )
     names = parameters.names_with(np.asarray(found.kinks))
     if names and status == Status.stalled:
@@ -93,7 +94,9 @@ def _look(objective: Objective, free: Float[Array, " k"]) -> Obstacles:
     kinks = (near_rise > KEPT * rise) & (rise > 0) & (near_fall < KEPT * fall) & (fall < 0)
     finite_up, finite_down = jnp.isfinite(up), jnp.isfinite(down)
     rises = jnp.sum(objective.parameters.jacobian(free), axis=0) > 0
-    above, below = finite_down & ~finite_up, finite_up & ~finite_down
+    box = objective.box
+    inside = jnp.isfinite(free) if box is None else (free > box.low) & (free < box.high)
+    above, below = finite_down & ~finite_up & inside, finite_up & ~finite_down & inside
     return Obstacles(
         jnp.where(rises, above, below), jnp.where(rises, below, above), kinks & finite_up & finite_down
     )

@@ -141,6 +141,7 @@ class FitRecord(eqx.Module):
         if status in (Status.unbounded, Status.not_identified):
             strong = self.certificate.weak_parameters
             text += bound_messages.at_edges(self.parameters, solution.estimates, strong)
+            text += bound_messages.at_infinite(self.parameters, solution.free, solution.multiplier)
         return text
 
     @property

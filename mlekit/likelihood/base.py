@@ -130,14 +130,20 @@ class AbstractLikelihood(eqx.Module):
 
     # The same wherever the rows lie.
 
-    def nonfinite_data(self, asked: Bool[Array, ""]) -> Bool[Array, ""]:
-        """`asked`, and the data, weights included, hold NaN or an infinite value."""
+    def bad_numbers(self, asked: Bool[Array, ""]) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+        """`asked`, and the data, weights included, hold NaN or an infinite value; the same, and they hold numbers
+        whose powers are infinite or vanish.
+        """
 
         def count(data: PyTree, weights: Array | None) -> Array:
-            bad = [jnp.sum(~jnp.isfinite(leaf)) for leaf in (*jax.tree.leaves(data), weights) if is_inexact(leaf)]
-            return sum(bad, jnp.asarray(0))
+            leaves = [leaf for leaf in jax.tree.leaves(data) if is_inexact(leaf)]
+            bad = [jnp.sum(~jnp.isfinite(leaf)) for leaf in (*leaves, weights) if is_inexact(leaf)]
+            beyond = [_beyond_powers(leaf) for leaf in leaves]
+            none = jnp.asarray(0)
+            return jnp.stack([sum(bad, none), sum(beyond, none)])
 
-        return self.total_where(asked, count, jnp.asarray(0)) > 0
+        found = self.total_where(asked, count, jnp.zeros(2, int)) > 0
+        return found[0], found[1]
 
     def has_contributions(self, params: PyTree) -> bool:
         """True if the model gives one log-density a row; a joint one may give their sum alone."""
@@ -164,6 +170,14 @@ class AbstractLikelihood(eqx.Module):
 
     def _values(self, params: PyTree, data: PyTree) -> Array:
         return density_call.values_of_rows(self.model, self.args, params, data)
+
+
+def _beyond_powers(numbers: Array) -> Int[Array, ""]:
+    """How many finite numbers are too large for a fourth power, and one more if all but zeros are too small."""
+    largest = float(jnp.finfo(numbers.dtype).max) ** 0.25
+    sizes = jnp.where(jnp.isfinite(numbers), jnp.abs(numbers), 0)
+    small = jnp.any(sizes > 0) & jnp.all(sizes < 1 / largest)
+    return jnp.sum(sizes > largest) + small.astype(int)
 
 
 def count_rows(data: PyTree, weights: Array | None) -> Array:

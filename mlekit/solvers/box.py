@@ -11,6 +11,9 @@ from jaxtyping import Array, Bool, Float
 from ..core.linear_algebra import factorise, matvec, norm
 from .quadratic_model import QuadraticModel
 
+#: Nats that the last hair before a bound must bring where the log-likelihood is infinite on it.
+ENDLESS = 1e-4
+
 
 class Active(NamedTuple):
     r"""The bounds that are active at a point: entries of the free vector that stay where they are.
@@ -49,6 +52,21 @@ class Box(eqx.Module):
     def inside(self, free: Float[Array, " n_free"]) -> Float[Array, " n_free"]:
         """The nearest point a hair inside the box, where log-densities are evaluated that lie on a bound."""
         return hair_inside(free, self.low, self.high)
+
+    def infinite_at(
+        self, free: Float[Array, " n_free"], multiplier: Float[Array, " n_free"]
+    ) -> Bool[Array, " n_free"]:
+        r"""The entries on whose bounds the log-likelihood seems to be infinite.
+
+        Where it is finite the last hair before the bound brings next to nothing; where it rises as $-\log x$ does
+        towards zero, a nat.
+
+        Args:
+            free: the point.
+            multiplier: of the active bounds, in nats per unit, NaN for other entries.
+        """
+        end = jnp.where(free <= self.low, self.low, self.high)
+        return multiplier * _hair(end) > ENDLESS
 
     def active(
         self,
@@ -105,14 +123,17 @@ def hair_inside(value: Array, low: Array, high: Array) -> Array:
 
     There many log-densities have derivatives that they lack at the ends: $0 \log p$ at $p = 0$.
     """
-    limits = jnp.finfo(value.dtype)
+    return jnp.clip(value, low + _hair(low), high - _hair(high))
 
-    def hair(end: Array) -> Array:
-        # It stands in denominators of derivatives: its powers must neither vanish nor overflow.
-        beside = jnp.where(jnp.isfinite(end), jnp.abs(end) * limits.eps, 0.0)
-        return jnp.where(end == 0, limits.tiny**0.2, beside)
 
-    return jnp.clip(value, low + hair(low), high - hair(high))
+def _hair(end: Array) -> Array:
+    """The distance from the end of an interval where log-densities are evaluated instead.
+
+    It stands in denominators of derivatives: its powers must neither vanish nor overflow.
+    """
+    limits = jnp.finfo(end.dtype)
+    beside = jnp.where(jnp.isfinite(end), jnp.abs(end) * limits.eps, 0.0)
+    return jnp.where(end == 0, limits.tiny**0.2, beside)
 
 
 def hold(

@@ -47,7 +47,7 @@ INWARDS, CONE_STEPS = 9, 12
 ONTO = 1.0
 #: Nats by which higher ground must be higher. A likelihood that rises for ever still gains two decrements where it
 #: does so exponentially, and four where like the inverse of a parameter; many more mean a maximum ahead.
-HIGHER, HIGHER_AHEAD, HIGHER_INWARDS, DECREMENTS_AHEAD = 1e-6, 1e-5, 1e-10, 10.0
+HIGHER, HIGHER_AHEAD, HIGHER_INWARDS, DECREMENTS_AHEAD = 1e-10, 1e-5, 1e-10, 10.0
 #: So often a search is sent on at most.
 MOST_RISES = 8
 
@@ -104,6 +104,11 @@ class FiniteCheck(eqx.Module):
         return self.turn >= 0
 
     @property
+    def seemed_to_run_away(self) -> Bool[Array, ""]:
+        """Whether any look so far began where the search seemed to."""
+        return self.otherwise == Status.unbounded
+
+    @property
     def distance(self) -> Float[Array, ""]:
         """Of the point, in units of the direction."""
         level, dtype = self.turn // 2, self.direction.dtype
@@ -133,7 +138,8 @@ def begin(
 ) -> FiniteCheck:
     """A look from the point that a claim is made of; one that would not leave it is not under way.
 
-    It goes along all principal directions at once, so by far the most along the least certain one.
+    It goes along all principal directions at once, the less certain the more, and so by far the most along the
+    least certain one.
 
     Args:
         before: the one before.
@@ -144,7 +150,8 @@ def begin(
     """
     k, dtype = step.shape[0], step.dtype
     mixed = jnp.full(k, k**-0.5, dtype)
-    error = choose(model.definite, model.factor, model.raised).solve_root(mixed)
+    along = choose(model.definite, model.factor, model.raised).solve(mixed)
+    error = along / jnp.sqrt(jnp.sum(along * mixed))
     size = norm(error / jnp.sqrt(model.scale_ratio))
     unit = jnp.minimum(1.0, FARTHEST / jnp.where(size > 0, size, 1.0))
     error = error / jnp.sqrt(n_obs) / model.scale
@@ -152,7 +159,9 @@ def begin(
     leaves = jnp.any(direction != 0) & jnp.all(jnp.isfinite(direction))
     first = jnp.where(claim == Status.not_identified, 2 * NEAR, 0)
     turn = jnp.where(leaves, first, -1).astype(jnp.int32)
-    otherwise = jnp.where(model.fading, Status.unbounded, Status.stalled).astype(jnp.int32)
+    # Whatever ends a search that seemed to run away once is rounding.
+    runs_away = model.fading | (claim == Status.unbounded) | before.seemed_to_run_away
+    otherwise = jnp.where(runs_away, Status.unbounded, Status.stalled).astype(jnp.int32)
     return dataclasses.replace(
         before, turn=turn, claim=claim.astype(jnp.int32), otherwise=otherwise, direction=direction, unit=unit
     )
@@ -287,7 +296,7 @@ def _falls_as_quadratic(check: FiniteCheck, fall: Float[Array, ""], noise: Float
         return jnp.where(level == 0, first, jnp.where(level == 1, second, others))
 
     factor, least_side = of_level(*FACTOR), of_level(*LEAST_SIDE)
-    faded = check.otherwise == Status.unbounded
+    faded = check.seemed_to_run_away
     most_noise = jnp.where(faded, of_level(*MOST_NOISE_FADED), of_level(*MOST_NOISE))
     expected = 0.5 * check.distance**2
     mean, side = 0.5 * (check.fall + fall), jnp.minimum(check.fall, fall)

@@ -111,7 +111,7 @@ def test_tests_without_a_verdict_say_why(seen: float) -> None:
         return
     text = repr(inside.significance("params"))
     assert "no verdict; the fit did not converge: unbounded; params ran to the edge: mle.nonnegative lets" in text
-    assert "mle.nonnegative lets the estimate lie on it" in repr(inside.diagnose())
+    assert "mle.nonnegative lets the estimate lie on it, where" in repr(inside.diagnose())
     for test in (mle.wald_test(closed, "params"), mle.wald_test(closed, lambda signal: 2 * signal)):
         assert "no verdict; params lies on its bound, where Wald's test does not hold; there is " in repr(test)
     assert np.isfinite(closed.significance("params").p_value)

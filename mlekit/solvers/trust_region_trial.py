@@ -1,0 +1,119 @@
+"""What a trial point of a trust region has shown, and how that changes the ball."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..core.compilation import computed_once
+from ..core.linear_algebra import matvec
+from ..core.trees import choose
+from . import finite_check, obstacles
+from .objective import Evaluation
+from .trust_region_state import TrustRegionState
+
+ACCEPT = 1e-4  #: least share of the predicted decrease that a step must bring
+#: Shares of the predicted decrease below which the ball shrinks, to a quarter or to half of itself, and from which
+#: it grows.
+POOR, GOOD = 0.25, 0.75
+#: Growth of the radius after a good step; the most where the model missed no more than so small a share of the
+#: decrease, with so many nats at stake. Searches that start far off have far to go.
+GROWTH, MOST_GROWTH, MISSED, AT_STAKE = 3.0, 100.0, 1e-3, 1.0
+
+
+class Judged(NamedTuple):
+    """What a trial point has shown.
+
+    Args:
+        finite: whether the objective and its derivatives are finite there.
+        accept: whether it is the best point from now on.
+        gained: whether it is better beyond rounding.
+        ratio: the share of the predicted decrease that it brought.
+        noise: of the objective, by rounding.
+        step: from the best point before.
+        jump: the change of the gradient beyond that of the curvature.
+        seen: what it decides if it was one to be looked at.
+        obstacles: what is known of walls now.
+        stopped: whether that was what the search waited for, and some entries are held from now on.
+    """
+
+    finite: Bool[Array, ""]
+    accept: Bool[Array, ""]
+    gained: Bool[Array, ""]
+    ratio: Float[Array, ""]
+    noise: Float[Array, ""]
+    step: Float[Array, " k"]
+    jump: Float[Array, " k"]
+    seen: finite_check.Judgement
+    obstacles: obstacles.Obstacles
+    stopped: Bool[Array, ""]
+
+
+def judge(state: TrustRegionState, trial: Evaluation, n_obs: Float[Array, ""]) -> Judged:
+    """What the trial point has shown.
+
+    Near the maximum the predicted and the actual change drown in rounding; then a step is judged as a success.
+    Gradients keep their digits longer than the log-likelihood does, so steps within tolerance are trusted further.
+    """
+    loss, gradient, curvature = trial.loss, trial.gradient, trial.curvature
+    finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(curvature))
+    size = jnp.abs(jnp.where(state.first, 0.0, state.loss))
+    noise = 10 * jnp.finfo(loss.dtype).eps * jnp.maximum(1.0, size)
+    ratio = (state.loss - loss + noise) / (state.predicted + noise)
+    if trial.box is not None:  # a step that was cut off need not go downhill
+        ratio = jnp.where(state.predicted < -noise, -1.0, ratio)
+    polish = (
+        state.is_newton_step
+        & (state.progress.n_within_tolerance > 0)
+        & (jnp.abs(state.loss - loss) <= 1e3 * noise)
+    )
+    # A point to be looked at is taken just where it is higher ground; then the search begins anew there. The part
+    # of a step that is tried alone is not taken.
+    looking, trying = state.check.under_way, state.obstacles.under_way
+    fall = n_obs * jnp.where(finite, loss - state.loss, jnp.inf)
+    seen = finite_check.judge(state.check, fall, state.decrement, n_obs * noise)
+    better = finite & (state.first | (ratio > ACCEPT) | polish)
+    accept = jnp.where(looking, seen.higher & finite, better) & ~trying
+    accept, seen = computed_once((accept, seen))
+
+    rise = jnp.where(finite, loss - state.loss, jnp.inf)
+    met = obstacles.judge(state.obstacles, rise, state.gradient, state.curvature, noise)
+    met = computed_once(choose(trying, met, state.obstacles))
+    step = state.trial - state.free
+    return Judged(
+        finite=finite,
+        accept=accept,
+        gained=state.loss - loss > noise,
+        ratio=ratio,
+        noise=noise,
+        step=step,
+        jump=gradient - state.gradient - matvec(state.curvature, step),
+        seen=seen,
+        obstacles=met,
+        stopped=trying & ~met.under_way & met.holding,
+    )
+
+
+def next_radius(
+    state: TrustRegionState, ratio: Float[Array, ""], finite: Bool[Array, ""], n_obs: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The radius after a step that brought this share of the decrease that was predicted.
+
+    Args:
+        state: before the step.
+        ratio: that share.
+        finite: whether the objective is finite there.
+        n_obs: number of observations.
+    """
+    at_edge = state.length > 0.9 * state.radius
+    smaller = 0.25 * jnp.minimum(state.length, state.radius)
+    radius = jnp.where((ratio < GOOD) & at_edge, 0.5 * state.radius, state.radius)
+    radius = jnp.where(~finite | (ratio < POOR), smaller, radius)
+    missed = jnp.maximum(jnp.abs(1.0 - ratio), jnp.finfo(ratio.dtype).eps)
+    growth = jnp.where(n_obs * state.predicted > AT_STAKE, jnp.clip(MISSED / missed, GROWTH, MOST_GROWTH), GROWTH)
+    grows = finite & (ratio > GOOD) & at_edge
+    # Not at once after a step that was too long.
+    grows &= state.n_without_gain == 0
+    return jnp.where(grows, growth * state.radius, radius)

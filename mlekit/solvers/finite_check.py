@@ -22,8 +22,9 @@ from .box import Active, Box, with_others
 from .quadratic_model import QuadraticModel
 
 #: Points are looked at in pairs, both ways: the first at one standard error, the second at a tenth, eight at ever
-#: less, each by the root of ten nearer, for ridges that bend and walls that are near. A pair where the
-#: quadratic holds is enough.
+#: less, each by the root of ten nearer, for ridges that bend and walls that are near. Two pairs in a row where the
+#: quadratic holds are enough, or the first where rounding hides the second: what rounding makes may fall so once,
+#: but hardly twice.
 PAIRS, NEAR = 10, 2
 #: A flat direction has no end: the nearer points also lie within a hundredth of so many times the errors that each
 #: parameter would have if the others were known.
@@ -32,6 +33,8 @@ FARTHEST = 1e5
 #: least fall on one side, and the most rounding, in units of that of the quadratic. Half a nat that rounding
 #: hides cannot be asked for; the less is asked for, the clearer it must show.
 FACTOR, LEAST_SIDE, MOST_NOISE = (2.0, 1.25, 1.25), (0.05, 0.7, 0.7), (jnp.inf, 0.2, 1e-3)
+#: The least fall, in nats, that proves anything: cancellation makes hills that no estimate of rounding foresees.
+LEAST_FALL = 1e-6
 #: The most rounding where the curvature has faded: there it makes small hills.
 MOST_NOISE_FADED = (jnp.inf, 1e-3, 1e-3)
 #: A search that runs away is looked at ahead only: ten of its last steps on, a hundred, and so forth. Where the
@@ -84,6 +87,7 @@ class FiniteCheck(eqx.Module):
         onto: whether it goes onto bounds that are near.
         was_onto: whether that was tried from where the search is.
         room: the distance within which all points lie in the box.
+        matched: whether the quadratic held at the pair before.
     """
 
     turn: Int[Array, ""]
@@ -97,6 +101,7 @@ class FiniteCheck(eqx.Module):
     onto: Bool[Array, ""]
     was_onto: Bool[Array, ""]
     room: Float[Array, ""]
+    matched: Bool[Array, ""]
 
     @property
     def under_way(self) -> Bool[Array, ""]:
@@ -111,14 +116,17 @@ class FiniteCheck(eqx.Module):
     @property
     def distance(self) -> Float[Array, ""]:
         """Of the point, in units of the direction."""
-        level, dtype = self.turn // 2, self.direction.dtype
-        nearer = self.unit * jnp.power(10.0, -0.5 * (level.astype(dtype) + 1))
-        both_ways = jnp.where(level == 0, 1.0, jnp.where(level == 1, 0.1, nearer))
+        both_ways = self.distance_of(self.turn // 2)
         both_ways = jnp.where(self.turn % 2 == 0, both_ways, -both_ways)
-        turn = self.turn.astype(dtype)
+        turn = self.turn.astype(self.direction.dtype)
         ahead, inwards = jnp.power(10.0, turn + 1), jnp.power(10.0, -0.5 * turn)
         distance = jnp.where(self.claim == Status.unbounded, ahead, jnp.where(self.inwards, inwards, both_ways))
         return jnp.where(self.onto, 1.0, distance)
+
+    def distance_of(self, level: Int[Array, ""]) -> Float[Array, ""]:
+        """Of a pair of points, in standard errors."""
+        nearer = self.unit * jnp.power(10.0, -0.5 * (level.astype(self.direction.dtype) + 1))
+        return jnp.where(level == 0, 1.0, jnp.where(level == 1, 0.1, nearer))
 
 
 def none(free: Float[Array, " n_free"]) -> FiniteCheck:
@@ -126,7 +134,7 @@ def none(free: Float[Array, " n_free"]) -> FiniteCheck:
     minus, unknown = jnp.asarray(-1, jnp.int32), jnp.asarray(RUNNING, jnp.int32)
     zero = jnp.zeros((), free.dtype)
     none, no, endless = jnp.asarray(0, jnp.int32), jnp.asarray(False), jnp.asarray(jnp.inf, free.dtype)
-    return FiniteCheck(minus, unknown, unknown, jnp.zeros_like(free), zero, zero, none, no, no, no, endless)
+    return FiniteCheck(minus, unknown, unknown, jnp.zeros_like(free), zero, zero, none, no, no, no, endless, no)
 
 
 def begin(
@@ -163,7 +171,13 @@ def begin(
     runs_away = model.fading | (claim == Status.unbounded) | before.seemed_to_run_away
     otherwise = jnp.where(runs_away, Status.unbounded, Status.stalled).astype(jnp.int32)
     return dataclasses.replace(
-        before, turn=turn, claim=claim.astype(jnp.int32), otherwise=otherwise, direction=direction, unit=unit
+        before,
+        turn=turn,
+        claim=claim.astype(jnp.int32),
+        otherwise=otherwise,
+        direction=direction,
+        unit=unit,
+        matched=jnp.zeros_like(before.matched),
     )
 
 
@@ -266,7 +280,9 @@ def judge(
     drop = fall - jnp.where(check.turn > 0, check.fall, 0.0)
     ahead &= ~check.onto
     refuted = ahead & (check.turn < REFUTING) & (drop > 2 * noise) & (drop <= 2 * decrement) & ~often
-    proven = (check.claim == Status.converged) & ~check.onto & _falls_as_quadratic(check, fall, noise)
+    matches = _falls_as_quadratic(check, fall, noise)
+    proven = matches & (check.matched | _alone(check, noise))
+    proven &= (check.claim == Status.converged) & ~check.onto
 
     last = check.turn == jnp.where(ahead, AHEAD, jnp.where(check.inwards, INWARDS, 2 * PAIRS)) - 1
     unproven = (check.claim == Status.converged) & ~proven & ~check.inwards
@@ -282,6 +298,7 @@ def judge(
         otherwise=jnp.where(one_sided, Status.unbounded, check.otherwise),
         turn=jnp.where(over, -1, check.turn + 1),
         fall=fall,
+        matched=jnp.where(check.turn % 2 == 1, matches, check.matched),
         n_rises=check.n_rises + (higher | refuted).astype(jnp.int32),
         was_onto=check.was_onto & ~higher,
     )
@@ -291,15 +308,26 @@ def judge(
 def _falls_as_quadratic(check: FiniteCheck, fall: Float[Array, ""], noise: Float[Array, ""]) -> Bool[Array, ""]:
     """Whether this point and the one before, on the other side, prove the standard error."""
     level = check.turn // 2
-
-    def of_level(first: float, second: float, others: float) -> Array:
-        return jnp.where(level == 0, first, jnp.where(level == 1, second, others))
-
-    factor, least_side = of_level(*FACTOR), of_level(*LEAST_SIDE)
-    faded = check.seemed_to_run_away
-    most_noise = jnp.where(faded, of_level(*MOST_NOISE_FADED), of_level(*MOST_NOISE))
+    factor, least_side = _of_level(level, FACTOR), _of_level(level, LEAST_SIDE)
     expected = 0.5 * check.distance**2
     mean, side = 0.5 * (check.fall + fall), jnp.minimum(check.fall, fall)
     falls = (mean + noise >= expected / factor) & (mean - noise <= expected * factor)
-    falls &= (side + noise >= least_side * expected) & (noise <= most_noise * expected)
+    falls &= (side + noise >= least_side * expected) & (noise <= _most_noise(check, level) * expected)
+    falls &= expected > LEAST_FALL
     return falls & (check.turn % 2 == 1) & ~check.inwards & (jnp.abs(check.distance) <= check.room)
+
+
+def _alone(check: FiniteCheck, noise: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether this is the first pair, and rounding hides the falls of the second."""
+    level = check.turn // 2 + 1
+    return (level == 1) & (noise > _most_noise(check, level) * 0.5 * check.distance_of(level) ** 2)
+
+
+def _most_noise(check: FiniteCheck, level: Int[Array, ""]) -> Float[Array, ""]:
+    """The most rounding of a pair, in units of its fall."""
+    return jnp.where(check.seemed_to_run_away, _of_level(level, MOST_NOISE_FADED), _of_level(level, MOST_NOISE))
+
+
+def _of_level(level: Int[Array, ""], values: tuple[float, float, float]) -> Float[Array, ""]:
+    first, second, others = values
+    return jnp.where(level == 0, first, jnp.where(level == 1, second, others))

@@ -20,7 +20,7 @@ from .objective import Evaluation
 from .quadratic_model import QuadraticModel, quadratic_model
 from .trust_region_state import TrustRegionState
 from .trust_region_step import trust_region_step
-from .trust_region_trial import GOOD, Judged, judge, next_radius
+from .trust_region_trial import GOOD, Judged, confirmed, judge, next_radius
 
 #: The least relative change of parameters and log-likelihood that the first radius allows, over the precision.
 RESOLVED = 1e4
@@ -67,6 +67,7 @@ class AbstractTrustRegion(AbstractPointSolver):
             check=finite_check.none(free),
             obstacles=obstacles.none(free),
             kinks=kinks.none(free),
+            told=jnp.zeros(k, dtype),
         )
 
     def warm_start(self, state: Any) -> TrustRegionState:
@@ -153,6 +154,7 @@ class AbstractTrustRegion(AbstractPointSolver):
             n_without_gain=n_without_gain,
             steps=state.steps + state.searching.astype(jnp.int32),
             obstacles=judged.obstacles,
+            told=judged.told,
             kinks=choose(learns, kinks.learn(state.kinks, judged.step, judged.jump), state.kinks),
         )
 
@@ -217,7 +219,9 @@ class AbstractTrustRegion(AbstractPointSolver):
         status, point, check = after.status, after.trial, state.check
         if self.exact:
             checked = jnp.where(
-                status == Status.converged, here.doubtful, judged.accept & (here.verdict != RUNNING)
+                status == Status.converged,
+                here.doubtful | ~confirmed(after, n_obs),
+                judged.accept & (here.verdict != RUNNING),
             )
             begun = finite_check.begin(check, status, here.model, after.progress.step, n_obs)
             if box is not None and here.active is not None:

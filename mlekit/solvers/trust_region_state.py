@@ -32,6 +32,7 @@ class TrustRegionState(eqx.Module):
     check: finite_check.FiniteCheck
     obstacles: obstacles.Obstacles
     kinks: kinks.Kinks
+    told: Float[Array, " n_free"]  # the curvature of the parameters where a step last showed the quadratic to hold
 
     @property
     def first(self) -> Bool[Array, ""]:

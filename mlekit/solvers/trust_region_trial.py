@@ -21,6 +21,14 @@ POOR, GOOD = 0.25, 0.75
 #: Growth of the radius after a good step; the most where the model missed no more than so small a share of the
 #: decrease, with so many nats at stake. Searches that start far off have far to go.
 GROWTH, MOST_GROWTH, MISSED, AT_STAKE = 3.0, 100.0, 1e-3, 1.0
+#: A step tells whether the quadratic holds if so many nats are at stake; it does if no more than so large a
+#: share of them, or of half a nat, is missing or too much. Where rounding is larger than so many nats nothing can
+#: be told.
+TELLING, MISTOLD, HIDDEN = 1e-3, 0.25, 0.1
+#: A change that was not promised is no rounding if it is so many times what that should be.
+SURPRISE = 100.0
+#: The most by which the curvature along a parameter may have changed since.
+STEADY = 4.0
 
 
 class Judged(NamedTuple):
@@ -36,6 +44,7 @@ class Judged(NamedTuple):
         jump: the change of the gradient beyond that of the curvature.
         seen: what it decides if it was one to be looked at.
         obstacles: what is known of walls now.
+        told: the curvature of the parameters at the last step that showed the quadratic to hold.
         stopped: whether that was what the search waited for, and some entries are held from now on.
     """
 
@@ -49,6 +58,7 @@ class Judged(NamedTuple):
     seen: finite_check.Judgement
     obstacles: obstacles.Obstacles
     stopped: Bool[Array, ""]
+    told: Float[Array, " k"]
 
 
 def judge(state: TrustRegionState, trial: Evaluation, n_obs: Float[Array, ""]) -> Judged:
@@ -59,8 +69,7 @@ def judge(state: TrustRegionState, trial: Evaluation, n_obs: Float[Array, ""]) -
     """
     loss, gradient, curvature = trial.loss, trial.gradient, trial.curvature
     finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(curvature))
-    size = jnp.abs(jnp.where(state.first, 0.0, state.loss))
-    noise = 10 * jnp.finfo(loss.dtype).eps * jnp.maximum(1.0, size)
+    noise = rounding(jnp.where(state.first, 0.0, state.loss))
     ratio = (state.loss - loss + noise) / (state.predicted + noise)
     if trial.box is not None:  # a step that was cut off need not go downhill
         ratio = jnp.where(state.predicted < -noise, -1.0, ratio)
@@ -93,7 +102,41 @@ def judge(state: TrustRegionState, trial: Evaluation, n_obs: Float[Array, ""]) -
         seen=seen,
         obstacles=met,
         stopped=trying & ~met.under_way & met.holding,
+        told=_told(state, trial, accept, n_obs, noise),
     )
+
+
+def _told(
+    state: TrustRegionState,
+    trial: Evaluation,
+    accept: Bool[Array, ""],
+    n_obs: Float[Array, ""],
+    noise: Float[Array, ""],
+) -> Float[Array, " k"]:
+    """The curvature where a step last showed the quadratic to hold; zeros if the last that could tell did not."""
+    promised, brought = n_obs * state.predicted, n_obs * (state.loss - trial.loss)
+    tells = accept & state.searching & ~state.first & (promised > jnp.maximum(TELLING, 20 * n_obs * noise))
+    missed = jnp.abs(brought - promised)
+    holds = missed <= MISTOLD * jnp.minimum(promised, 0.5)
+    # Less at stake than tells anything, and yet another change than promised: rounding is larger than it should.
+    tells |= accept & state.searching & ~state.first & (missed > jnp.maximum(promised, SURPRISE * n_obs * noise))
+    return jnp.where(tells, jnp.where(holds, jnp.diagonal(trial.curvature), 0.0), state.told)
+
+
+def confirmed(state: TrustRegionState, n_obs: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether a step has shown that the quadratic around a point is no work of rounding.
+
+    The curvature must be about what it was at that step: rounding makes some of any size. Where rounding hides
+    what a step brings, none can tell.
+    """
+    now = jnp.diagonal(state.curvature)
+    steady = jnp.all((now < STEADY * state.told) & (state.told < STEADY * now))
+    return steady | (n_obs * rounding(state.loss) > HIDDEN)
+
+
+def rounding(loss: Float[Array, ""]) -> Float[Array, ""]:
+    """The noise that rounding makes in an objective of this size."""
+    return 10 * jnp.finfo(loss.dtype).eps * jnp.maximum(1.0, jnp.abs(loss))
 
 
 def next_radius(

@@ -134,6 +134,10 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         stride = state.progress.step * eigen.scale
         leads = (status == Status.unbounded) & jnp.any(stride != 0)
         direction = jnp.where(leads, stride, direction)
+        if objective.box is not None:
+            lost = active.lost(state.free, units, state.scale)
+            only_those = jnp.where(lost, 1.0, 0.0).astype(dtype)
+            direction = jnp.where((status == Status.not_identified) & jnp.any(lost), only_those, direction)
         weak = jacobian @ direction / jnp.where(own > 0, own, 1.0)
         weak = hide(weak / jnp.linalg.norm(weak))
     else:

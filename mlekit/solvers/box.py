@@ -11,6 +11,8 @@ from jaxtyping import Array, Bool, Float
 from ..core.linear_algebra import factorise, matvec, norm
 from .quadratic_model import QuadraticModel
 
+#: Information has vanished where its root is less than so many times that of the machine precision.
+LOST = 10.0
 #: Nats that the last hair before a bound must bring where the log-likelihood is infinite on it.
 ENDLESS = 1e-4
 
@@ -32,6 +34,24 @@ class Active(NamedTuple):
     def multiplier(self, n_obs: Float[Array, ""]) -> Float[Array, " n_free"]:
         """The nats that a unit beyond each active bound would bring: zero if it is weak, NaN for other entries."""
         return jnp.where(self.weak, 0.0, jnp.where(self.held, n_obs * self.slope, jnp.nan))
+
+    def lost(
+        self, free: Float[Array, " n_free"], units: Float[Array, " n_free"], scale: Float[Array, " n_free"]
+    ) -> Bool[Array, " n_free"]:
+        """Entries of which the data say nothing while the active bounds hold.
+
+        Such is the mean of a component of no weight. What information is left comes from the hair that keeps
+        log-densities off their bounds.
+
+        Args:
+            free: the point.
+            units: roots of the diagonal of the curvature there.
+            scale: the largest of them that the search has met.
+        """
+        eps = jnp.finfo(free.dtype).eps
+        relative = units * jnp.maximum(1.0, jnp.abs(free))
+        vanished = (relative < LOST * eps**0.5) & (units < LOST * eps**0.5 * scale)
+        return ~self.held & jnp.any(self.held) & (vanished | (relative < eps))
 
 
 class Box(eqx.Module):

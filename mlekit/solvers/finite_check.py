@@ -34,7 +34,7 @@ FARTHEST = 1e5
 #: hides cannot be asked for; the less is asked for, the clearer it must show.
 FACTOR, LEAST_SIDE, MOST_NOISE = (2.0, 1.25, 1.25), (0.05, 0.7, 0.7), (jnp.inf, 0.2, 1e-3)
 #: The least fall, in nats, that proves anything: cancellation makes hills that no estimate of rounding foresees.
-LEAST_FALL = 1e-6
+LEAST_FALL = 1e-8
 #: The most rounding where the curvature has faded: there it makes small hills.
 MOST_NOISE_FADED = (jnp.inf, 1e-3, 1e-3)
 #: A search that runs away is looked at ahead only: ten of its last steps on, a hundred, and so forth. Where the
@@ -205,8 +205,10 @@ def in_box(
     parts = _inwards(box, active, model, curvature, free)
     from_bound, follow = (part / jnp.sqrt(n_obs) / model.scale for part in parts)
     # One standard error in all: those that are held take no share of it.
-    share = jnp.mean(jnp.where(active.held, 0.0, 1.0).astype(free.dtype))
-    both_ways = jnp.where(active.held, 0.0, check.direction / jnp.sqrt(jnp.where(share > 0, share, 1.0)))
+    both_ways = jnp.where(active.held, 0.0, check.direction)
+    scaled = both_ways * model.scale
+    squared = n_obs * jnp.sum(scaled * matvec(model.matrix, scaled))
+    both_ways = both_ways / jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
     direction = jnp.where(inwards, jnp.where(active.held, from_bound, follow), both_ways)
     to_bound = jnp.where(free - box.low < box.high - free, box.low, box.high) - free
     near = jnp.abs(to_bound) * model.scale / jnp.sqrt(model.scale_ratio) * jnp.sqrt(n_obs) < ONTO

@@ -342,11 +342,15 @@ def _conclude(
     stuck = ~judged.accept & ((after.radius < SMALLEST_RADIUS * eps) | jnp.all(after.trial == after.free))
     stuck = (stuck | (after.n_without_gain >= STEPS_WITHOUT_GAIN)) & ~state.obstacles.under_way
     # What steps too small to be taken still promise is endless; and what ran away once ends by rounding.
-    rising = after.trial_nonfinite | met.wall | (n_obs * state.predicted > jnp.sqrt(eps))
+    rising = after.trial_nonfinite | met.wall | ~(n_obs * state.predicted <= jnp.sqrt(eps))
     rising |= after.ran_away
     rising |= model.fading & ~met.any_met
     rising |= model.on_ridge & jnp.any(after.scale * eps ** (1 / 3) > after.initial_scale)
     status = jnp.where(stuck, jnp.where(rising, Status.unbounded, Status.stalled), RUNNING)
     status = jnp.where(judged.accept & (here.verdict != RUNNING), here.verdict, status)
     status = jnp.where(~judged.accept & after.progress.certain, Status.converged, status)
+    if here.active is not None:
+        lost = jnp.any(here.active.lost(after.free, here.units, after.scale))
+        claimed = (status == Status.converged) | (status == Status.unbounded)
+        status = jnp.where(lost & claimed, Status.not_identified, status)
     return dataclasses.replace(after, status=status), stuck

@@ -58,6 +58,8 @@ def trust_region_step(
         better = newton_shift(shift, move, reach, factor)
         between = jnp.maximum(jnp.sqrt(low * high), low + 0.05 * (high - low))
         next_shift = jnp.where(good & (better > low) & (better < high), better, between)
+        # The last is large enough in any case, so that a direction of negative curvature is always found.
+        next_shift = jnp.where(~good & (tried == SHIFTS - 2), high, next_shift)
         arrived = good & (jnp.abs(reach - radius) <= 0.1 * radius)
         step = jnp.where(good & (reach <= 1.1 * radius), move, step)
         iterate = factor.solve(lowest)
@@ -71,6 +73,9 @@ def trust_region_step(
     steepest = -slope * (radius / jnp.maximum(length, tiny))
     # Any direction serves that is not orthogonal to the lowest eigenvector.
     guess = jnp.cos(jnp.arange(1, k + 1, dtype=dtype)) / k**0.5
+    # Two steps of the power method bring it nearer to that.
+    for _ in range(2):
+        guess = guess - matvec(matrix, guess) / jnp.maximum(size, tiny)
     carry: tuple[Array, ...] = (shift, low, high, steepest, guess, ~active, jnp.asarray(0, jnp.int32))
     carry = jax.lax.while_loop(lambda carry: ~carry[5] & (carry[6] < SHIFTS), try_shift, carry)
     step, lowest = carry[3:5]

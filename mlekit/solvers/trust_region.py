@@ -27,6 +27,7 @@ RESOLVED = 1e4
 #: A slope in units of the trust region that is larger is more than rounding.
 LEVEL = 1e-4
 STEPS_WITHOUT_GAIN = 50  #: rejected ones, which shrink the radius by 1e-30
+ENDLESS = 0.4  #: the power of the largest number beyond which a parameter has run away
 SMALLEST_RADIUS = 1e-3  #: times the machine precision: below it, no step is a step any more
 
 
@@ -343,7 +344,7 @@ def _conclude(
     stuck = (stuck | (after.n_without_gain >= STEPS_WITHOUT_GAIN)) & ~state.obstacles.under_way
     # What steps too small to be taken still promise is endless; and what ran away once ends by rounding.
     rising = after.trial_nonfinite | met.wall | ~(n_obs * state.predicted <= jnp.sqrt(eps))
-    rising |= after.ran_away
+    rising |= after.ran_away | jnp.any(jnp.abs(after.free) > float(jnp.finfo(after.free.dtype).max) ** ENDLESS)
     rising |= model.fading & ~met.any_met
     rising |= model.on_ridge & jnp.any(after.scale * eps ** (1 / 3) > after.initial_scale)
     status = jnp.where(stuck, jnp.where(rising, Status.unbounded, Status.stalled), RUNNING)

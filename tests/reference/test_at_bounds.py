@@ -243,3 +243,42 @@ def test_two_minima_that_rise_together_only() -> None:
     fit = mle.fit(density, {"a": 0.0, "b": 0.0}, jnp.zeros(50), constraints=mle.nonnegative)
     assert fit.converged
     np.testing.assert_allclose([fit.params["a"], fit.params["b"]], 0.5, rtol=1e-9)
+
+
+def three_parameter_weibull(params: Any, x: Any) -> Any:
+    z = (x - params["loc"]) / params["scale"]
+    return jnp.log(params["shape"] / params["scale"]) + (params["shape"] - 1) * jnp.log(z) - z ** params["shape"]
+
+
+@pytest.mark.parametrize("solver", [mle.Newton(), mle.BFGS()], ids=lambda solver: solver.name)
+def test_an_infinite_likelihood_on_a_bound_is_no_maximum(solver: mle.AbstractSolver) -> None:
+    """With a shape below one the Weibull density is infinite at its least value."""
+    rules = {"shape": mle.positive, "scale": mle.positive, "loc": mle.at_most(500.0)}
+    start = {"shape": 2.0, "loc": 400.0, "scale": 200.0}
+    data = jnp.array([500.0, 600.0, 700.0, 800.0])
+    fit = mle.fit(three_parameter_weibull, start, data, constraints=rules, solver=solver)
+    assert str(fit.status) == "unbounded"
+    assert fit.message.endswith("The log-likelihood is infinite where loc lies on its bound.")
+    assert np.isnan(fit.standard_errors()["scale"])
+    equal = mle.fit(lambda s, y: -jnp.log(s) - y / s, 1.0, jnp.zeros(5), constraints=mle.nonnegative)
+    assert str(equal.status) == "unbounded"
+    # 0 log 0 is no such case: here the likelihood is finite, and its slope is not.
+    finite = mle.fit(lambda p, y: y * jnp.log(p) - p, 1.0, jnp.zeros(5), constraints=mle.nonnegative)
+    assert finite.converged
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4, 0.9, 1.0])
+def test_a_component_of_no_weight_has_no_mean(weight: float) -> None:
+    """Under-dispersed counts: a mixture of two Poissons is one, and nothing is known of the other's mean."""
+    y = jnp.array([3.0, 4, 4, 5, 4, 3, 5, 4, 4, 4, 3, 5])
+
+    def density(p: Any, y: Any) -> Any:
+        first, second = (y * jnp.log(p[name]) - p[name] for name in "ab")
+        return jnp.logaddexp(jnp.log(p["w"]) + first, jnp.log1p(-p["w"]) + second)
+
+    rules = {"w": mle.between(0.0, 1.0), "a": mle.positive, "b": mle.positive}
+    fit = mle.fit(density, {"w": weight, "a": 2.0, "b": 6.0}, y, constraints=rules)
+    assert str(fit.status) == "not_identified"
+    of_none = "b" if fit.params["w"] == 1 else "a"
+    assert fit.certificate.weak_parameters == (of_none,)
+    np.testing.assert_allclose(fit.params["a" if of_none == "b" else "b"], y.mean(), rtol=1e-8)

@@ -70,3 +70,58 @@ def test_normal_data_in_any_unit_from_zero_and_one(size: float) -> None:
     assert fits.status.counts() == {"converged": 100}
     np.testing.assert_allclose(fits.params["mean"], y.mean(axis=1), rtol=1e-7)
     np.testing.assert_allclose(fits.params["sd"], y.std(axis=1), rtol=1e-6)
+
+
+FAMILIES = {
+    "normal": (normal, {"mean": 0.0, "sd": 1.0}, {"sd": mle.positive}),
+    "exponential": (lambda rate, y: jnp.log(rate) - rate * y, 1.0, mle.positive),
+    "gamma": (
+        lambda params, y: jst.gamma.logpdf(y, params["a"], scale=params["b"]),
+        {"a": 1.0, "b": 1.0},
+        mle.positive,
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_data_of_any_size_that_has_powers(family: str) -> None:
+    """Estimates scale with the data, from a start that does not."""
+    density, start, rules = FAMILIES[family]
+    y = np.random.default_rng(0).gamma(2.0, 1.0, 40)
+    near = mle.fit(density, start, y, constraints=rules)
+    sizes = np.array([1e-50, 1e-20, 1e-8, 1e8, 1e20])
+    fits = mle.fit_batch(density, start, y * sizes[:, None], constraints=rules)
+    assert np.all(fits.converged)
+    np.testing.assert_allclose(fits.log_likelihood, near.log_likelihood - 40 * np.log(sizes), rtol=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_data_whose_powers_overflow_or_vanish_have_one_status(family: str) -> None:
+    density, start, rules = FAMILIES[family]
+    y = np.random.default_rng(0).gamma(2.0, 1.0, 40)
+    sizes = np.array([1e-300, 1e-200, 1.0, 1e200, 1e300])
+    fits = mle.fit_batch(density, start, y * sizes[:, None], constraints=rules)
+    assert fits.status.names() == [*2 * ["nonfinite_data"], "converged", *2 * ["nonfinite_data"]]
+    huge = mle.fit(density, start, y * 1e300, constraints=rules)
+    assert huge.message.endswith(f"The largest number of data is {1e300 * y.max():.3g}.")
+
+
+def test_a_linear_log_likelihood_has_no_end() -> None:
+    y = np.array([2.0, 1.0, 3.0])
+    assert str(mle.fit(lambda m, y: y * m, 0.0, y).status) == "unbounded"
+    both = mle.fit(lambda params, y: y * params["m"] + 0.5 * params["k"] * y, {"m": 0.0, "k": 1.0}, y)
+    assert str(both.status) == "unbounded"
+
+
+@pytest.mark.parametrize(
+    ("density", "best"),
+    [
+        (lambda p, y: -0.5 * (y - p["a"] * p["b"]) ** 2 - 0.1 * (p["a"] ** 4 + p["b"] ** 4), (2 / 1.4) ** 0.5),
+        (lambda p, y: y * p["a"] * p["b"] - 0.5 * p["a"] ** 4 - 0.5 * p["b"] ** 4, 1.0),
+    ],
+)
+def test_a_saddle_whose_hessian_has_no_diagonal_is_left(density: Any, best: float) -> None:
+    fit = mle.fit(density, {"a": 0.0, "b": 0.0}, np.array([2.0, 1.0, 3.0]))
+    assert fit.converged
+    np.testing.assert_allclose(abs(fit.params["a"]), best, rtol=1e-9)
+    np.testing.assert_allclose(fit.params["a"], fit.params["b"], rtol=1e-9)

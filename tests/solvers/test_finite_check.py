@@ -52,9 +52,9 @@ def sets() -> tuple[np.ndarray, np.ndarray]:
 def test_a_stationary_point_that_is_no_maximum_is_left(su: float, sets: tuple[np.ndarray, np.ndarray]) -> None:
     y, best = sets
     fits = mle.fit_batch(frontier, {"a": 1.0, "su": su, "sv": 0.5}, y, constraints=FRONTIER_RULES)
-    converged = np.asarray(fits.converged)
-    assert converged.mean() > 0.85
-    np.testing.assert_array_less(best[converged] - np.asarray(fits.log_likelihood)[converged], 1e-4)
+    assert np.mean(fits.converged) > 0.95
+    # Nor does what is not proven end where the likelihood still rises.
+    np.testing.assert_array_less(best - np.asarray(fits.log_likelihood), 1e-4)
 
 
 def test_alone_as_in_a_batch(sets: tuple[np.ndarray, np.ndarray]) -> None:
@@ -148,6 +148,23 @@ def test_a_far_covariate_of_one_row_is_no_drift() -> None:
     assert converged.mean() > 0.85
     wanted = np.array([best(*one) for one in zip(x, y)])
     np.testing.assert_allclose(np.asarray(fits.log_likelihood)[converged], wanted[converged], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("df", [5.0, 1000.0])
+def test_rounding_makes_no_degrees_of_freedom(df: float, dtype: Any) -> None:
+    """Normal samples under a Student-t: far out its constant is rounding, which has hills of its own."""
+    x = np.random.default_rng(17).standard_normal((500, 25)).astype(dtype)
+    start = {"m": dtype(0), "s": dtype(1), "df": dtype(df)}
+    fits = mle.fit_batch(student_t, start, x, constraints={"s": mle.positive, "df": mle.positive})
+    proven = np.asarray(fits.converged)
+    assert proven.mean() > 0.15
+    params = {name: np.asarray(value, float)[proven] for name, value in fits.params.items()}
+    exact = st.t.logpdf(x[proven].T.astype(float), params["df"], params["m"], params["s"]).sum(axis=0)
+    # A proven maximum lies above the normal limit, which is the supremum of a likelihood that rises for ever.
+    normal = st.norm.logpdf(x[proven], x[proven].mean(axis=1, keepdims=True), x[proven].std(axis=1, keepdims=True))
+    below = normal.sum(axis=1) - exact > (1e-9 if dtype is np.float64 else 1e-3)
+    assert np.mean(below) <= (0.0 if dtype is np.float64 else 0.05)
 
 
 def student_t(params: Any, x: jax.Array) -> jax.Array:

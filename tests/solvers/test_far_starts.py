@@ -72,7 +72,7 @@ def test_normal_data_in_any_unit_from_zero_and_one(size: float) -> None:
     np.testing.assert_allclose(fits.params["sd"], y.std(axis=1), rtol=1e-6)
 
 
-FAMILIES = {
+FAMILIES: dict[str, tuple[Any, Any, Any]] = {
     "normal": (normal, {"mean": 0.0, "sd": 1.0}, {"sd": mle.positive}),
     "exponential": (lambda rate, y: jnp.log(rate) - rate * y, 1.0, mle.positive),
     "gamma": (

@@ -109,7 +109,7 @@ def _call(model: Model, args: PyTree, params: PyTree, obs: PyTree) -> Any:
     extra = () if args is None else (args,)
     try:
         return model(params, obs, *extra)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         explain_failed_call(error, model, (params, obs, *extra))
         raise
 

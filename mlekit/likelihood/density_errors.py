@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import traceback
 from typing import Any
 
 import jax
@@ -22,6 +24,17 @@ LOOKUPS = (
     "tuple index out of range",
     "list index out of range",
 )
+#: What JAX raises of a number that it traces, and what the log-density did with it.
+PYTHON_ONLY: dict[type[Exception], str] = {
+    jax.errors.TracerBoolConversionError: "decides in Python, as `if` does, by a number that JAX traces: use "
+    "jnp.where, with a finite value on both sides",
+    jax.errors.TracerArrayConversionError: "hands a number that JAX traces to NumPy or SciPy: use jax.numpy and "
+    "jax.scipy",
+    jax.errors.ConcretizationTypeError: "makes a Python number of one that JAX traces, as float(), int() and the "
+    "module math do: use jax.numpy",
+}
+#: Folders whose files are not the user's.
+LIBRARIES = (f"{os.sep}site-packages{os.sep}", os.path.dirname(os.path.dirname(__file__)) + os.sep)
 
 
 def check_returned(out: Any, who: str) -> None:
@@ -42,8 +55,15 @@ def explain_failed_call(error: Exception, model: Model, given: tuple[PyTree, ...
 
     Raises:
         ValueError: a name that is not there.
-        TypeError: a lookup in a tree that has no names, or another number of arguments.
+        TypeError: a lookup in a tree that has no names, another number of arguments, or Python's and NumPy's own
+            arithmetic with numbers that JAX traces.
+        AttributeError: an attribute of a dict.
     """
+    for kind, text in PYTHON_ONLY.items():
+        if isinstance(error, kind):
+            raise TypeError(f"log_density {text}{_place(error)}") from error
+    if isinstance(error, AttributeError) and any(error.obj is tree and isinstance(tree, dict) for tree in given):
+        raise AttributeError(f"log_density reads .{error.name} of a dict: write [{error.name!r}]") from error
     fn: Any = getattr(model.log_density, "contributions", model.log_density)
     if isinstance(error, KeyError):
         raise ValueError(_missing_name(error.args[0] if error.args else "", *given[:2])) from error
@@ -90,6 +110,13 @@ def _wrong_arguments(fn: Any, given: tuple[PyTree, ...]) -> str:
     if len(given) == 3:
         return f"{text}: give it a third argument, or leave out args="
     return f"{text}: further arrays come as one third argument, with args=, or are closed over"
+
+
+def _place(error: Exception) -> str:
+    """The line of the user's code that an error comes from, after a blank; empty if it is not known."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(folder in frame.filename for folder in LIBRARIES)]
+    return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def _described(tree: PyTree) -> str:

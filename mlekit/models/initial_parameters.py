@@ -258,6 +258,7 @@ def _match(constraints: PyTree, params: PyTree) -> dict[str, Any]:
                 f"constraints: got {_shorten(rule)} for {where}; it must be a constraint such as "
                 f"mle.positive, None, or a tree with the keys of {where}"
                 + (f": {', '.join(names)}" if names else "")
+                + ("; call it, as in mle.between(0.0, 1.0)" if isinstance(rule, type) else "")
             )
         unknown = [name for name in rules if name not in names]
         missing = [] if isinstance(rule, dict) else [name for name in names if name not in rules]

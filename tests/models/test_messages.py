@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import scipy.stats
 
 import mlekit as mle
 from tests.helpers.models import RULES, START, line, line_data
@@ -43,6 +45,43 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         lambda: mle.fit(mle.joint(forgotten), START, DATA),
         TypeError,
         ["joint model returned None"],
+    ),
+    "float": (
+        lambda: mle.fit(lambda p, x: -((float(x) - p) ** 2), 0.0, np.ones(3)),
+        TypeError,
+        ["makes a Python number", "float()", "test_messages.py:"],
+    ),
+    "math": (
+        lambda: mle.fit(lambda p, x: -math.log(p) - x / p, 1.0, np.ones(3)),
+        TypeError,
+        ["makes a Python number", "use jax.numpy"],
+    ),
+    "NumPy": (
+        lambda: mle.fit(lambda p, x: -np.log(p) - x / p, 1.0, np.ones(3)),
+        TypeError,
+        ["to NumPy or SciPy", "test_messages.py:"],
+    ),
+    "SciPy": (
+        lambda: mle.fit(lambda p, x: scipy.stats.norm.logpdf(x, p), 1.0, np.ones(3)),
+        TypeError,
+        ["to NumPy or SciPy", "use jax.numpy and jax.scipy"],
+    ),
+    "if": (lambda: mle.fit(lambda p, x: -x / p if x > 0 else p, 1.0, np.ones(3)), TypeError, ["use jnp.where"]),
+    "attribute of a dict": (
+        lambda: mle.fit(lambda p, x: -((x - p.mean) ** 2), {"mean": 0.0}, np.ones(3)),
+        AttributeError,
+        ["reads .mean of a dict", "['mean']"],
+    ),
+    "constraint called": (lambda: call(fn=mle.positive), TypeError, ["not mle.positive()"]),
+    "constraint not called": (
+        lambda: mle.fit(simple, 0.5, np.ones(3), constraints=mle.between),
+        ValueError,
+        ["call it, as in mle.between(0.0, 1.0)"],
+    ),
+    "name for a number": (
+        lambda: mle.at_least("a"),
+        TypeError,
+        ["mle.greater_than and mle.less_than take the name"],
     ),
     "tuple returned": (lambda: mle.fit(lambda p, o: (p, p), 0.0, DATA), TypeError, ["returned a tuple"]),
     "data before init": (lambda: mle.fit(line, DATA, START), TypeError, ["(log_density, init, data)", "swapped"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import equinox as eqx
 import jax
@@ -25,6 +25,10 @@ class Constraint(eqx.Module):
     def closed_form(self) -> str:
         """How the constraint is called whose bounds the estimate may lie on; empty where there is none."""
         return ""
+
+    def __call__(self, *_: Any) -> NoReturn:
+        """A `TypeError`: a constraint is not called."""
+        raise TypeError("a constraint is not called: write mle.positive, not mle.positive()")
 
     @abc.abstractmethod
     def forward(self, free: ArrayLike) -> Array:
@@ -86,7 +90,10 @@ def checked_bound(caller: str, bound: Any, or_name: bool = False) -> Any:
     try:
         number = np.asarray(bound, dtype=float)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{caller} wants numbers or arrays; it got {bound!r}") from error
+        text = f"{caller} wants numbers or arrays; it got {bound!r}"
+        if isinstance(bound, str):
+            text += "; mle.greater_than and mle.less_than take the name of another parameter"
+        raise TypeError(text) from error
     if not np.all(np.isfinite(number)):
         raise ValueError(f"{caller} wants finite numbers; it got {bound!r}")
     with jax.ensure_compile_time_eval():  # inside `jit` the bound must stay a value that `problem` can read

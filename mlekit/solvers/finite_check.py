@@ -87,7 +87,7 @@ class FiniteCheck(eqx.Module):
         onto: whether it goes onto bounds that are near.
         was_onto: whether that was tried from where the search is.
         room: the distance within which all points lie in the box.
-        matched: whether the quadratic held at the pair before.
+        matched: whether the quadratic held at the pair before, or need not hold twice.
     """
 
     turn: Int[Array, ""]
@@ -143,6 +143,7 @@ def begin(
     model: QuadraticModel,
     step: Float[Array, " n_free"],
     n_obs: Float[Array, ""],
+    once: Bool[Array, ""],
 ) -> FiniteCheck:
     """A look from the point that a claim is made of; one that would not leave it is not under way.
 
@@ -155,6 +156,7 @@ def begin(
         model: the quadratic model around that point.
         step: the last Newton step.
         n_obs: number of observations.
+        once: whether one pair that shows the quadratic to hold is enough.
     """
     k, dtype = step.shape[0], step.dtype
     mixed = jnp.full(k, k**-0.5, dtype)
@@ -177,7 +179,7 @@ def begin(
         otherwise=otherwise,
         direction=direction,
         unit=unit,
-        matched=jnp.zeros_like(before.matched),
+        matched=once,
     )
 
 

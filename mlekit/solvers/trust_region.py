@@ -84,7 +84,12 @@ class AbstractTrustRegion(AbstractPointSolver):
         )
         progress = choose(ahead, known, fresh.progress)
         return dataclasses.replace(
-            fresh, scale=state.scale, initial_scale=state.initial_scale, progress=progress, is_newton_step=ahead
+            fresh,
+            scale=state.scale,
+            initial_scale=state.initial_scale,
+            progress=progress,
+            is_newton_step=ahead,
+            told=state.told,
         )
 
     def trial_point(self, state: TrustRegionState) -> Float[Array, " n_free"]:
@@ -224,7 +229,9 @@ class AbstractTrustRegion(AbstractPointSolver):
                 here.doubtful | ~confirmed(after, n_obs),
                 judged.accept & (here.verdict != RUNNING),
             )
-            begun = finite_check.begin(check, status, here.model, after.progress.step, n_obs)
+            # Where no step could tell, and nothing else speaks against it, one pair of points is enough.
+            once = ~here.doubtful & jnp.all(after.told == 0)
+            begun = finite_check.begin(check, status, here.model, after.progress.step, n_obs, once)
             if box is not None and here.active is not None:
                 begun = finite_check.in_box(
                     begun, box, here.active, here.model, after.curvature, after.free, n_obs

@@ -113,14 +113,14 @@ def _told(
     n_obs: Float[Array, ""],
     noise: Float[Array, ""],
 ) -> Float[Array, " k"]:
-    """The curvature where a step last showed the quadratic to hold; zeros if the last that could tell did not."""
+    """The curvature where a step last showed the quadratic to hold; NaN if that did not, zeros before any step."""
     promised, brought = n_obs * state.predicted, n_obs * (state.loss - trial.loss)
     tells = accept & state.searching & ~state.first & (promised > jnp.maximum(TELLING, 20 * n_obs * noise))
     missed = jnp.abs(brought - promised)
     holds = missed <= MISTOLD * jnp.minimum(promised, 0.5)
     # Less at stake than tells anything, and yet another change than promised: rounding is larger than it should.
     tells |= accept & state.searching & ~state.first & (missed > jnp.maximum(promised, SURPRISE * n_obs * noise))
-    return jnp.where(tells, jnp.where(holds, jnp.diagonal(trial.curvature), 0.0), state.told)
+    return jnp.where(tells, jnp.where(holds, jnp.diagonal(trial.curvature), jnp.nan), state.told)
 
 
 def confirmed(state: TrustRegionState, n_obs: Float[Array, ""]) -> Bool[Array, ""]:

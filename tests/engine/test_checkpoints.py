@@ -160,7 +160,8 @@ def test_a_process_that_is_killed_goes_on(kills: int, tmp_path: Path, monkeypatc
         process.send_signal(signal.SIGKILL)
         process.communicate()
     said, _ = run(0.0).communicate(timeout=120)
-    write, writes = checkpoint._write, []
+    write = checkpoint._write
+    writes: list[None] = []
     monkeypatch.setattr(checkpoint, "_write", lambda *args: writes.append(write(*args)))
     wanted = fit(tmp_path / "whole", mle.open_table(ROWS, block_rows=300), solver=mle.BFGS())
     found = [float.fromhex(x) for x in json.loads(said.splitlines()[-1].replace("'", '"'))]

@@ -37,7 +37,9 @@ class Status(enum.IntEnum):
     raised = 8
 
 
-RUNNING = -1  #: carried inside a solver's state only; no fit ends with it
+#: Carried inside a solver's state only, no fit ends with them: the search goes on, or must begin anew with a
+#: solver that passes walls and kinks.
+RUNNING, OBSTRUCTED = -1, -2
 
 ADVICE: dict[int, str] = {
     Status.converged: "the maximum is proven: the decrement is within tolerance and the information is "

@@ -19,7 +19,7 @@ from jaxtyping import Array, PyTree
 from ..core import differentiable_loops
 from ..core.compilation import Compiled
 from ..core.runtime_errors import RUNTIME_ERRORS, Raised, raised
-from ..core.status import Status, unproven
+from ..core.status import OBSTRUCTED, Status, unproven
 from ..core.trees import numbers_as_arrays, replace_rows, traced, tracing
 from ..likelihood.objective import Objective
 from ..likelihood.ragged import Chunk, RaggedBatch, power_of_two
@@ -75,14 +75,25 @@ def solve_batch(
         if problem.backend == NativeBackend.name:
             raise ValueError(UNDER_A_TRACE)
         return _solve_as_one(problem, width, warm_up, lost)
-    found = _solve_chunks(problem, width, warm_up, report, lost)
-    if problem.has_two_ways and len(failed := np.flatnonzero(unproven(np.asarray(found.status)))):
-        begun = jax.tree.map(lambda leaf: np.asarray(leaf)[failed], starts)
-        again = _solve_chunks(problem.of(batch.subset(failed), begun), width, not warm_up, None, {})
+    plain = None if warm_up else problem.plain
+    found = _solve_chunks(plain or problem, width, warm_up, report, lost)
+    if plain is not None and len(places := np.flatnonzero(np.asarray(found.status) == OBSTRUCTED)):
+        more: Raised = {}
+        passed = _solve_chunks(_those(problem, places), width, False, None, more)
+        lost.update({int(places[i]): said for i, said in more.items()})
+        found = jax.tree.map(lambda old, new: replace_rows(places, old, new), found, passed)
+    if problem.has_two_ways and len(places := np.flatnonzero(unproven(np.asarray(found.status)))):
+        again = _solve_chunks(_those(problem, places), width, not warm_up, None, {})
         better = np.asarray(again.status == Status.converged)
-        place = failed[better]
-        found = jax.tree.map(lambda old, new: replace_rows(place, old, new[better]), found, again)
+        proven = places[better]
+        found = jax.tree.map(lambda old, new: replace_rows(proven, old, new[better]), found, again)
     return found
+
+
+def _those(problem: Problem, places: np.ndarray) -> Problem:
+    """The problem of some of the data sets."""
+    starts = jax.tree.map(lambda leaf: np.asarray(leaf)[places], problem.starts)
+    return problem.of(problem.likelihood.subset(places), starts)
 
 
 def _solve_as_one(problem: Problem, n_lanes: int, warm_up: bool, lost: Raised) -> Solution:

@@ -16,7 +16,8 @@ from ..likelihood.ragged import RaggedBatch
 from ..models.closure_convert import is_converted
 from ..models.model import Model
 from ..models.parameters import Parameters
-from ..solvers import AbstractSolver, Stop
+from ..solvers import AbstractSolver, Newton, Stop
+from ..solvers.newton import PlainNewton
 
 
 class BatchLikelihood(eqx.Module):
@@ -96,6 +97,12 @@ class Problem(eqx.Module):
         """True if the search may begin on the expected information: not where that is dear."""
         regression = self.model.regression
         return self.solver.exact and regression is not None and regression.family.cheap_information
+
+    @property
+    def plain(self) -> Problem | None:
+        """The same for a solver that ends at walls and kinks, where that is compiled sooner; else `None`."""
+        solver = self.solver
+        return dataclasses.replace(self, solver=PlainNewton(solver.radius)) if type(solver) is Newton else None
 
     def of(self, likelihood: Any, starts: list[Any]) -> Problem:
         """The same for another likelihood, from other starts."""

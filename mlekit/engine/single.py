@@ -15,7 +15,7 @@ from ..core.compilation import THOROUGH_ROWS, Compiled
 from ..core.digest import digest_of, holds_own
 from ..core.format.progress import batch_bar
 from ..core.runtime_errors import RUNTIME_ERRORS, Raised, raised
-from ..core.status import Status, unproven
+from ..core.status import OBSTRUCTED, Status, unproven
 from ..core.trees import batch_of_one, only_one, traced, tracing
 from ..likelihood.dataset import AbstractDataset
 from ..likelihood.in_memory import InMemoryLikelihood
@@ -94,7 +94,7 @@ def solve(
             return _solution(problem.objective, *last_state_natively(problem, warm_up), problem.stop)
         if thorough:
             return _solve.lower_and_compile(problem, False, thorough=True)(problem, False)
-        return _solve(problem, warm_up)
+        return _solved(problem, warm_up)
 
     # What runs raises where it is waited for.
     way = 0
@@ -147,6 +147,16 @@ def _at_start(problem: Problem) -> Array:
 
 
 _solve = Compiled(search.maximise)
+
+
+def _solved(problem: Problem, warm_up: bool) -> Solution:
+    """The maximum, outside a trace: the longer program runs only where the shorter one meets a wall or a kink."""
+    plain = None if warm_up or problem.likelihood.has_sample else problem.plain
+    if plain is not None:
+        found = jax.block_until_ready(_solve(plain, False))
+        if found.status != OBSTRUCTED:
+            return found
+    return _solve(problem, warm_up)
 
 
 def _watched(
@@ -217,7 +227,7 @@ def best_of(
         for i in range(len(keys) - 1):
             here = problem.of(likelihood, [leaf[i] for leaf in starts])
             try:
-                found.append(jax.block_until_ready(_solve(here, False)))
+                found.append(jax.block_until_ready(_solved(here, False)))
             except RUNTIME_ERRORS as error:
                 lose({i: raised(error)})
                 found.append(search_stepwise(here)[0])

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..core.eigen import spectrum
 from ..core.linear_algebra import curvature_scale, norm
-from ..core.status import RUNNING, Status, unproven
+from ..core.status import OBSTRUCTED, RUNNING, Status, unproven
 from ..likelihood.objective import Objective
 from ..solvers import Stop
 from ..solvers.box import Box, hold
@@ -87,7 +87,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         steps = steps + state.steps
     n_obs, n_rows = objective.n_obs, likelihood.n_rows
     status = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
-    nonfinite, beyond_powers = likelihood.bad_numbers(status != Status.converged)
+    nonfinite, beyond_powers = likelihood.bad_numbers((status != Status.converged) & (status != OBSTRUCTED))
     bad = (nonfinite & (status == Status.nonfinite_start)) | beyond_powers
     status = jnp.where(bad, Status.nonfinite_data, status)
     few = n_rows < parameters.n_free

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..core.compilation import computed_once
 from ..core.linear_algebra import curvature_scale, norm, singular_below
-from ..core.status import RUNNING, Status
+from ..core.status import OBSTRUCTED, RUNNING, Status
 from ..core.trees import choose
 from . import finite_check, kinks, obstacles
 from .base import AbstractPointSolver, Stop
@@ -41,6 +41,9 @@ class AbstractTrustRegion(AbstractPointSolver):
     second_order: ClassVar[bool] = True
     #: True if the first point within tolerance ends the search; otherwise full Newton steps go on to prove it.
     stops_within_tolerance: ClassVar[bool] = False
+
+    #: True if walls and kinks are passed; otherwise a search that meets one ends there, `OBSTRUCTED`.
+    passes_obstacles: ClassVar[bool] = True
 
     radius: float = 1.0
 
@@ -112,12 +115,17 @@ class AbstractTrustRegion(AbstractPointSolver):
             n_obs: number of observations.
             stop: when to stop.
         """
-        judged = judge(state, trial, n_obs)
+        if not self.passes_obstacles:  # there are none: what asks for them is left out of the program
+            state = dataclasses.replace(state, obstacles=obstacles.none(state.free), kinks=kinks.none(state.free))
+        judged = judge(state, trial, n_obs, self.passes_obstacles)
         after = self._best_point(state, trial, judged, n_obs)
         after, here = _stand(state, after, trial.box, judged, n_obs, stop)
         after = _propose(after, here.model, trial.box)
         after, stuck = _conclude(state, after, judged, here, n_obs)
-        after, let_go = self._past_obstacles(state, after, judged, here, stuck, n_obs, stop)
+        if self.passes_obstacles:
+            after, let_go = self._past_obstacles(state, after, judged, here, stuck, n_obs, stop)
+        else:
+            after, let_go = _stopped_by_obstacles(state, after, judged, n_obs), jnp.asarray(False)
         return self._proven(state, after, trial.box, judged, here, let_go, n_obs)
 
     def _best_point(
@@ -146,7 +154,10 @@ class AbstractTrustRegion(AbstractPointSolver):
         n_without_gain = jnp.where(accept & (first | judged.gained), 0, state.n_without_gain + 1)
         n_without_gain = jnp.where(state.obstacles.under_way, state.n_without_gain, n_without_gain)
         n_without_gain = jnp.where(state.check.under_way | judged.stopped, 0, n_without_gain)
-        learns = state.kinks.near & finite & state.searching
+        kink = state.kinks
+        if self.passes_obstacles:
+            learns = kink.near & finite & state.searching
+            kink = choose(learns, kinks.learn(kink, judged.step, judged.jump), kink)
         return dataclasses.replace(
             state,
             free=free,
@@ -161,7 +172,7 @@ class AbstractTrustRegion(AbstractPointSolver):
             steps=state.steps + state.searching.astype(jnp.int32),
             obstacles=judged.obstacles,
             told=judged.told,
-            kinks=choose(learns, kinks.learn(state.kinks, judged.step, judged.jump), state.kinks),
+            kinks=kink,
         )
 
     def _past_obstacles(
@@ -188,10 +199,9 @@ class AbstractTrustRegion(AbstractPointSolver):
         let_go = over & (met.holding | (kink.near & ~in_kink))
         status = jnp.where(in_kink, Status.stalled, status)
         status = jnp.where(let_go, RUNNING, status)
-        suspected = obstacles.suspected(met, state.length, n_obs) & (status == RUNNING) & ~progress.diverging
-        suspected &= state.searching & ~let_go & ~kink.near & ~state.first
-        bends = suspected & judged.finite & (judged.ratio < GOOD)
-        bends &= kinks.crossed(judged.step, judged.jump, state.curvature, judged.noise)
+        suspected, bends = _suspected(state, dataclasses.replace(after, status=status), judged, n_obs)
+        suspected &= ~let_go & ~kink.near
+        bends &= suspected
         status, let_go, suspected, bends = computed_once((status, let_go, suspected, bends))
 
         kink = choose(bends, kinks.begin(judged.step, judged.jump, here.units), kinks.leave(kink, let_go))
@@ -250,6 +260,25 @@ class AbstractTrustRegion(AbstractPointSolver):
             near = (status == RUNNING) & (after.progress.n_within_tolerance > 0) & ~after.obstacles.holding
             status = jnp.where(near, Status.converged, status)
         return dataclasses.replace(after, trial=point, status=status.astype(jnp.int32), check=check)
+
+
+def _suspected(
+    state: TrustRegionState, after: TrustRegionState, judged: Judged, n_obs: Float[Array, ""]
+) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+    """Whether a ball is so small that an obstacle may be the reason, and whether it is a kink that was crossed."""
+    suspected = obstacles.suspected(after.obstacles, state.length, n_obs) & (after.status == RUNNING)
+    suspected &= ~after.progress.diverging & state.searching & ~state.first
+    bends = suspected & judged.finite & (judged.ratio < GOOD)
+    return suspected, bends & kinks.crossed(judged.step, judged.jump, state.curvature, judged.noise)
+
+
+def _stopped_by_obstacles(
+    state: TrustRegionState, after: TrustRegionState, judged: Judged, n_obs: Float[Array, ""]
+) -> TrustRegionState:
+    """The search, which ends where `_past_obstacles` would have something to do."""
+    suspected, bends = _suspected(state, after, judged, n_obs)
+    stops = bends | (suspected & ~judged.accept & obstacles.can_be_tried(judged.step))
+    return dataclasses.replace(after, status=jnp.where(stops, OBSTRUCTED, after.status))
 
 
 class _Stand(NamedTuple):

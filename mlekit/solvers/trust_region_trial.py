@@ -61,7 +61,7 @@ class Judged(NamedTuple):
     told: Float[Array, " k"]
 
 
-def judge(state: TrustRegionState, trial: Evaluation, n_obs: Float[Array, ""]) -> Judged:
+def judge(state: TrustRegionState, trial: Evaluation, n_obs: Float[Array, ""], passes_obstacles: bool) -> Judged:
     """What the trial point has shown.
 
     Near the maximum the predicted and the actual change drown in rounding; then a step is judged as a success.
@@ -88,8 +88,10 @@ def judge(state: TrustRegionState, trial: Evaluation, n_obs: Float[Array, ""]) -
     accept, seen = computed_once((accept, seen))
 
     rise = jnp.where(finite, loss - state.loss, jnp.inf)
-    met = obstacles.judge(state.obstacles, rise, state.gradient, state.curvature, noise)
-    met = computed_once(choose(trying, met, state.obstacles))
+    met = state.obstacles
+    if passes_obstacles:
+        tried = obstacles.judge(met, rise, state.gradient, state.curvature, noise)
+        met = computed_once(choose(trying, tried, met))
     step = state.trial - state.free
     return Judged(
         finite=finite,

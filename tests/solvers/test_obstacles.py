@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import mlekit as mle
+from mlekit.core.status import OBSTRUCTED
+from mlekit.solvers.newton import PlainNewton
 
 N_SETS = 40
 
@@ -118,3 +120,17 @@ def test_a_uniform_sample_has_no_generalised_pareto_maximum() -> None:
     assert set(fits.status.counts()) <= {"unbounded", "converged"}
     assert np.all(np.asarray(fits.params["shape"])[np.asarray(fits.converged)] > -1)
     assert fits.status.counts()["unbounded"] > N_SETS / 2
+
+
+def test_walls_are_passed_by_the_searches_that_meet_them(pareto_sets: np.ndarray) -> None:
+    """Outside of a trace a shorter program runs first, and ends at walls; under one there is but the longer."""
+    start, rules = {"a": 1.0, "m": 0.5}, {"a": mle.positive, "m": mle.positive}
+
+    def fitted(x: Any, solver: Any) -> Any:
+        fits = mle.fit_batch(pareto, start, x, constraints=rules, solver=solver)
+        return fits.params, fits.status.codes, fits.steps
+
+    sets = jnp.asarray(pareto_sets)
+    apart, traced = fitted(sets, mle.Newton()), jax.jit(lambda x: fitted(x, mle.Newton()))(sets)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), apart, traced)
+    np.testing.assert_array_equal(jax.jit(lambda x: fitted(x, PlainNewton()))(sets)[1], OBSTRUCTED)

@@ -23,8 +23,8 @@ from .quadratic_model import QuadraticModel
 
 #: Points are looked at in pairs, both ways: the first at one standard error, the second at a tenth, eight at ever
 #: less, each by the root of ten nearer, for ridges that bend and walls that are near. Two pairs in a row where the
-#: quadratic holds are enough, or the first where rounding hides the second: what rounding makes may fall so once,
-#: but hardly twice.
+#: quadratic holds are enough, one where it holds closely, or the first where rounding hides the second: what
+#: rounding makes may fall so once, but hardly twice.
 PAIRS, NEAR = 10, 2
 #: A flat direction has no end: the nearer points also lie within a hundredth of so many times the errors that each
 #: parameter would have if the others were known.
@@ -33,8 +33,10 @@ FARTHEST = 1e5
 #: least fall on one side, and the most rounding, in units of that of the quadratic. Half a nat that rounding
 #: hides cannot be asked for; the less is asked for, the clearer it must show.
 FACTOR, LEAST_SIDE, MOST_NOISE = (2.0, 1.25, 1.25), (0.05, 0.7, 0.7), (jnp.inf, 0.2, 1e-3)
+#: Falls on both sides that differ from the quadratic by less than so large a share of it need no second pair.
+CLOSE = 0.1
 #: The least fall, in nats, that proves anything: cancellation makes hills that no estimate of rounding foresees.
-LEAST_FALL = 1e-8
+LEAST_FALL = 1e-9
 #: The most rounding where the curvature has faded: there it makes small hills.
 MOST_NOISE_FADED = (jnp.inf, 1e-3, 1e-3)
 #: A search that runs away is looked at ahead only: ten of its last steps on, a hundred, and so forth. Where the
@@ -285,7 +287,7 @@ def judge(
     ahead &= ~check.onto
     refuted = ahead & (check.turn < REFUTING) & (drop > 2 * noise) & (drop <= 2 * decrement) & ~often
     matches = _falls_as_quadratic(check, fall, noise)
-    proven = matches & (check.matched | _alone(check, noise))
+    proven = matches & (check.matched | _alone(check, fall, noise))
     proven &= (check.claim == Status.converged) & ~check.onto
 
     last = check.turn == jnp.where(ahead, AHEAD, jnp.where(check.inwards, INWARDS, 2 * PAIRS)) - 1
@@ -321,10 +323,15 @@ def _falls_as_quadratic(check: FiniteCheck, fall: Float[Array, ""], noise: Float
     return falls & (check.turn % 2 == 1) & ~check.inwards & (jnp.abs(check.distance) <= check.room)
 
 
-def _alone(check: FiniteCheck, noise: Float[Array, ""]) -> Bool[Array, ""]:
-    """Whether this is the first pair, and rounding hides the falls of the second."""
+def _alone(check: FiniteCheck, fall: Float[Array, ""], noise: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether one pair is enough: both falls are very close to the quadratic, or rounding hides the next to the
+    first.
+    """
+    expected = 0.5 * check.distance**2
+    farthest = jnp.maximum(jnp.abs(check.fall - expected), jnp.abs(fall - expected))
     level = check.turn // 2 + 1
-    return (level == 1) & (noise > _most_noise(check, level) * 0.5 * check.distance_of(level) ** 2)
+    hides = noise > _most_noise(check, level) * 0.5 * check.distance_of(level) ** 2
+    return (farthest < CLOSE * expected) | ((level == 1) & hides)
 
 
 def _most_noise(check: FiniteCheck, level: Int[Array, ""]) -> Float[Array, ""]:

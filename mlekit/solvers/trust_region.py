@@ -267,7 +267,7 @@ def _suspected(
 ) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
     """Whether a ball is so small that an obstacle may be the reason, and whether it is a kink that was crossed."""
     suspected = obstacles.suspected(after.obstacles, state.length, n_obs) & (after.status == RUNNING)
-    suspected &= ~after.progress.diverging & state.searching & ~state.first
+    suspected &= ~after.ran_away & state.searching & ~state.first
     bends = suspected & judged.finite & (judged.ratio < GOOD)
     return suspected, bends & kinks.crossed(judged.step, judged.jump, state.curvature, judged.noise)
 

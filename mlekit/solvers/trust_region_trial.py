@@ -15,8 +15,7 @@ from .objective import Evaluation
 from .trust_region_state import TrustRegionState
 
 ACCEPT = 1e-4  #: least share of the predicted decrease that a step must bring
-#: Shares of the predicted decrease below which the ball shrinks, to a quarter or to half of itself, and from which
-#: it grows.
+#: Shares of the predicted decrease below which the ball shrinks to a quarter of the step, and from which it grows.
 POOR, GOOD = 0.25, 0.75
 #: Growth of the radius after a good step; the most where the model missed no more than so small a share of the
 #: decrease, with so many nats at stake. Searches that start far off have far to go.
@@ -154,8 +153,7 @@ def next_radius(
     """
     at_edge = state.length > 0.9 * state.radius
     smaller = 0.25 * jnp.minimum(state.length, state.radius)
-    radius = jnp.where((ratio < GOOD) & at_edge, 0.5 * state.radius, state.radius)
-    radius = jnp.where(~finite | (ratio < POOR), smaller, radius)
+    radius = jnp.where(~finite | (ratio < POOR), smaller, state.radius)
     missed = jnp.maximum(jnp.abs(1.0 - ratio), jnp.finfo(ratio.dtype).eps)
     growth = jnp.where(n_obs * state.predicted > AT_STAKE, jnp.clip(MISSED / missed, GROWTH, MOST_GROWTH), GROWTH)
     grows = finite & (ratio > GOOD) & at_edge

@@ -55,7 +55,8 @@ def test_an_address_when_connected(table, cluster):
 def test_an_error_of_a_worker_is_shown_as_one_of_here(table, cluster):
     Path("model.py").write_text(MODEL.replace("    return", '    assert obs["y"] > 0\n    return'))
     said = fit(table, ["group"], "ray", error=True)
-    assert said.startswith('Error: model.py, line 6: assert obs["y"] > 0\n  TracerBoolConversionError: ')
+    assert "Error: log_density decides in Python, as `if` does, by a number that JAX traces" in said
+    assert said.rstrip().endswith("(model.py:6)")
     assert fit(table, ["group"], "local", error=True) == said
 
 

@@ -56,7 +56,8 @@ def at_infinite(parameters: Parameters, free: Array, multiplier: Array | None) -
     names = parameters.names_with(np.asarray(parameters.box.infinite_at(free, multiplier)))
     if not names:
         return ""
-    return f" The log-likelihood is infinite where {' and '.join(names[:NAMED])} lies on its bound."
+    lies = "lies on its bound" if len(names) == 1 else "lie on their bounds"
+    return f" The log-likelihood is infinite where {' and '.join(names[:NAMED])} {lies}."
 
 
 def at_edges(parameters: Parameters, estimates: Array, weak: Sequence[str]) -> str:

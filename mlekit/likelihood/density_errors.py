@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..core.checks import first_line
+from ..core.checks import INSIDE, first_line
 from ..models.model import Model
 
 #: Beginnings of what Python and JAX say of a lookup in something that has no such names or places.
@@ -33,8 +33,8 @@ PYTHON_ONLY: dict[type[Exception], str] = {
     jax.errors.ConcretizationTypeError: "makes a Python number of one that JAX traces, as float(), int() and the "
     "module math do: use jax.numpy",
 }
-#: Folders whose files are not the user's.
-LIBRARIES = (f"{os.sep}site-packages{os.sep}", os.path.dirname(os.path.dirname(__file__)) + os.sep)
+#: In the names of files that were installed.
+INSTALLED = f"{os.sep}site-packages{os.sep}"
 
 
 def check_returned(out: Any, who: str) -> None:
@@ -115,7 +115,7 @@ def _wrong_arguments(fn: Any, given: tuple[PyTree, ...]) -> str:
 def _place(error: Exception) -> str:
     """The line of the user's code that an error comes from, after a blank; empty if it is not known."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(folder in frame.filename for folder in LIBRARIES)]
+    own = [one for one in frames if not one.filename.startswith(INSIDE) and INSTALLED not in one.filename]
     return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 

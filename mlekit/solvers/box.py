@@ -12,7 +12,7 @@ from ..core.linear_algebra import factorise, matvec, norm
 from .quadratic_model import QuadraticModel
 
 #: Information has vanished where its root is less than so many times that of the machine precision.
-LOST = 10.0
+VANISHED = 10.0
 #: Nats that the last hair before a bound must bring where the log-likelihood is infinite on it.
 ENDLESS = 1e-4
 
@@ -50,7 +50,7 @@ class Active(NamedTuple):
         """
         eps = jnp.finfo(free.dtype).eps
         relative = units * jnp.maximum(1.0, jnp.abs(free))
-        vanished = (relative < LOST * eps**0.5) & (units < LOST * eps**0.5 * scale)
+        vanished = (relative < VANISHED * eps**0.5) & (units < VANISHED * eps**0.5 * scale)
         return ~self.held & jnp.any(self.held) & (vanished | (relative < eps))
 
 

@@ -27,7 +27,7 @@ RESOLVED = 1e4
 #: A slope in units of the trust region that is larger is more than rounding.
 LEVEL = 1e-4
 STEPS_WITHOUT_GAIN = 50  #: rejected ones, which shrink the radius by 1e-30
-ENDLESS = 0.4  #: the power of the largest number beyond which a parameter has run away
+FAR_OUT = 0.4  #: the power of the largest number beyond which a parameter has run away
 SMALLEST_RADIUS = 1e-3  #: times the machine precision: below it, no step is a step any more
 
 
@@ -118,8 +118,8 @@ class AbstractTrustRegion(AbstractPointSolver):
         if not self.passes_obstacles:  # there are none: what asks for them is left out of the program
             state = dataclasses.replace(state, obstacles=obstacles.none(state.free), kinks=kinks.none(state.free))
         judged = judge(state, trial, n_obs, self.passes_obstacles)
-        after = self._best_point(state, trial, judged, n_obs)
-        after, here = _stand(state, after, trial.box, judged, n_obs, stop)
+        after, units = self._best_point(state, trial, judged, n_obs)
+        after, here = _stand(state, after, units, trial.box, judged, n_obs, stop)
         after = _propose(after, here.model, trial.box)
         after, stuck = _conclude(state, after, judged, here, n_obs)
         if self.passes_obstacles:
@@ -130,8 +130,8 @@ class AbstractTrustRegion(AbstractPointSolver):
 
     def _best_point(
         self, state: TrustRegionState, trial: Evaluation, judged: Judged, n_obs: Float[Array, ""]
-    ) -> TrustRegionState:
-        """The best point after the trial, with its derivatives and units, and the ball around it."""
+    ) -> tuple[TrustRegionState, Float[Array, " n_free"]]:
+        """The best point after the trial, with its derivatives and the ball around it; and the units there."""
         accept, first, finite = judged.accept, state.first, judged.finite
         radius = next_radius(state, judged.ratio, finite, n_obs)
         # Next to kinks it is the learned curvature that makes steps shorter.
@@ -145,7 +145,8 @@ class AbstractTrustRegion(AbstractPointSolver):
         curvature = jnp.where(accept, trial.curvature, state.curvature)
         # The shortest units met so far, for a parameter that once was stiff may be so again.
         safe, slope = _where_known(state, accept, curvature, gradient)
-        scale = jnp.where(accept, jnp.maximum(_units(safe, slope, loss), state.scale), state.scale)
+        units = curvature_scale(safe, slope, jnp.maximum(1.0, jnp.abs(loss)))
+        scale = jnp.where(accept, jnp.maximum(units, state.scale), state.scale)
         own = jnp.maximum(jnp.min(scale * jnp.abs(free)), jnp.abs(loss) / jnp.maximum(norm(slope / scale), 1.0))
         resolved = RESOLVED * jnp.finfo(free.dtype).eps * own
         radius = jnp.where(first & judged.finite, jnp.maximum(radius, resolved), radius)
@@ -173,7 +174,7 @@ class AbstractTrustRegion(AbstractPointSolver):
             obstacles=judged.obstacles,
             told=judged.told,
             kinks=kink,
-        )
+        ), units
 
     def _past_obstacles(
         self,
@@ -310,16 +311,10 @@ def _where_known(
     return jnp.where(known, curvature, eye), jnp.where(known, gradient, 0.0)
 
 
-def _units(
-    curvature: Float[Array, "k k"], gradient: Float[Array, " k"], loss: Float[Array, ""]
-) -> Float[Array, " k"]:
-    """The units of the parameters at a point."""
-    return curvature_scale(curvature, gradient, jnp.maximum(1.0, jnp.abs(loss)))
-
-
 def _stand(
     state: TrustRegionState,
     after: TrustRegionState,
+    units: Float[Array, " n_free"],
     box: Box | None,
     judged: Judged,
     n_obs: Float[Array, ""],
@@ -328,7 +323,6 @@ def _stand(
     """The search with its progress, and how it stands at its best point; the verdict is in the units of that."""
     known = judged.accept | ~state.first
     curvature, slope = _where_known(state, judged.accept, after.curvature, after.gradient)
-    units = _units(curvature, slope, after.loss)
     free, active, held = after.free, None, after.obstacles.held
     if box is not None:
         active = box.active(free, slope, units, n_obs, stop.tolerance)
@@ -380,7 +374,7 @@ def _conclude(
     stuck = (stuck | (after.n_without_gain >= STEPS_WITHOUT_GAIN)) & ~state.obstacles.under_way
     # What steps too small to be taken still promise is endless; and what ran away once ends by rounding.
     rising = after.trial_nonfinite | met.wall | ~(n_obs * state.predicted <= jnp.sqrt(eps))
-    rising |= after.ran_away | jnp.any(jnp.abs(after.free) > float(jnp.finfo(after.free.dtype).max) ** ENDLESS)
+    rising |= after.ran_away | jnp.any(jnp.abs(after.free) > float(jnp.finfo(after.free.dtype).max) ** FAR_OUT)
     rising |= model.fading & ~met.any_met
     rising |= model.on_ridge & jnp.any(after.scale * eps ** (1 / 3) > after.initial_scale)
     status = jnp.where(stuck, jnp.where(rising, Status.unbounded, Status.stalled), RUNNING)

@@ -43,8 +43,8 @@ class Judged(NamedTuple):
         jump: the change of the gradient beyond that of the curvature.
         seen: what it decides if it was one to be looked at.
         obstacles: what is known of walls now.
-        told: the curvature of the parameters at the last step that showed the quadratic to hold.
         stopped: whether that was what the search waited for, and some entries are held from now on.
+        told: the curvature of the parameters at the last step that showed the quadratic to hold.
     """
 
     finite: Bool[Array, ""]
@@ -80,13 +80,12 @@ def judge(state: TrustRegionState, trial: Evaluation, n_obs: Float[Array, ""], p
     # A point to be looked at is taken just where it is higher ground; then the search begins anew there. The part
     # of a step that is tried alone is not taken.
     looking, trying = state.check.under_way, state.obstacles.under_way
-    fall = n_obs * jnp.where(finite, loss - state.loss, jnp.inf)
-    seen = finite_check.judge(state.check, fall, state.decrement, n_obs * noise)
+    rise = jnp.where(finite, loss - state.loss, jnp.inf)
+    seen = finite_check.judge(state.check, n_obs * rise, state.decrement, n_obs * noise)
     better = finite & (state.first | (ratio > ACCEPT) | polish)
     accept = jnp.where(looking, seen.higher & finite, better) & ~trying
     accept, seen = computed_once((accept, seen))
 
-    rise = jnp.where(finite, loss - state.loss, jnp.inf)
     met = state.obstacles
     if passes_obstacles:
         tried = obstacles.judge(met, rise, state.gradient, state.curvature, noise)
@@ -116,11 +115,12 @@ def _told(
 ) -> Float[Array, " k"]:
     """The curvature where a step last showed the quadratic to hold; NaN if that did not, zeros before any step."""
     promised, brought = n_obs * state.predicted, n_obs * (state.loss - trial.loss)
-    tells = accept & state.searching & ~state.first & (promised > jnp.maximum(TELLING, 20 * n_obs * noise))
     missed = jnp.abs(brought - promised)
     holds = missed <= MISTOLD * jnp.minimum(promised, 0.5)
-    # Less at stake than tells anything, and yet another change than promised: rounding is larger than it should.
-    tells |= accept & state.searching & ~state.first & (missed > jnp.maximum(promised, SURPRISE * n_obs * noise))
+    at_stake = promised > jnp.maximum(TELLING, 20 * n_obs * noise)
+    # Even with less at stake another change than promised tells: rounding is larger than it should be.
+    surprises = missed > jnp.maximum(promised, SURPRISE * n_obs * noise)
+    tells = accept & state.searching & ~state.first & (at_stake | surprises)
     return jnp.where(tells, jnp.where(holds, jnp.diagonal(trial.curvature), jnp.nan), state.told)
 
 

@@ -22,6 +22,7 @@ from .core.trees import default_float, is_array, is_inexact, leaf_name, repeat
 from .data.arrays import as_arrays, as_lengths, as_weights
 from .data.groups import Groups
 from .engine import batch_solve, implicit, multistart, single
+from .engine.backend import noting
 from .engine.checkpoint import Checkpoint
 from .engine.history import History
 from .engine.modes import Modes
@@ -99,9 +100,9 @@ def fit(
         history: keep the path of the search, of many starts that of the first, as `Fit.history`.
         checkpoint: a directory, or a `mle.Checkpoint`, where the state of the search is saved after each step; the
             same call made again goes on from there. For a single start.
-        backend: `"native"` compiles the log-density to machine code for the CPU; `"xla"` and `None` leave it to
-            XLA. Native fits take one start, show no steps and run outside of `jit`; their results are the same to
-            rounding.
+        backend: `None` compiles the log-density to machine code where that can be: on a CPU, outside of `jit`,
+            for rows in memory; XLA does the rest. `"native"` wants that and nothing else, and `"xla"` is XLA
+            alone; results are the same to rounding. `Fit.backend` says which it was, `Fit.diagnose()` why.
 
     Returns:
         A `Fit`. Numerical trouble is its `status`, never an exception; outside `jit` that holds for what the
@@ -143,7 +144,7 @@ def fit(
     """
     check_order(log_density, init, data)
     keys, init = multistart.parse_starts(starts, key, init)
-    _check_backend(backend, keys)
+    _check_backend(backend)
     if checkpoint is not None and keys is not None:
         raise ValueError("checkpoint is for a single start; leave out starts")
 
@@ -162,7 +163,8 @@ def fit(
                 return found, None, path
             return *dataset.checked(single.best_of(keys, drawn, found, problem, progress, lost)), path
 
-        found, optima, path = implicit.maximum(problem, (keys, drawn), search, single.linearise_single)
+        with noting() as searched_by:
+            found, optima, path = implicit.maximum(problem, (keys, drawn), search, single.linearise_single)
         return make_fit(
             found,
             problem.objective.parameters,
@@ -174,6 +176,7 @@ def fit(
             history=path,
             init=written,
             lost=lost,
+            searched_by=searched_by,
         )
 
     return with_fallback(attempt, log_density)
@@ -282,7 +285,7 @@ def fit_batch(
         key: random key for the starts; all sets share the draws, so that none depends on the others.
         lanes: number of lanes; by default as many as suit the device.
         progress: show a bar with finished sets, fits per second and statuses; not inside `jit`.
-        backend: as in `mle.fit`; on a CPU native batches of small data sets are more than twice as fast.
+        backend: as in `mle.fit`.
 
     Returns:
         A `Fit` whose leaves have a leading axis of data sets, in the order of `data`.
@@ -301,7 +304,7 @@ def fit_batch(
     """
     check_order(log_density, init, data)
     keys, init = multistart.parse_starts(starts, key, init)
-    _check_backend(backend, keys)
+    _check_backend(backend)
 
     def attempt(change: Callable[[Model], Model]) -> Fit:
         dataset, axes = _batch_dataset(data, weights, lengths)
@@ -328,7 +331,8 @@ def fit_batch(
         problem = Problem(dataclasses.replace(likelihood, model=model), parameters, leaves, chosen, stop, backend)
         fits = batch.n_sets * (1 if keys is None else len(keys))
         lost: Raised = {}
-        with batch_bar(progress, fits, (batch.rows, batch.lengths, start, args, keys)) as report:
+        bar = batch_bar(progress, fits, (batch.rows, batch.lengths, start, args, keys))
+        with bar as report, noting() as searched_by:
 
             def search(problem: Problem, rest: Any) -> tuple[Solution, Modes | None]:
                 keys, drawn = rest
@@ -350,6 +354,7 @@ def fit_batch(
             modes=optima,
             init=None if callable(init) and not isinstance(init, eqx.Module) else init,
             lost=lost,
+            searched_by=searched_by,
         )
 
     return with_fallback(attempt, log_density)
@@ -503,8 +508,6 @@ def log_likelihood(
     return dataset.checked(likelihood.log_likelihood(params))
 
 
-def _check_backend(backend: str | None, keys: Any) -> None:
+def _check_backend(backend: str | None) -> None:
     if backend is not None:
         check_choice(backend, tuple(one.name for one in batch_solve.BACKENDS), "backend")
-    if backend == batch_solve.NativeBackend.name and keys is not None:
-        raise ValueError("backend='native' is for a single start; leave out starts")

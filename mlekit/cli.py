@@ -115,12 +115,15 @@ def info() -> None:
 
     import jax
 
+    from .engine.native_backend import described
+
     lines = {"mlekit": __version__}
     lines |= {name: metadata.version(name) for name in ("jax", "jaxlib", "optax", "equinox")}
     lines["python"] = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     lines["devices"] = ", ".join(
         f"{device.platform}:{device.id} ({device.device_kind})" for device in jax.devices()
     )
+    lines["native"] = described()
     in_python = "float64" if jax.config.read("jax_enable_x64") else "float32"
     lines["precision"] = f"mlekit fit: float64 unless --no-x64; in Python: {in_python} (jax_enable_x64)"
     for name, value in lines.items():

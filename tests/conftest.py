@@ -51,6 +51,8 @@ kept = CACHE / f"programs-{zlib.crc32(''.join(flags).encode()):08x}"
 jax.config.update("jax_compilation_cache_dir", str(kept))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# So is the object code of native kernels, which a user has in a directory of their own.
+os.environ["MLEKIT_NATIVE_CACHE"] = str(CACHE / "native")
 
 jax.config.update("jax_enable_x64", True)
 # Numbers of unlike types and arrays of unlike ranks meet only where somebody wrote how.

@@ -25,11 +25,11 @@ from ..likelihood.objective import Objective
 from ..likelihood.ragged import Chunk, RaggedBatch, power_of_two
 from . import multistart
 from .apart import run_apart
-from .backend import AbstractBackend
+from .backend import AbstractBackend, leave_to_xla, run_by_first
 from .chunks import account
 from .implicit import Linearisation, differentiable_weights
 from .modes import Modes
-from .native_backend import UNDER_A_TRACE, NativeBackend
+from .native_backend import ROWS_ELSEWHERE, UNDER_A_TRACE, NativeBackend
 from .problem import Problem
 from .repeated import RepeatedLikelihood, solve_repeated
 from .solution import Solution
@@ -65,6 +65,7 @@ def solve_batch(
     batch, starts = problem.likelihood, problem.starts
     lost = {} if lost is None else lost
     if isinstance(batch, RepeatedLikelihood):
+        leave_to_xla(problem, ROWS_ELSEWHERE)
         found = solve_repeated(problem, lost)
         if report is not None:
             report(found)
@@ -72,8 +73,7 @@ def solve_batch(
     width = n_lanes or batch.lanes()
     warm_up = problem.has_two_ways and not near
     if batch.traced or tracing(starts):
-        if problem.backend == NativeBackend.name:
-            raise ValueError(UNDER_A_TRACE)
+        leave_to_xla(problem, UNDER_A_TRACE)
         return _solve_as_one(problem, width, warm_up, lost)
     plain = None if warm_up else problem.plain
     found = _solve_chunks(plain or problem, width, warm_up, report, lost)
@@ -136,8 +136,7 @@ def _solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, report: Report 
             report(found)
         return found
 
-    backend = next(backend for backend in BACKENDS if backend.supports(problem))
-    found = backend.solve_chunks(problem, n_lanes, warm_up, finish, here)
+    found = run_by_first(BACKENDS, problem, lambda one: one.solve_chunks(problem, n_lanes, warm_up, finish, here))
     found = _with_lost(problem, found, warm_up, here)
     lost.update(here)
     return found

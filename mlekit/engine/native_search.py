@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -315,9 +314,15 @@ def model_kernels(searches: Searches, solver: AbstractSolver) -> ModelKernels:
         searches.weights is not None,
     )
     if key not in _kernels:
-        _remember(key, ModelKernels(searches, solver))
+        try:
+            _remember(key, ModelKernels(searches, solver))
+        except Unsupported as error:
+            _remember(key, error)
     _kernels.move_to_end(key)
-    return _kernels[key]
+    found = _kernels[key]
+    if isinstance(found, Unsupported):
+        raise found.with_traceback(None)
+    return found
 
 
 def _remember(key: Any, value: Any) -> None:
@@ -329,15 +334,6 @@ def _remember(key: Any, value: Any) -> None:
 @eqx.filter_jit
 def _starts(parameters: Any, starts: list[Any]) -> jax.Array:
     return jax.vmap(lambda leaves: parameters.free(parameters.join(leaves)))(starts)
-
-
-@contextlib.contextmanager
-def refusals() -> Iterator[None]:
-    """What native kernels cannot run becomes a `ValueError` with the reason."""
-    try:
-        yield
-    except Unsupported as error:
-        raise ValueError(f"backend='native' cannot run this fit: {error}; leave it out, and XLA does") from error
 
 
 def solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, n_threads: int = 1) -> Solution:

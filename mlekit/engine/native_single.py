@@ -13,9 +13,16 @@ from ..likelihood.ragged import BoundModel, Chunk
 from ..native import single_fit
 from ..native.sums_kernel import Prepared
 from ..native.unsupported import Unsupported
+from .native_backend import ROWS_ELSEWHERE
 from .native_search import Searches, model_kernels
 from .problem import Problem
 from .search import Steps, last_state
+from .solution import Solution, compiled_solution
+
+
+def solve_one(problem: Problem, warm_up: bool, n_threads: int = 1) -> Solution:
+    """The maximum of one data set in memory, searched natively; arguments as in `native_last_state`."""
+    return compiled_solution(problem.objective, *native_last_state(problem, warm_up, n_threads), problem.stop)
 
 
 def native_last_state(problem: Problem, warm_up: bool, n_threads: int = 1) -> tuple[Any, Any]:
@@ -31,7 +38,7 @@ def native_last_state(problem: Problem, warm_up: bool, n_threads: int = 1) -> tu
     """
     likelihood = problem.likelihood
     if not isinstance(likelihood, InMemoryLikelihood) or likelihood.sampled is not None:
-        raise Unsupported("rows that are not in memory")
+        raise Unsupported(ROWS_ELSEWHERE)
     first = 0 if likelihood.offset is None else int(likelihood.offset)
     count = int(likelihood.n_unpadded)
     rows = jax.tree.map(lambda leaf: np.asarray(leaf)[first : first + count], likelihood.data)

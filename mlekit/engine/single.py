@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..core.compilation import THOROUGH_ROWS, Compiled
+from ..core.compilation import Compiled
 from ..core.digest import digest_of, holds_own
 from ..core.format.progress import batch_bar
 from ..core.runtime_errors import RUNTIME_ERRORS, Raised, raised
@@ -21,16 +21,18 @@ from ..likelihood.dataset import AbstractDataset
 from ..likelihood.in_memory import InMemoryLikelihood
 from ..likelihood.objective import Objective
 from ..likelihood.ragged import RaggedBatch, from_arrays
-from . import batch_solve, host_loop, implicit, multistart, search, solution
+from . import batch_solve, host_loop, implicit, multistart, search
+from .backend import leave_to_xla, run_by_first
 from .checkpoint import Checkpointer, checkpointing
 from .history import History, Recorder
 from .host_loop import Callback
 from .modes import Modes
-from .native_backend import UNDER_A_TRACE, NativeBackend, last_state_natively
+from .native_backend import SHOWS_NO_STEPS, UNDER_A_TRACE
 from .problem import Problem
 from .repeated import RepeatedLikelihood
-from .solution import Solution
+from .solution import Solution, compiled_solution
 from .stepwise import search_stepwise
+from .xla_backend import is_thorough, solve_one
 
 #: A data set with more rows than this keeps the device busy by itself; lanes would only be in each other's way.
 LONG_SET = 4096
@@ -71,30 +73,23 @@ def solve(
     Raises:
         ValueError: a history or a checkpoint are wanted under a trace; or as `checkpointing`.
     """
-    natively = problem.backend == NativeBackend.name
-    if natively and (history or bar is not None or checkpoint is not None):
-        raise ValueError("backend='native' shows no steps: leave out history, progress and checkpoint")
     if tracing((problem.likelihood, problem.starts)):
-        if natively:
-            raise ValueError(UNDER_A_TRACE)
+        leave_to_xla(problem, UNDER_A_TRACE)
         if history:
             raise ValueError("history=True follows the search from Python, so it does not run under jit or vmap")
         if checkpoint is not None:
             raise ValueError("checkpoint follows the search from Python, so it does not run under jit or vmap")
-        return _solve(problem, False), None
+        return solve_one(problem, False), None
     seen = history or bar is not None or checkpoint is not None
-    thorough = not seen and problem.likelihood.rows >= THOROUGH_ROWS
+    if seen:
+        leave_to_xla(problem, SHOWS_NO_STEPS)
     recorders = [Recorder() for _ in range(2 * history)]
 
     def search(warm_up: bool, checkpointer: Checkpointer | None) -> Solution:
         if seen:
             recorder = recorders[warm_up] if history else None
             return _watched(problem, warm_up, bar, recorder, checkpointer)
-        if natively and problem.parameters.n_free:
-            return _solution(problem.objective, *last_state_natively(problem, warm_up), problem.stop)
-        if thorough:
-            return _solve.lower_and_compile(problem, False, thorough=True)(problem, False)
-        return _solved(problem, warm_up)
+        return _search(problem, warm_up)
 
     # What runs raises where it is waited for.
     way = 0
@@ -102,7 +97,7 @@ def solve(
     try:
         with _keeping(problem, checkpoint, dataset) as checkpointer:
             found = jax.block_until_ready(search(False, checkpointer))
-            if problem.has_two_ways and not thorough and unproven(found.status):
+            if problem.has_two_ways and (seen or not is_thorough(problem)) and unproven(found.status):
                 again = jax.block_until_ready(search(True, checkpointer))
                 if again.status == Status.converged:
                     found, way = again, 1
@@ -146,17 +141,14 @@ def _at_start(problem: Problem) -> Array:
     return problem.objective(problem.free)
 
 
-_solve = Compiled(search.maximise)
-
-
-def _solved(problem: Problem, warm_up: bool) -> Solution:
+def _search(problem: Problem, warm_up: bool) -> Solution:
     """The maximum, outside a trace: the longer program runs only where the shorter one meets a wall or a kink."""
     plain = None if warm_up or problem.likelihood.has_sample else problem.plain
     if plain is not None:
-        found = jax.block_until_ready(_solve(plain, False))
+        found = run_by_first(batch_solve.BACKENDS, plain, lambda backend: backend.solve_one(plain, False))
         if found.status != OBSTRUCTED:
             return found
-    return _solve(problem, warm_up)
+    return run_by_first(batch_solve.BACKENDS, problem, lambda backend: backend.solve_one(problem, warm_up))
 
 
 def _watched(
@@ -166,21 +158,18 @@ def _watched(
     recorder: Recorder | None,
     checkpointer: Checkpointer | None,
 ) -> Solution:
-    """`_solve` with the loop in Python, so that its steps can be seen."""
+    """`_search` with the loop in Python, so that its steps can be seen."""
     callbacks: list[Callback] = [callback for callback in (bar, recorder) if callback is not None]
     if problem.parameters.n_free:
         if checkpointer is not None and recorder is not None:
             checkpointer.record(recorder)
         last = search.last_state(problem, warm_up, host_loop.HostLoop(callbacks, checkpointer))
-        found = _solution(problem.objective, *last, problem.stop)
+        found = compiled_solution(problem.objective, *last, problem.stop)
     else:
-        found = _solve(problem, False)
+        found = solve_one(problem, False)
         for callback in callbacks:
             callback(found.steps, found.log_likelihood, found.decrement, found.estimates)
     return found
-
-
-_solution = Compiled(solution.solution)
 
 
 def best_of(
@@ -227,7 +216,7 @@ def best_of(
         for i in range(len(keys) - 1):
             here = problem.of(likelihood, [leaf[i] for leaf in starts])
             try:
-                found.append(jax.block_until_ready(_solved(here, False)))
+                found.append(_search(here, False))
             except RUNTIME_ERRORS as error:
                 lose({i: raised(error)})
                 found.append(search_stepwise(here)[0])

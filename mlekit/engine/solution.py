@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..core.compilation import Compiled
 from ..core.eigen import spectrum
 from ..core.linear_algebra import curvature_scale, norm
 from ..core.status import OBSTRUCTED, RUNNING, Status, unproven
@@ -165,6 +166,9 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         weak_direction=weak,
         multiplier=multiplier,
     )
+
+
+compiled_solution = Compiled(solution)
 
 
 def _unless_infinite(status: Array, box: Box, free: Array, multiplier: Array) -> Array:

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from ..core import devices
-from ..core.compilation import Compiled
+from ..core.compilation import THOROUGH_ROWS, Compiled
 from ..core.runtime_errors import Raised
 from ..likelihood.objective import Objective
 from ..likelihood.ragged import Chunk, RaggedBatch
 from ..solvers import AbstractSolver, Stop
-from .backend import AbstractBackend, Finish
+from .backend import XLA, AbstractBackend, Finish, asked_for
 from .chunks import run_chunks
 from .lanes import for_each, run_lanes
 from .problem import Problem
-from .search import search
+from .search import maximise, search
 from .solution import Solution, nothing_to_find, solution
 
 
@@ -39,11 +39,11 @@ class Searched(NamedTuple):
 class XLABackend(AbstractBackend):
     """XLA: whatever JAX can trace, it can run."""
 
-    name: ClassVar[str] = "xla"
+    name: ClassVar[str] = XLA
 
     def supports(self, problem: Problem) -> bool:
-        """True unless another backend was asked for."""
-        return problem.backend in (None, self.name)
+        """True unless another backend was asked for, which can search for something."""
+        return asked_for(problem) in (None, self.name) or not problem.parameters.n_free
 
     def solve_chunks(
         self, problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, lost: Raised
@@ -54,6 +54,21 @@ class XLABackend(AbstractBackend):
         n_free, starts = problem.parameters.n_free, problem.starts
         found: Solution = run_chunks(solve_chunk, batch, n_free, n_lanes, starts, shared, finish, lost)
         return found
+
+    def solve_one(self, problem: Problem, warm_up: bool) -> Solution:
+        """As `AbstractBackend.solve_one`; what the log-density raises is raised."""
+        if is_thorough(problem):
+            program = solve_one.lower_and_compile(problem, warm_up, thorough=True)
+            return jax.block_until_ready(program(problem, warm_up))
+        return jax.block_until_ready(solve_one(problem, warm_up))
+
+
+def is_thorough(problem: Problem) -> bool:
+    """True if a search takes so long that the most thorough compilation pays."""
+    return problem.likelihood.rows >= THOROUGH_ROWS
+
+
+solve_one = Compiled(maximise)
 
 
 def search_chunk(chunk: Chunk, problem: Problem, n_lanes: int, warm_up: bool) -> Searched:

@@ -13,6 +13,7 @@ from ..core.format.numbers import counted, number, share
 from ..core.linear_algebra import root_of_inverse
 from ..core.status import ADVICE, Status, StatusArray
 from ..core.trees import traced
+from ..engine.backend import NOT_KNOWN, SearchedBy
 from ..engine.certificate import WEAK, Certificate
 from ..likelihood.objective import Objective
 from .evaluate import evaluate, has_contributions
@@ -37,6 +38,7 @@ class Diagnosis(eqx.Module):
         status: why the fit ended.
         cause: of a single fit, the first row that is not finite, or the exception, in words; else nothing.
         bounds: of a single fit, the estimates that lie on their bounds, or what they ran to the edge of, in words.
+        searched_by: which backend ran the search, and why not the native one.
 
     Example:
         >>> import jax.numpy as jnp, mlekit as mle
@@ -53,6 +55,7 @@ class Diagnosis(eqx.Module):
     status: StatusArray
     cause: str = eqx.field(static=True, default="")
     bounds: str = eqx.field(static=True, default="")
+    searched_by: SearchedBy = eqx.field(static=True, default=NOT_KNOWN)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -62,7 +65,8 @@ class Diagnosis(eqx.Module):
     def __repr__(self) -> str:
         if isinstance(self.least, jax.core.Tracer):
             return "Diagnosis(<traced>)"
-        return "\n".join(self.remarks) or "Nothing to remark."
+        lines = self.remarks or ("Nothing to remark.",)
+        return "\n".join((*lines, self.searched_by.words)).rstrip("\n")
 
 
 def diagnose(fit: FitRecord) -> Diagnosis:
@@ -89,6 +93,7 @@ def diagnose(fit: FitRecord) -> Diagnosis:
         status=fit.status,
         cause=fit.cause if told else "",
         bounds=(fit.bounds_in_words if fit.converged else fit.edges_in_words) if told else "",
+        searched_by=fit._searched_by,
     )
 
 

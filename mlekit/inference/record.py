@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ..core.compilation import Static
 from ..core.status import ADVICE, Status, StatusArray
 from ..core.trees import map_arrays, transforming
+from ..engine.backend import NOT_KNOWN, SearchedBy
 from ..engine.certificate import Certificate
 from ..engine.history import History
 from ..engine.implicit import without_derivative
@@ -47,6 +48,7 @@ class FitRecord(eqx.Module):
     _history: History | None = None  # likewise
     _written: WrittenOrder = eqx.field(static=True, default=WrittenOrder())
     _raised: tuple[tuple[int, str], ...] = eqx.field(static=True, default=())  # by number of the data set
+    _searched_by: SearchedBy = eqx.field(static=True, default=NOT_KNOWN)
 
     @property
     def parameters(self) -> Parameters:
@@ -96,6 +98,11 @@ class FitRecord(eqx.Module):
     def steps(self) -> Array:
         """Steps that were taken."""
         return self._solution.steps
+
+    @property
+    def backend(self) -> str:
+        """What ran the search, `"native"` or `"xla"`; `diagnose()` says why. Empty where a file does not know."""
+        return self._searched_by.backend
 
     @property
     def status(self) -> StatusArray:

@@ -53,6 +53,11 @@ class Machine:
         return max(1, self.vector_bytes // np.dtype(dtype).itemsize)
 
     @property
+    def words(self) -> str:
+        """For a person: the CPU and its vectors."""
+        return f"llvmlite {llvmlite.__version__} for {self.cpu}, vectors of {8 * self.vector_bytes} bits"
+
+    @property
     def key(self) -> str:
         """What compiled code depends on beside its source."""
         return f"{llvmlite.__version__} {llvm.llvm_version_info} {self.cpu} {self.features}"

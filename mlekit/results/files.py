@@ -28,6 +28,7 @@ from ..core.compilation import Static
 from ..core.status import Status, StatusArray
 from ..core.trees import is_array, tracing
 from ..data.groups import Groups
+from ..engine.backend import SearchedBy
 from ..engine.history import History
 from ..engine.modes import Modes
 from ..inference.evaluate import evaluate
@@ -69,6 +70,7 @@ def save(fit: FitRecord, path: str | os.PathLike[str], data: bool = True) -> Non
         "optima": fit._modes is not None,
         "path": fit._history is not None,
         "raised": fit._raised,
+        "backend": [fit._searched_by.backend, fit._searched_by.refusal],
         "data": data,
         "fingerprint": dataset.fingerprint,
         "groups": None,
@@ -236,6 +238,7 @@ def _rebuilt(content: Content, like: AnyFit, path: Any) -> AnyFit:
         "_modes": modes if header["optima"] else None,
         "_history": History(whole, row[0], row[0], row) if header["path"] else None,
         "_raised": tuple((int(number), str(said)) for number, said in header.get("raised", ())),
+        "_searched_by": SearchedBy(*map(str, header.get("backend", ()))),
     }
     frame = dataclasses.replace(like, solver=header["solver"], **parts)
     if lacking := sorted({name for name, _ in _named(frame)} ^ set(leaves)):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from ..core.compilation import Static
 from ..core.runtime_errors import Raised
 from ..core.trees import is_array, repeat
+from ..engine.backend import NOT_KNOWN, SearchedBy
 from ..engine.history import History
 from ..engine.modes import Modes
 from ..engine.solution import Solution
@@ -58,6 +59,7 @@ def make_fit(
     history: History | None = None,
     init: PyTree = None,
     lost: Raised | None = None,
+    searched_by: SearchedBy = NOT_KNOWN,
 ) -> Fit:
     """A `Fit` of its parts.
 
@@ -73,6 +75,7 @@ def make_fit(
         history: the path of the search.
         init: the start as the user wrote it, for the order of tables.
         lost: what data sets raised.
+        searched_by: which backend ran the search.
     """
     tree = (parameters.with_values((None,) * len(parameters.leaves)), model)
     arrays, rest = eqx.partition(tree, is_array)
@@ -80,7 +83,8 @@ def make_fit(
         arrays, args = jax.tree.map(lambda leaf: repeat(leaf, n_sets), (arrays, args))
     values = eqx.tree_at(lambda pair: pair[0].values, arrays, parameters.values, is_leaf=lambda x: x is None)
     said = tuple(sorted((lost or {}).items()))
-    return Fit(solution, values, Static(rest), dataset, args, solver, modes, history, WrittenOrder(init), said)
+    order = WrittenOrder(init)
+    return Fit(solution, values, Static(rest), dataset, args, solver, modes, history, order, said, searched_by)
 
 
 class Fit(FitRecord):

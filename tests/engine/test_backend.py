@@ -35,7 +35,7 @@ class Counting(AbstractBackend):
 @pytest.mark.parametrize("solver", [mle.BFGS(), mle.Newton()], ids=["supported", "not supported"])
 def test_a_backend_of_ones_own(solver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = jax.tree.map(lambda column: np.stack([column, 2 * column, column[::-1]]), line_data(20))
-    plain = mle.fit_batch(line, START, data, constraints=RULES, solver=solver)
+    plain = mle.fit_batch(line, START, data, constraints=RULES, solver=solver, backend="xla")
     monkeypatch.setattr(batch_solve, "BACKENDS", (Counting(), XLABackend()))
     SEEN.clear()
     fits = mle.fit_batch(line, START, data, constraints=RULES, solver=solver)

@@ -171,6 +171,11 @@ def test_help_needs_no_table_package():
 
 def test_info():
     said = done(run("info"))
-    for line in (f"mlekit     {mle.__version__}", f"jax        {jax.__version__}", "devices    cpu:0"):
+    for line in (
+        f"mlekit     {mle.__version__}",
+        f"jax        {jax.__version__}",
+        "devices    cpu:0",
+        "native     llvmlite",
+    ):
         assert line in said
     assert "float64 unless --no-x64; in Python: float64" in said

@@ -1,15 +1,11 @@
-"""Native fits; their object code is kept beside the other caches of tests, not in the user's directory."""
+"""Native fits."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-os.environ["MLEKIT_NATIVE_CACHE"] = str(Path(__file__).parents[2] / ".pytest_cache" / "native")
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from .loops import (
     load_at,
     number,
     slot,
+    store_at,
     while_true,
 )
 from .machine import Code, compile_module
@@ -208,10 +209,10 @@ class FitKernel:
             place = slot(builder, emitter.element_type(node.type))
             emitter.store(known[node.number], place, node.type, 0)
             kept[node] = place
-        totals = [slot(builder, rows.vector) for _ in program.sums.cores]
-        lanes = emitter.lanes[program.type]
-        for place in totals:
-            builder.store(lanes.constant(0), place)
+        lanes, n_cores = emitter.lanes[program.type], len(program.sums.cores)
+        totals = emitter.room(program.type, n_cores)
+        zero = lambda i: emitter.store(lanes.constant(0), totals, program.type, i)  # noqa: E731
+        counted(builder, number(0), number(n_cores), zero, name="zero")
 
         def one(lane: ir.Value) -> None:
             length = load_at(builder, self._lengths, lane, INT64)
@@ -228,8 +229,10 @@ class FitKernel:
                     at(builder, place, builder.mul(r, number(SIZES[type])), INT8), type, 0, aligned=False
                 )
 
-            for value, total in zip(rows.totals(mine, length, column), totals):
-                builder.store(value, at(builder, total, lane, rows.real))
+            def put(i: ir.Value, total: ir.Value) -> None:
+                store_at(builder, total, totals, builder.add(builder.mul(i, number(self.width)), lane))
+
+            rows.totals(mine, length, column, put)
 
         def if_any(lane: ir.Value) -> None:
             there = builder.icmp_signed(">", load_at(builder, self._lengths, lane, INT64), number(0))
@@ -237,7 +240,7 @@ class FitKernel:
                 one(lane)
 
         counted(builder, number(0), number(self.width), if_any, name="sets")
-        return [builder.load(place, typ=rows.vector) for place in totals]
+        return [emitter.load(totals, program.type, i) for i in range(n_cores)]
 
     def _lane_base(self, lane: ir.Value) -> ir.Value:
         """Where the columns of a lane begin, if each lies by itself."""

@@ -7,7 +7,6 @@ what its vectors hold is added up at the end. Either way the order of a sum depe
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -194,26 +193,16 @@ class RowCode:
         """
         builder, cores = self.builder, self.program.sums.cores
         lanes = self.emitter({}).lanes[self.program.type]
-        many = len(cores) > IN_REGISTERS and step > 1 and not self.weighted
         if accumulators is None:
-            plain = self.emitter({})
-            take = functools.partial(plain.room, self.program.type, 1) if many else None
-            accumulators = [take() if take else slot(builder, self.vector) for _ in cores]
+            accumulators = [slot(builder, self.vector) for _ in cores]
             for place in accumulators:
                 builder.store(lanes.constant(0), place)
-            if many:
-                tiled(self, known, count, column, accumulators)
-                return list(accumulators)
 
         def row(r: ir.Value) -> None:
             emitter = self.emitter({}, known)
             for i, node in enumerate(self.columns):
                 emitter.values[node.number] = column(i, node.type, r)
-            counts, weight = mask(r), None
-            if self.weighted:
-                weight = column(len(self.columns), self.program.type, r)
-                some = builder.fcmp_unordered("une", weight, lanes.constant(0))
-                counts = some if counts is None else builder.and_(counts, some)
+            counts, weight = self.counting(column, r, mask(r))
             for core, place in zip(cores, accumulators):
                 before = builder.load(place, typ=self.vector)
                 if weight is not None:
@@ -229,14 +218,43 @@ class RowCode:
         return list(accumulators)
 
     def totals(
-        self, known: dict[int, Any], length: ir.Value, column: Callable[[int, str, ir.Value], ir.Value]
-    ) -> list[ir.Value]:
-        """The sums of all cores over the rows of one data set, in vectors; arguments as of `sum_rows`."""
-        whole = self.builder.and_(length, number(-self.width))
+        self,
+        known: dict[int, Any],
+        length: ir.Value,
+        column: Callable[[int, str, ir.Value], ir.Value],
+        put: Callable[[ir.Value, ir.Value], None],
+    ) -> None:
+        """Add up all cores over the rows of one data set.
+
+        Args:
+            known: as of `sum_rows`.
+            length: number of rows.
+            column: as of `sum_rows`.
+            put: `put(i, total)` takes the sum of core `i`.
+        """
+        builder, emitter, n_cores = self.builder, self.emitter({}), len(self.program.sums.cores)
+        lanes = emitter.lanes[self.program.type]
+        below = lambda r: self._below(r, length)  # noqa: E731
+        whole = builder.and_(length, number(-self.width))
+        if n_cores > IN_REGISTERS:
+            sums = tiled(self, known, length, whole, column, below)
+            one = lambda i: put(i, lanes.sum(emitter.load(sums, self.program.type, i)))  # noqa: E731
+            counted(builder, number(0), number(n_cores), one, name="totals")
+            return
         places = self.sum_rows(known, whole, column, lambda r: None, self.width)
-        self.sum_rows(known, length, column, lambda r: self._below(r, length), self.width, whole, places)
-        lanes = self.emitter({}).lanes[self.program.type]
-        return [lanes.sum(self.builder.load(place, typ=self.vector)) for place in places]
+        self.sum_rows(known, length, column, below, self.width, whole, places)
+        for i, place in enumerate(places):
+            put(number(i), lanes.sum(builder.load(place, typ=self.vector)))
+
+    def counting(
+        self, column: Callable[[int, str, ir.Value], ir.Value], r: ir.Value, mask: ir.Value | None
+    ) -> tuple[ir.Value | None, ir.Value | None]:
+        """Which elements of a vector count, None if all do; and their weights, None without."""
+        if not self.weighted:
+            return mask, None
+        builder, weight = self.builder, column(len(self.columns), self.program.type, r)
+        some = builder.fcmp_unordered("une", weight, ir.Constant(self.vector, [0.0] * self.width))
+        return (some if mask is None else builder.and_(mask, some)), weight
 
     def is_own_product(self, core: Node, emitter: Emitter) -> bool:
         """True if a core is a product that nothing else needs, which may be added as it is made."""

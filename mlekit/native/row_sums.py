@@ -9,6 +9,7 @@ is looked at any more once the data are known, or in a matrix of second order, w
 from __future__ import annotations
 
 import dataclasses
+import heapq
 from collections import Counter
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -152,29 +153,42 @@ class Forms:
         left = {monomial: Counter(node.number for node in some) for monomial, some in factors.items()}
         users: dict[tuple[int, int], set[Monomial]] = {}
 
-        def order(pair: tuple[int, int]) -> tuple[int, int, int, int]:
+        queue: list[tuple[int, int, tuple[int, int]]] = []  # of pairs, those with most users first; some outdated
+
+        def put(pair: tuple[int, int]) -> None:
             a, b = (made[number] for number in pair)
-            return len(users[pair]), -abs(a.depends - b.depends), -pair[0], -pair[1]
+            heapq.heappush(queue, (-len(users[pair]), abs(a.depends - b.depends), pair))
 
         for monomial in monomials:
             for pair in _pairs(left[monomial]):
                 users.setdefault(pair, set()).add(monomial)
-        while users:
-            a, b = pair = max(users, key=order)
+        for pair in users:
+            put(pair)
+        while queue:
+            count, _, pair = heapq.heappop(queue)
+            if count != -len(users[pair]):
+                continue
+            a, b = pair
             product = graph.node("mul", (made[a], made[b]))  # as it stands: no rule puts it in another order
             made[product.number] = product
-            for monomial in list(users[pair]):
+            changed = {pair}
+            for monomial in sorted(users[pair]):
                 bag = left[monomial]
-                for old in _pairs(bag):
-                    users[old].discard(monomial)
+                before = set(_pairs(bag))
                 while bag[a] > 1 if a == b else bag[a] and bag[b]:
                     bag.subtract((a, b))
                     bag[product.number] += 1
                 bag += Counter()  # those that are used up go
                 left[monomial] = bag
-                for new in _pairs(bag):
+                after = set(_pairs(bag))
+                for old in before - after:
+                    users[old].discard(monomial)
+                for new in after - before:
                     users.setdefault(new, set()).add(monomial)
-            users = {pair: some for pair, some in users.items() if some}
+                changed |= before ^ after
+            for other in changed:
+                if users[other]:
+                    put(other)
         return {monomial: self._sum(made[next(iter(left[monomial]))]) for monomial in monomials}
 
     def _sum(self, core: Node) -> Node:

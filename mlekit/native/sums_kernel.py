@@ -157,8 +157,8 @@ class SumsKernel:
             place = self._column(builder, rows, given, c, type, builder.add(begin, r))
             return emitter.load(place, type, 0, aligned=False)
 
-        for i, total in enumerate(rows.totals(outer.values, length, column)):
-            store_at(builder, total, given[Argument.sums], i)
+        put = lambda i, total: store_at(builder, total, given[Argument.sums], i)  # noqa: E731
+        rows.totals(outer.values, length, column, put)
 
     def _finish(self, builder: ir.IRBuilder, rows: RowCode, given: dict[Argument, ir.Value]) -> None:
         """Loss, gradient and matrix from the sums."""

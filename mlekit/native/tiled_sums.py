@@ -7,13 +7,14 @@ The order in which a sum adds up its rows is the same as without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 
 from .loops import counted, number, slot
-from .nodes import DATA, Node
+from .nodes import DATA
 
 #: So many sums stay in registers.
 IN_REGISTERS = 26
@@ -26,81 +27,93 @@ KEPT = 400
 def tiled(
     rows: Any,
     known: dict[int, Any],
-    count: ir.Value,
+    length: ir.Value,
+    whole: ir.Value,
     column: Callable[[int, str, ir.Value], ir.Value],
-    accumulators: Sequence[ir.Value],
-) -> None:
-    """Add up all cores over whole vectors of rows.
+    below: Callable[[ir.Value], ir.Value],
+) -> ir.Value:
+    """Add up all cores over rows; the array of their sums, a vector each.
 
     Args:
         rows: the `RowCode` that writes.
         known: values of what depends on parameters alone, by the numbers of nodes.
-        count: rows, a multiple of those in a vector.
+        length: number of rows.
+        whole: the largest multiple of those in a vector that is not above it.
         column: `column(c, type, r)` loads column `c` at row `r`.
-        accumulators: where the sums go on, places in memory.
+        below: which elements of the vector at row `r` are rows at all.
     """
-    builder, cores, width = rows.builder, rows.program.sums.cores, rows.width
+    builder, cores, width, type = rows.builder, rows.program.sums.cores, rows.width, rows.program.type
     plain = rows.emitter({}, known)
-    late = [i for i, core in enumerate(cores) if rows.is_own_product(core, plain)]
+    lanes, zero = plain.lanes[type], ir.Constant(rows.vector, [0.0] * width)
+    sums = plain.room(type, len(cores))
+    counted(builder, number(0), number(len(cores)), lambda i: plain.store(zero, sums, type, i), name="zero")
+    of_rows = lambda core: all(a.depends & DATA for a in core.args)  # noqa: E731
+    late = [i for i, core in enumerate(cores) if rows.is_own_product(core, plain) and of_rows(core)]
     early = [i for i in range(len(cores)) if i not in set(late)]
-    factors = {a.number: a for i in late for a in cores[i].args if a.depends & DATA}
-    types = rows.program.type
-    n_turns = max(2, min(32, KEPT // max(1, len(factors))))  # vectors of rows of a block
-    room = {name: plain.room(types, n_turns) for name in factors}
+    factors = {a.number: a for i in late for a in cores[i].args}
+    first_ones = {cores[i].args[0].number for i in late}  # one factor of a product has the weight
+    n_turns = max(2, min(32, KEPT // max(1, len(factors) + rows.weighted * len(first_ones))))
+    room = {name: plain.room(type, n_turns) for name in factors}
+    heavy = {name: plain.room(type, n_turns) for name in first_ones} if rows.weighted else room
+
+    def compute(first: ir.Value, r: ir.Value, mask: ir.Value | None) -> None:
+        emitter = rows.emitter({}, known)
+        for i, node in enumerate(rows.columns):
+            emitter.values[node.number] = column(i, node.type, r)
+        counts, weight = rows.counting(column, r, mask)
+        counted_ones = lambda value: value if counts is None else builder.select(counts, value, zero)  # noqa: E731
+        times_weight = lambda value: value if weight is None else lanes.mul(value, weight)  # noqa: E731
+        for i, value in zip(early, emitter.vectors([cores[i] for i in early])):
+            before = emitter.load(sums, type, i)
+            emitter.store(lanes.add(before, counted_ones(times_weight(value))), sums, type, i)
+        turn = builder.sdiv(builder.sub(r, first), number(width))
+        for name, value in zip(factors, emitter.vectors(factors.values())):
+            emitter.store(counted_ones(value), room[name], type, turn)
+            if rows.weighted and name in first_ones:
+                emitter.store(counted_ones(times_weight(value)), heavy[name], type, turn)
 
     def block(first: ir.Value) -> None:
-        last = builder.add(first, number(n_turns * width))
-        last = builder.select(builder.icmp_signed("<", last, count), last, count)
-
-        def compute(r: ir.Value) -> None:
-            emitter = rows.emitter({}, known)
-            for i, node in enumerate(rows.columns):
-                emitter.values[node.number] = column(i, node.type, r)
-            turn = builder.sdiv(builder.sub(r, first), number(width))
-            values = emitter.vectors([cores[i] for i in early])
-            for i, value in zip(early, values):
-                before = emitter.load(accumulators[i], types, 0)
-                emitter.store(emitter.lanes[types].add(before, value), accumulators[i], types, 0)
-            for node, value in zip(factors.values(), emitter.vectors(factors.values())):
-                emitter.store(value, room[node.number], types, turn)
-
-        counted(builder, first, last, compute, step=width, name="factors")
-        turns = builder.sdiv(builder.sub(last, first), number(width))
+        end = builder.add(first, number(n_turns * width))
+        end = builder.select(builder.icmp_signed("<", end, length), end, length)
+        rest = builder.icmp_signed(">", end, whole)
+        last = builder.select(rest, whole, end)
+        counted(builder, first, last, lambda r: compute(first, r, None), step=width, name="factors")
+        with builder.if_then(rest):
+            compute(first, whole, below(whole))
+        turns = builder.sdiv(builder.add(builder.sub(end, first), number(width - 1)), number(width))
         for begin in range(0, len(late), GROUP):
-            _group(rows, known, [(cores[i], accumulators[i]) for i in late[begin : begin + GROUP]], room, turns)
+            _group(rows, late[begin : begin + GROUP], sums, heavy, room, turns)
 
-    counted(builder, number(0), count, block, step=n_turns * width, name="tiles")
+    counted(builder, number(0), length, block, step=n_turns * width, name="tiles")
+    return sums
 
 
 def _group(
     rows: Any,
-    known: dict[int, Any],
-    group: list[tuple[Node, ir.Value]],
+    group: list[int],
+    sums: ir.Value,
+    heavy: dict[int, ir.Value],
     room: dict[int, ir.Value],
     turns: ir.Value,
 ) -> None:
-    """Add the products of a block to some sums, which are in registers meanwhile."""
+    """Add the products of a block to the sums of these cores, which are in registers meanwhile."""
     builder, type = rows.builder, rows.program.type
-    emitter = rows.emitter({}, known)
+    emitter = rows.emitter({})
     places = [slot(builder, rows.vector) for _ in group]
-    for place, (_, accumulator) in zip(places, group):
-        builder.store(emitter.load(accumulator, type, 0), place)
+    for place, i in zip(places, group):
+        builder.store(emitter.load(sums, type, i), place)
 
-    def turn(i: ir.Value) -> None:
-        loaded: dict[int, ir.Value] = {}
+    def turn(at: ir.Value) -> None:
+        @functools.cache
+        def value(name: int, is_heavy: bool) -> ir.Value:
+            return emitter.load((heavy if is_heavy else room)[name], type, at)
 
-        def value(node: Node) -> ir.Value:
-            if node.number not in room:
-                return emitter.vectors([node])[0]
-            if node.number not in loaded:
-                loaded[node.number] = emitter.load(room[node.number], type, i)
-            return loaded[node.number]
+        for place, i in zip(places, group):
+            x, y = rows.program.sums.cores[i].args
+            before = builder.load(place, typ=rows.vector)
+            after = emitter.lanes[type].fma(value(x.number, rows.weighted), value(y.number, False), before)
+            builder.store(after, place)
 
-        for place, (core, _) in zip(places, group):
-            x, y = map(value, core.args)
-            builder.store(emitter.lanes[type].fma(x, y, builder.load(place, typ=rows.vector)), place)
-
-    emitter.need([a for core, _ in group for a in core.args if a.number not in room])
     counted(builder, number(0), turns, turn, name="group")
-    for place, (_, accumulator) in zip(places, group):
-        emitter.store(builder.load(place, typ=rows.vector), accumulator, type, 0)
+    for place, i in zip(places, group):
+        emitter.store(builder.load(place, typ=rows.vector), sums, type, i)

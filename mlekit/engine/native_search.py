@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +16,11 @@ import numpy as np
 from ..core.compilation import Compiled, Static
 from ..core.trees import is_array
 from ..likelihood.curvature import BLOCK_TERMS, block_loss
+from ..likelihood.facts import DataFacts, HostRows
 from ..likelihood.in_memory import InMemoryLikelihood
 from ..likelihood.objective import Objective
-from ..likelihood.ragged import Chunk
+from ..likelihood.ragged import RaggedBatch
+from ..models.parameters import Parameters
 from ..native import derivatives, fits
 from ..native.fit_kernel import FitKernel
 from ..native.row_program import RowProgram
@@ -27,13 +30,14 @@ from ..native.unsupported import Unsupported
 from ..solvers import AbstractSolver, Stop
 from ..solvers.base import AbstractPointSolver
 from ..solvers.box import Box
+from ..solvers.choice import DENSE_CERTIFICATE
 from ..solvers.objective import Curvature, Evaluation
 from .backend import Finish
-from .chunks import in_order, of_sets
+from .chunks import of_sets
+from .lanes import for_each
 from .problem import Problem
 from .search import running, search
-from .solution import Solution
-from .xla_backend import Searched, solutions
+from .solution import Solution, doubtful, solution_of_facts
 
 #: Data sets of more rows are summed with rows as the elements of vectors.
 SHORT = 64
@@ -43,22 +47,6 @@ MOST_SETTINGS = 512
 REMEMBERED = 64
 
 _kernels: OrderedDict[Any, Any] = OrderedDict()
-
-
-def native_search(chunk: Chunk, problem: Problem, warm_up: bool, n_threads: int = 1) -> tuple[Any, Any]:
-    """The last states of the searches of a chunk's data sets, and the steps of each.
-
-    Args:
-        chunk: the data sets, on the host.
-        problem: the rest; its likelihood is the `BoundModel` that they share, its starts are theirs.
-        warm_up: True if Newton's method begins with the expected information.
-        n_threads: threads to use.
-
-    Raises:
-        Unsupported: XLA must do it.
-    """
-    job = Searches(chunk, problem, n_threads)
-    return search(problem.solver, job.drive, _mapped, job.free(), problem.stop, warm_up)
 
 
 @Compiled
@@ -72,35 +60,31 @@ def _mapped(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Searches:
-    """The searches of a chunk.
+    """The searches of data sets.
 
     Args:
-        chunk: the data sets, on the host.
-        problem: the rest.
+        data: PyTree of arrays of rows on the host.
+        rows: the same rows, and where the data sets lie in them.
+        count: data sets that are searched; the rest is empty.
+        problem: the rest; its starts have a leading axis of data sets.
         n_threads: threads to use.
     """
 
-    def __init__(self, chunk: Chunk, problem: Problem, n_threads: int) -> None:
+    def __init__(self, data: Any, rows: HostRows, count: int, problem: Problem, n_threads: int) -> None:
         if problem.model.is_joint:
             raise Unsupported("a joint model")
-        self.chunk, self.problem, self.n_threads = chunk, problem, n_threads
-        self.count = int(chunk.count)
-        self.offsets = np.asarray(chunk.offset, np.int64)
-        n_sets = len(self.offsets)
-        longest = np.full(n_sets, chunk.longest)
-        self.lengths = np.asarray(longest if chunk.length is None else chunk.length, np.int64)
+        if not problem.solver.exact and problem.parameters.n_free > DENSE_CERTIFICATE:
+            raise Unsupported("a proof without a matrix of all parameters")
+        self.data, self.rows, self.count, self.problem, self.n_threads = data, rows, count, problem, n_threads
+        self.n_sets = len(rows.offsets)
         self.dtype = np.dtype(problem.parameters.dtype)
-        self.leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(chunk.rows)]
-        self.weights = None if chunk.weights is None else np.asarray(chunk.weights, self.dtype)
-        self.n_obs = self.lengths.astype(self.dtype) if self.weights is None else self._summed_weights()
+        n_obs = rows.lengths if rows.weights is None else rows.sums(rows.weights)
+        self.n_obs = n_obs.astype(self.dtype)
         self.fixed = problem.parameters.fixed_leaves(problem.starts)
 
-    def _summed_weights(self) -> np.ndarray:
-        assert self.weights is not None
-        ends = np.stack([self.offsets, self.offsets + self.lengths], axis=1)
-        padded = np.append(self.weights, np.zeros(1, self.dtype))
-        sums = np.add.reduceat(padded, np.minimum(ends, len(self.weights)).ravel())[::2]
-        return np.where(self.lengths > 0, sums, 0).astype(self.dtype)  # of no rows it gives one
+    def last_states(self, warm_up: bool) -> tuple[Any, Any]:
+        """The last states, and the steps of each; with `warm_up` Newton begins with the expected information."""
+        return search(self.problem.solver, self.drive, _mapped, self.free(), self.problem.stop, warm_up)
 
     def free(self) -> jax.Array:
         """The free vectors that the searches begin with."""
@@ -109,42 +93,32 @@ class Searches:
     def drive(self, solver: Any, states: Any, stop: Stop) -> Any:
         """The solver's last states."""
         model = model_kernels(self, solver)
-        leaves, treedef = jax.tree.flatten(states)
-        n_sets = len(self.offsets)
-        flat = [np.asarray(leaf).reshape(n_sets, -1) for leaf in leaves]
-        real = [leaf.dtype == self.dtype for leaf in flat]
-        floats = _joined([leaf for leaf, yes in zip(flat, real) if yes], n_sets, self.dtype)
-        integers = _joined([leaf for leaf, yes in zip(flat, real) if not yes], n_sets, np.int32)
+        n_sets, packed = self.n_sets, PackedStates(states, self.n_sets, self.dtype)
         sets = fits.DataSets(
-            leaves=self.leaves,
-            weights=self.weights,
-            offsets=self.offsets,
-            lengths=self.lengths,
+            leaves=self.rows.leaves,
+            weights=self.rows.weights,
+            offsets=self.rows.offsets,
+            lengths=self.rows.lengths,
             n_obs=self.n_obs,
             settings=self.settings(),
             extra=self.extra(),
-            floats=floats,
-            integers=integers,
+            floats=packed.floats,
+            integers=packed.integers,
             points=np.asarray(_mapped(solver.trial_point)(states)),
             max_steps=np.broadcast_to(np.asarray(stop.max_steps), n_sets),
             tolerance=float(stop.tolerance),
         )
-        every = np.arange(n_sets)[: self.count]
-        short = self.lengths[: self.count] <= SHORT
+        every = np.argsort(-self.rows.lengths[: self.count], kind="stable")  # those of a vector end together
+        short = self.rows.lengths[every] <= SHORT
         for order, rows_in_vectors in ((every[short], False), (every[~short], True)):
             if len(order):
                 fits.run(model.kernel(rows_in_vectors), sets, order, self.n_threads)
-        columns = {
-            True: iter(_columns(floats, flat, real, True)),
-            False: iter(_columns(integers, flat, real, False)),
-        }
-        out = [next(columns[yes]).astype(leaf.dtype).reshape(np.shape(leaf)) for leaf, yes in zip(leaves, real)]
-        return jax.tree.unflatten(treedef, [jnp.asarray(leaf) for leaf in out])
+        return packed.unpacked()
 
     def settings(self) -> np.ndarray:
         """The numbers that log-densities depend on beside parameters and rows, of each set or of all."""
         fixed = [value for value in self.fixed if value is not None]
-        n_sets = len(self.offsets) if fixed else 1
+        n_sets = self.n_sets if fixed else 1
         parts: list[np.ndarray] = []
         for leaf, own in zip(*_arrays_and_owners(self.problem, self.fixed)):
             value = np.asarray(leaf).reshape(n_sets if own else 1, -1)
@@ -181,14 +155,36 @@ class _Ends(eqx.Module):
         return jnp.concatenate([box.low, box.high])
 
 
-def _joined(parts: list[np.ndarray], n_sets: int, dtype: Any) -> np.ndarray:
-    whole = np.concatenate([part.astype(dtype) for part in parts], axis=1) if parts else np.zeros((n_sets, 0))
-    return np.ascontiguousarray(whole, dtype)
+class PackedStates:
+    """The states of many searches as kernels see them: the numbers of each data set side by side.
 
+    Args:
+        states: a state whose leaves have a leading axis of data sets.
+        n_sets: number of data sets.
+        dtype: of the numbers that are no whole ones.
+    """
 
-def _columns(whole: np.ndarray, flat: list[np.ndarray], real: list[bool], yes: bool) -> list[np.ndarray]:
-    sizes = [leaf.shape[1] for leaf, one in zip(flat, real) if one == yes]
-    return np.split(whole, np.cumsum(sizes)[:-1], axis=1) if sizes else []
+    def __init__(self, states: Any, n_sets: int, dtype: np.dtype[Any]) -> None:
+        leaves, self._treedef = jax.tree.flatten(states)
+        self._shapes = [(leaf.shape, np.dtype(leaf.dtype)) for leaf in leaves]
+        sizes = [math.prod(shape[1:]) for shape, _ in self._shapes]
+        real = [kind == dtype for _, kind in self._shapes]
+        self.floats, self.integers = (
+            np.empty((n_sets, sum(size for size, yes in zip(sizes, real) if yes == mine)), kind)
+            for mine, kind in ((True, dtype), (False, np.int32))
+        )
+        self._columns, ends = [], {True: 0, False: 0}
+        for leaf, size, yes in zip(leaves, sizes, real):
+            columns = (self.floats if yes else self.integers)[:, ends[yes] : ends[yes] + size]
+            columns[:] = np.asarray(leaf).reshape(n_sets, size)
+            self._columns.append(columns)
+            ends[yes] += size
+
+    def unpacked(self) -> Any:
+        """The states, whose leaves share this memory where they can."""
+        both = zip(self._columns, self._shapes)
+        leaves = [columns.astype(kind, copy=False).reshape(shape) for columns, (shape, kind) in both]
+        return jax.tree.unflatten(self._treedef, leaves)
 
 
 def _arrays_and_owners(problem: Problem, fixed: tuple[Any, ...]) -> tuple[list[Any], list[bool]]:
@@ -221,7 +217,7 @@ class ModelKernels:
         settings = jax.tree.map(derivatives.shape_of, given)
         if sum(leaf.size for leaf in jax.tree.leaves(settings)) > MOST_SETTINGS:
             raise Unsupported("log-densities that depend on large arrays")
-        obs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), searches.chunk.rows)
+        obs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), searches.data)
         free = jax.ShapeDtypeStruct((k,), dtype)
 
         def parts(given: Any, row: Any) -> tuple[Any, Any, Any]:
@@ -237,7 +233,7 @@ class ModelKernels:
             likelihood, parameters, data = parts(given, row)
             return BLOCK_TERMS[Curvature.expected](likelihood, parameters, free)(data, None).curvature
 
-        sample = Objective(InMemoryLikelihood(problem.model, problem.args, searches.chunk.rows), parameters)
+        sample = Objective(InMemoryLikelihood(problem.model, problem.args, searches.data), parameters)
         curvature = solver.curvature(sample)
         if curvature is Curvature.expected:
             terms = derivatives.with_matrix(expected, loss, free, settings, obs)
@@ -250,7 +246,7 @@ class ModelKernels:
             terms = make(loss, free, settings, obs)
         self.program = RowProgram(terms, k, dtype, settings, obs)
         self.step = step_kernel(solver, k, dtype, self.program.has_matrix, problem.parameters.box is not None)
-        self._weighted = searches.weights is not None
+        self._weighted = searches.rows.weights is not None
 
     @functools.cache  # noqa: B019  # a model is kept as long as its kernels
     def kernel(self, rows_in_vectors: bool) -> FitKernel:
@@ -304,14 +300,14 @@ def model_kernels(searches: Searches, solver: AbstractSolver) -> ModelKernels:
     shapes = lambda tree: tuple((jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(tree))  # noqa: E731
     parts = (problem.model, problem.args, problem.parameters.with_values(searches.fixed))
     arrays, static = eqx.partition(parts, is_array)
-    rows = [(leaf.shape[1:], leaf.dtype) for leaf in searches.leaves]
+    rows = [(leaf.shape[1:], leaf.dtype) for leaf in searches.rows.leaves]
     key = (
         "model",
         Static((static, solver)),
         shapes(arrays),
         tuple(rows),
-        jax.tree.structure(searches.chunk.rows),
-        searches.weights is not None,
+        jax.tree.structure(searches.data),
+        searches.rows.weights is not None,
     )
     if key not in _kernels:
         try:
@@ -337,11 +333,11 @@ def _starts(parameters: Any, starts: list[Any]) -> jax.Array:
 
 
 def solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, n_threads: int = 1) -> Solution:
-    """The maxima of all data sets of a batch, searched natively; their solutions are worked out by XLA.
+    """The maxima of all data sets of a batch, searched natively.
 
     Args:
         problem: of many data sets; its likelihood is a `RaggedBatch`.
-        n_lanes: data sets that XLA looks at side by side.
+        n_lanes: data sets whose solutions are worked out side by side.
         warm_up: True if Newton's method begins with the expected information.
         finish: is given each chunk.
         n_threads: threads to use.
@@ -349,20 +345,39 @@ def solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, 
     Raises:
         Unsupported: XLA must do it.
     """
-    batch = problem.likelihood
-    places, parts = [], []
-    for chosen, chunk in batch.chunks(problem.parameters.n_free, n_lanes):
-        starts = of_sets(jax.tree.map(np.asarray, problem.starts), chosen, chunk.n_sets)
-        here = problem.of(batch.bound, starts)
-        states, steps = native_search(chunk, here, warm_up, n_threads)
-        searched = Searched(states, jnp.asarray(steps), jnp.zeros((), jnp.int32))
-        solved = jax.tree.map(np.array, _solutions(chunk, here, searched, n_lanes))
-        parts.append(finish((solved, searched.blocks), len(chosen), np.zeros(0, int)))
-        places.append(chosen)
-    found: Solution = in_order(places, parts)
-    return found
+    batch: RaggedBatch = problem.likelihood
+    starts, parts = [np.asarray(leaf) for leaf in problem.starts], []
+    for chosen, data, weights, offsets, lengths in batch.on_host(problem.parameters.n_free):
+        n_sets = padded(len(chosen))
+        fill = lambda array: np.concatenate([array, np.zeros(n_sets - len(array), array.dtype)])  # noqa: B023, E731
+        rows = HostRows(jax.tree.leaves(data), weights, fill(offsets), fill(lengths))
+        here = problem.of(batch.bound, of_sets(starts, chosen, n_sets))
+        job = Searches(data, rows, len(chosen), here, n_threads)
+        states, steps = job.last_states(warm_up)
+        known = rows.facts(doubtful(np.asarray(states.status)) & (np.arange(n_sets) < len(chosen)))
+        found = _solutions(here.parameters, job.fixed, known, states, steps, here.stop, n_lanes, len(chosen))
+        parts.append(finish((jax.tree.map(np.array, found), 0), len(chosen), np.zeros(0, int)))
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
 
 
 @Compiled
-def _solutions(chunk: Chunk, problem: Problem, found: Searched, n_lanes: int) -> Solution:
-    return solutions(chunk, problem, found, n_lanes)
+def _solutions(
+    parameters: Parameters,
+    fixed: tuple[Any, ...],
+    known: DataFacts,
+    states: Any,
+    steps: Any,
+    stop: Stop,
+    n_lanes: int,
+    count: Any,
+) -> Solution:
+    def of_set(i: Any) -> Solution:
+        values, data, state, taken = jax.tree.map(lambda leaf: leaf[i], (fixed, known, states, steps))
+        return solution_of_facts(parameters.with_values(values), data, state, taken, stop)
+
+    return for_each(of_set, len(steps), n_lanes, count)
+
+
+def padded(n_sets: int) -> int:
+    """So many data sets or a few more: only few numbers of them are ever compiled for."""
+    return max(16, 4 ** math.ceil(math.log(max(1, n_sets), 4)))

@@ -14,7 +14,9 @@ from ..core.compilation import Compiled
 from ..core.eigen import spectrum
 from ..core.linear_algebra import curvature_scale, norm
 from ..core.status import OBSTRUCTED, RUNNING, Status, unproven
+from ..likelihood.facts import DataFacts, facts
 from ..likelihood.objective import Objective
+from ..models.parameters import Parameters
 from ..solvers import Stop
 from ..solvers.box import Box, hold
 from . import matrix_free
@@ -80,19 +82,30 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         steps: steps taken in all.
         stop: when to stop, for a proof that is still to come.
     """
-    parameters, likelihood = objective.parameters, objective.likelihood
-    dtype = parameters.dtype
-    dense = not isinstance(state, matrix_free.Claim)
-    if not dense:
+    if isinstance(state, matrix_free.Claim):
         state = matrix_free.prove(objective, state, stop)
         steps = steps + state.steps
-    n_obs, n_rows = objective.n_obs, likelihood.n_rows
+    known = facts(objective.likelihood, doubtful(state.status))
+    return solution_of_facts(objective.parameters, known, state, steps, stop)
+
+
+def doubtful(status: Any) -> Any:
+    """True where a search ended in a way that the data may explain; of an array of `Status` values."""
+    return (status != Status.converged) & (status != OBSTRUCTED)
+
+
+def solution_of_facts(
+    parameters: Parameters, data: DataFacts, state: Any, steps: Int[Array, ""], stop: Stop
+) -> Solution:
+    """The solution of one data set of which this much is known; arguments as of `solution`."""
+    dtype, box = parameters.dtype, parameters.box
+    dense = not isinstance(state, matrix_free.Proof)
+    n_obs = jnp.asarray(data.n_obs, dtype)
     status = jnp.where(state.status == RUNNING, Status.max_steps, state.status)
-    nonfinite, beyond_powers = likelihood.bad_numbers((status != Status.converged) & (status != OBSTRUCTED))
-    bad = (nonfinite & (status == Status.nonfinite_start)) | beyond_powers
+    bad = (data.nonfinite & (status == Status.nonfinite_start)) | data.beyond_powers
     status = jnp.where(bad, Status.nonfinite_data, status)
-    few = n_rows < parameters.n_free
-    none = (n_rows == 0) & (status != Status.nonfinite_data)
+    few = data.n_rows < parameters.n_free
+    none = (data.n_rows == 0) & (status != Status.nonfinite_data)
     status = jnp.where((few & unproven(status)) | none, Status.too_few_observations, status)
 
     vector = parameters.natural_vector(state.free)
@@ -109,11 +122,11 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         hide = lambda value: jnp.where(known, value, jnp.nan)  # noqa: E731
         curvature = jnp.where(known, state.curvature, jnp.eye(parameters.n_free, dtype=dtype))
         gradient, units = state.gradient, curvature_scale(curvature, state.gradient)
-        if objective.box is not None:
-            active = objective.box.active(state.free, gradient, units, n_obs, stop.tolerance)
+        if box is not None:
+            active = box.active(state.free, gradient, units, n_obs, stop.tolerance)
             curvature, gradient = hold(curvature, gradient, active.held, units)
             multiplier = hide(active.multiplier(n_obs))
-            status = _unless_infinite(status, objective.box, state.free, multiplier)
+            status = _unless_infinite(status, box, state.free, multiplier)
             parameters = dataclasses.replace(parameters, active=active.held)
         eigen = spectrum(curvature, units)
         delta = hide(state.decrement)
@@ -135,7 +148,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         stride = state.progress.step * eigen.scale
         leads = (status == Status.unbounded) & jnp.any(stride != 0)
         direction = jnp.where(leads, stride, direction)
-        if objective.box is not None:
+        if box is not None:
             lost = active.lost(state.free, units, state.scale)
             only_those = jnp.where(lost, 1.0, 0.0).astype(dtype)
             direction = jnp.where((status == Status.not_identified) & jnp.any(lost), only_those, direction)
@@ -149,14 +162,14 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
         weak = weak / jnp.where(own > 0, own, 1.0)
         weak = weak / jnp.linalg.norm(weak)
         multiplier = state.multiplier
-        if objective.box is not None and multiplier is not None:
-            status = _unless_infinite(status, objective.box, state.free, multiplier)
+        if box is not None and multiplier is not None:
+            status = _unless_infinite(status, box, state.free, multiplier)
     return Solution(
         free=state.free,
         estimates=vector,
         standard_errors=errors,
         log_likelihood=jnp.where(jnp.isfinite(state.loss), -state.loss * n_obs, jnp.nan),
-        n_obs=likelihood.n_obs,
+        n_obs=jnp.asarray(data.n_obs),
         steps=steps,
         status=status.astype(jnp.int32),
         decrement=delta,
@@ -169,6 +182,7 @@ def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop
 
 
 compiled_solution = Compiled(solution)
+compiled_solution_of_facts = Compiled(solution_of_facts)
 
 
 def _unless_infinite(status: Array, box: Box, free: Array, multiplier: Array) -> Array:

@@ -172,9 +172,14 @@ class AbstractLikelihood(eqx.Module):
         return density_call.values_of_rows(self.model, self.args, params, data)
 
 
+def largest_with_powers(dtype: Any) -> float:
+    """The largest number that has a fourth power."""
+    return float(jnp.finfo(dtype).max) ** 0.25
+
+
 def _beyond_powers(numbers: Array) -> Int[Array, ""]:
     """How many finite numbers are too large for a fourth power, and one more if all but zeros are too small."""
-    largest = float(jnp.finfo(numbers.dtype).max) ** 0.25
+    largest = largest_with_powers(numbers.dtype)
     sizes = jnp.where(jnp.isfinite(numbers), jnp.abs(numbers), 0)
     small = jnp.any(sizes > 0) & jnp.all(sizes < 1 / largest)
     return jnp.sum(sizes > largest) + small.astype(int)

@@ -149,10 +149,13 @@ def _estimates_table(fits: Fit, n_rows: int = 6) -> str:
 def _work(fits: Fit, groups: Groups, evaluated: int) -> str:
     needed = int((groups.lengths * np.asarray(fits.steps)).sum())
     widest = 1 - groups.n_rows / (len(groups) * int(groups.lengths.max()))
+    padding = f"(Were every aircraft padded to the longest, {widest:.0%} of the rows would be padding.)"
+    if not evaluated:
+        return f"{fits._searched_by.words} {padding}"
     return (
         f"Of the {evaluated:,} rows that the lanes ran over in all steps, {needed / evaluated:.0%} were flights "
         "that a search needed; the rest filled up the last block of an aircraft, or a lane with nothing left to "
-        f"do. (Were every aircraft padded to the longest, {widest:.0%} of the rows would be padding.)"
+        f"do. {padding}"
     )
 
 

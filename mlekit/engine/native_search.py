@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -13,40 +12,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core.compilation import Compiled, Static
+from ..core.compilation import Compiled
 from ..core.trees import is_array
-from ..likelihood.curvature import BLOCK_TERMS, block_loss
 from ..likelihood.facts import DataFacts, HostRows
-from ..likelihood.in_memory import InMemoryLikelihood
-from ..likelihood.objective import Objective
 from ..likelihood.ragged import RaggedBatch
 from ..models.parameters import Parameters
-from ..native import derivatives, fits
-from ..native.fit_kernel import FitKernel
-from ..native.row_program import RowProgram
-from ..native.step import StepKernel
-from ..native.sums_kernel import SumsKernel
+from ..native import fits
 from ..native.unsupported import Unsupported
-from ..solvers import AbstractSolver, Stop
-from ..solvers.base import AbstractPointSolver
-from ..solvers.box import Box
-from ..solvers.choice import DENSE_CERTIFICATE
-from ..solvers.objective import Curvature, Evaluation
+from ..solvers import Stop
 from .backend import Finish
 from .chunks import of_sets
 from .lanes import for_each
+from .native_kernels import model_kernels
 from .problem import Problem
-from .search import running, search
+from .search import search, without_matrix
 from .solution import Solution, doubtful, solution_of_facts
 
 #: Data sets of more rows are summed with rows as the elements of vectors.
 SHORT = 64
-#: Numbers beside parameters and rows that a kernel may depend on.
-MOST_SETTINGS = 512
-#: Kernels that are kept.
-REMEMBERED = 64
-
-_kernels: OrderedDict[Any, Any] = OrderedDict()
 
 
 @Compiled
@@ -73,10 +56,10 @@ class Searches:
     def __init__(self, data: Any, rows: HostRows, count: int, problem: Problem, n_threads: int) -> None:
         if problem.model.is_joint:
             raise Unsupported("a joint model")
-        if not problem.solver.exact and problem.parameters.n_free > DENSE_CERTIFICATE:
+        if without_matrix(problem.solver, problem.parameters.n_free):
             raise Unsupported("a proof without a matrix of all parameters")
         self.data, self.rows, self.count, self.problem, self.n_threads = data, rows, count, problem, n_threads
-        self.n_sets = len(rows.offsets)
+        self.n_sets, self.longest = len(rows.offsets), int(rows.lengths.max(initial=0))
         self.dtype = np.dtype(problem.parameters.dtype)
         n_obs = rows.lengths if rows.weights is None else rows.sums(rows.weights)
         self.n_obs = n_obs.astype(self.dtype)
@@ -136,7 +119,7 @@ class Searches:
 
     def extra(self) -> np.ndarray | None:
         """The bounds of the free vector, of each set."""
-        if self.problem.parameters.box is None:
+        if not self.problem.parameters.has_box:
             return None
 
         if any(value is not None for value in self.fixed):
@@ -201,132 +184,6 @@ def _arrays_and_owners(problem: Problem, fixed: tuple[Any, ...]) -> tuple[list[A
     return jax.tree.leaves(arrays), jax.tree.leaves(marks)
 
 
-class ModelKernels:
-    """The kernels of a model with a solver.
-
-    Args:
-        searches: whose data sets tell the shapes.
-        solver: the solver.
-    """
-
-    def __init__(self, searches: Searches, solver: AbstractPointSolver) -> None:
-        problem, dtype, k = searches.problem, searches.dtype, searches.problem.parameters.n_free
-        of_one = lambda value: None if value is None else value[0]  # noqa: E731
-        parameters = problem.parameters.with_values(tuple(map(of_one, searches.fixed)))
-        given, static = eqx.partition((problem.model, problem.args, parameters), is_array)
-        settings = jax.tree.map(derivatives.shape_of, given)
-        if sum(leaf.size for leaf in jax.tree.leaves(settings)) > MOST_SETTINGS:
-            raise Unsupported("log-densities that depend on large arrays")
-        obs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), searches.data)
-        free = jax.ShapeDtypeStruct((k,), dtype)
-
-        def parts(given: Any, row: Any) -> tuple[Any, Any, Any]:
-            model, args, parameters = eqx.combine(given, static)
-            data = jax.tree.map(lambda leaf: leaf[None], row)
-            return InMemoryLikelihood(model, args, data), parameters, data
-
-        def loss(free: Any, given: Any, row: Any) -> Any:
-            likelihood, parameters, data = parts(given, row)
-            return block_loss(likelihood, parameters, free, data, None)
-
-        def expected(free: Any, given: Any, row: Any) -> Any:
-            likelihood, parameters, data = parts(given, row)
-            return BLOCK_TERMS[Curvature.expected](likelihood, parameters, free)(data, None).curvature
-
-        sample = Objective(InMemoryLikelihood(problem.model, problem.args, searches.data), parameters)
-        curvature = solver.curvature(sample)
-        if curvature is Curvature.expected:
-            terms = derivatives.with_matrix(expected, loss, free, settings, obs)
-        else:
-            make = {
-                Curvature.none: derivatives.gradient,
-                Curvature.exact: derivatives.exact,
-                Curvature.outer_product: derivatives.outer_product,
-            }[curvature]
-            terms = make(loss, free, settings, obs)
-        self.program = RowProgram(terms, k, dtype, settings, obs)
-        self.step = step_kernel(solver, k, dtype, self.program.has_matrix, problem.parameters.box is not None)
-        self._weighted = searches.rows.weights is not None
-
-    @functools.cache  # noqa: B019  # a model is kept as long as its kernels
-    def kernel(self, rows_in_vectors: bool) -> FitKernel:
-        """The kernel for data sets of many rows, or of few."""
-        return FitKernel(self.program, self.step, self._weighted, rows_in_vectors)
-
-    @functools.cached_property
-    def sums(self) -> SumsKernel:
-        """The kernel for one data set of very many rows."""
-        return SumsKernel(self.program, self._weighted)
-
-
-def step_kernel(
-    solver: AbstractPointSolver, n_free: int, dtype: Any, has_matrix: bool, has_box: bool
-) -> StepKernel:
-    """The solver's native step for so many parameters; the sums come first, and are made means.
-
-    Args:
-        solver: the solver.
-        n_free: number of parameters.
-        dtype: the precision.
-        has_matrix: whether it needs a matrix of second order.
-        has_box: whether there are bounds.
-    """
-    key = ("step", Static(solver), n_free, np.dtype(dtype).name, has_matrix, has_box)
-    if key not in _kernels:
-        shape = lambda *dims: jax.ShapeDtypeStruct(dims, dtype)  # noqa: E731
-        limit = jax.ShapeDtypeStruct((), jnp.int32)
-        state = jax.eval_shape(solver.init, shape(n_free))
-        sums = [shape(), shape(n_free), *([shape(n_free, n_free)] if has_matrix else [])]
-        others = [shape(), shape(), limit, *([shape(n_free)] * 2 if has_box else [])]
-
-        def advance(state: Any, *rest: Any) -> tuple[Any, Any, Any]:
-            found, (n_obs, tolerance, max_steps, *ends) = rest[: len(sums)], rest[len(sums) :]
-            stop, box = Stop(tolerance, max_steps), Box(*ends) if has_box else None
-            loss, gradient, *matrix = (total / n_obs for total in found)
-            trial = Evaluation(loss, gradient, matrix[0] if has_matrix else None, box)
-            new = solver.update(state, trial, n_obs, stop)
-            return new, solver.trial_point(new), running(new, stop)
-
-        text = f"{solver!r} {has_matrix} {has_box}"
-        _remember(key, StepKernel(advance, (state, *sums, *others), n_free, dtype, text))
-    return _kernels[key]
-
-
-def model_kernels(searches: Searches, solver: AbstractSolver) -> ModelKernels:
-    """The kernels of the model that data sets share, with a solver; made once."""
-    if not isinstance(solver, AbstractPointSolver):
-        raise Unsupported(f"the solver {solver.name}")
-    problem = searches.problem
-    shapes = lambda tree: tuple((jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(tree))  # noqa: E731
-    parts = (problem.model, problem.args, problem.parameters.with_values(searches.fixed))
-    arrays, static = eqx.partition(parts, is_array)
-    rows = [(leaf.shape[1:], leaf.dtype) for leaf in searches.rows.leaves]
-    key = (
-        "model",
-        Static((static, solver)),
-        shapes(arrays),
-        tuple(rows),
-        jax.tree.structure(searches.data),
-        searches.rows.weights is not None,
-    )
-    if key not in _kernels:
-        try:
-            _remember(key, ModelKernels(searches, solver))
-        except Unsupported as error:
-            _remember(key, error)
-    _kernels.move_to_end(key)
-    found = _kernels[key]
-    if isinstance(found, Unsupported):
-        raise found.with_traceback(None)
-    return found
-
-
-def _remember(key: Any, value: Any) -> None:
-    _kernels[key] = value
-    while len(_kernels) > REMEMBERED:
-        _kernels.popitem(last=False)
-
-
 @eqx.filter_jit
 def _starts(parameters: Any, starts: list[Any]) -> jax.Array:
     return jax.vmap(lambda leaves: parameters.free(parameters.join(leaves)))(starts)
@@ -355,7 +212,9 @@ def solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, 
         job = Searches(data, rows, len(chosen), here, n_threads)
         states, steps = job.last_states(warm_up)
         known = rows.facts(doubtful(np.asarray(states.status)) & (np.arange(n_sets) < len(chosen)))
-        found = _solutions(here.parameters, job.fixed, known, states, steps, here.stop, n_lanes, len(chosen))
+        found = _solutions(
+            here.parameters, job.fixed, known, states, steps, here.stop, n_lanes, np.asarray(len(chosen))
+        )
         parts.append(finish((jax.tree.map(np.array, found), 0), len(chosen), np.zeros(0, int)))
     return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
 
@@ -363,19 +222,16 @@ def solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, 
 @Compiled
 def _solutions(
     parameters: Parameters,
-    fixed: tuple[Any, ...],
-    known: DataFacts,
-    states: Any,
-    steps: Any,
+    of_each: tuple[tuple[Any, ...], DataFacts, Any, Any],
     stop: Stop,
     n_lanes: int,
     count: Any,
 ) -> Solution:
     def of_set(i: Any) -> Solution:
-        values, data, state, taken = jax.tree.map(lambda leaf: leaf[i], (fixed, known, states, steps))
-        return solution_of_facts(parameters.with_values(values), data, state, taken, stop)
+        values, known, state, steps = jax.tree.map(lambda leaf: leaf[i], of_each)
+        return solution_of_facts(parameters.with_values(values), known, state, steps, stop)
 
-    return for_each(of_set, len(steps), n_lanes, count)
+    return for_each(of_set, len(of_each[-1]), n_lanes, jnp.asarray(count))
 
 
 def padded(n_sets: int) -> int:

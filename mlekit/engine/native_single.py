@@ -15,7 +15,8 @@ from ..native import single_fit
 from ..native.sums_kernel import Prepared
 from ..native.unsupported import Unsupported
 from .native_backend import ROWS_ELSEWHERE
-from .native_search import Searches, model_kernels
+from .native_kernels import model_kernels
+from .native_search import Searches
 from .problem import Problem
 from .search import Steps, last_state
 from .solution import Solution, compiled_solution_of_facts, doubtful
@@ -42,7 +43,7 @@ def solve_one(problem: Problem, warm_up: bool, n_threads: int = 1) -> Solution:
     starts = [np.asarray(leaf)[None] for leaf in problem.starts]
     job = Searches(data, rows, 1, problem.of(BoundModel(problem.model, problem.args), starts), n_threads)
     state, steps = _last_state(job, problem, warm_up)
-    known = jax.tree.map(lambda leaf: leaf[0], rows.facts(doubtful(np.asarray(state.status))[None]))
+    known = jax.tree.map(lambda leaf: np.asarray(leaf[0]), rows.facts(doubtful(np.asarray(state.status))[None]))
     return compiled_solution_of_facts(problem.objective.parameters, known, state, steps, problem.stop)
 
 

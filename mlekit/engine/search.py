@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..core.status import RUNNING, Status
@@ -69,6 +70,11 @@ def run(steps: Steps, state: Any) -> Any:
     return steps.state(jax.lax.while_loop(going, step, steps.begin(state)))
 
 
+def without_matrix(solver: AbstractSolver, n_free: int) -> bool:
+    """True if what a solver claims of so many parameters is proven without a matrix."""
+    return not solver.exact and n_free > DENSE_CERTIFICATE
+
+
 def search(
     solver: AbstractSolver,
     drive: Callable[[AbstractSolver, Any, Stop], Any],
@@ -77,7 +83,7 @@ def search(
     stop: Stop,
     warm_up: bool = False,
     opening: Callable[[AbstractSolver, Any, Stop], Any] | None = None,
-) -> tuple[Any, Int[Array, "..."]]:
+) -> tuple[Any, Int[Array | np.ndarray, "..."]]:
     """Run a solver, then have Newton's method prove or refute what it found.
 
     A solver that never sees a Hessian can only claim convergence. Newton's steps from there end with
@@ -105,7 +111,7 @@ def search(
     first = Scoring(newton.radius) if exact else solver
     limit = jnp.minimum(stop.max_steps, WARM_UP) if exact else stop.max_steps
     state = opening(first, mapped(first.init)(free), Stop(stop.tolerance, limit))
-    if not exact and free.shape[-1] > DENSE_CERTIFICATE:
+    if without_matrix(solver, free.shape[-1]):
         return matrix_free.Claim(state.free, state.loss, state.status), state.steps
     claims = (state.status != RUNNING) & (state.status != Status.nonfinite_start)
     left = jnp.maximum(stop.max_steps - state.steps, 1) if exact else jnp.where(claims, PROOF_STEPS, 1)
@@ -122,7 +128,7 @@ def search(
 
 def last_state(
     problem: Problem, warm_up: bool, run: Callable[[Any, Any], Any], by_sample: bool = True
-) -> tuple[Any, Int[Array, ""]]:
+) -> tuple[Any, Int[Array | np.ndarray, ""]]:
     """`search` on one data set, with its `Steps` run by `run`.
 
     Args:

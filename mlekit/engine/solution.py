@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..core.compilation import Compiled
@@ -73,7 +74,7 @@ class Solution(eqx.Module):
         return proven if self.multiplier is None else proven & jnp.all(self.multiplier != 0, axis=-1)
 
 
-def solution(objective: Objective, state: Any, steps: Int[Array, ""], stop: Stop) -> Solution:
+def solution(objective: Objective, state: Any, steps: Int[Array | np.ndarray, ""], stop: Stop) -> Solution:
     """The solution of one data set, from the last state of a solver.
 
     Args:
@@ -95,7 +96,7 @@ def doubtful(status: Any) -> Any:
 
 
 def solution_of_facts(
-    parameters: Parameters, data: DataFacts, state: Any, steps: Int[Array, ""], stop: Stop
+    parameters: Parameters, data: DataFacts, state: Any, steps: Int[Array | np.ndarray, ""], stop: Stop
 ) -> Solution:
     """The solution of one data set of which this much is known; arguments as of `solution`."""
     dtype, box = parameters.dtype, parameters.box
@@ -170,7 +171,7 @@ def solution_of_facts(
         standard_errors=errors,
         log_likelihood=jnp.where(jnp.isfinite(state.loss), -state.loss * n_obs, jnp.nan),
         n_obs=jnp.asarray(data.n_obs),
-        steps=steps,
+        steps=jnp.asarray(steps),
         status=status.astype(jnp.int32),
         decrement=delta,
         gradient_norm=gradient_norm,

@@ -97,7 +97,7 @@ def search_chunk(chunk: Chunk, problem: Problem, n_lanes: int, warm_up: bool) ->
         return states
 
     states, steps = search(problem.solver, drive, jax.vmap, free, problem.stop, warm_up)
-    return Searched(states, steps, sum(blocks, jnp.zeros((), jnp.int32)))
+    return Searched(states, jnp.asarray(steps), sum(blocks, jnp.zeros((), jnp.int32)))
 
 
 def solutions(chunk: Chunk, problem: Problem, found: Searched, n_lanes: int) -> Solution:

@@ -230,9 +230,14 @@ class Parameters(eqx.Module):
         return inside
 
     @property
+    def has_box(self) -> bool:
+        """True if a constraint is closed."""
+        return any(leaf.is_closed for leaf in self.leaves)
+
+    @property
     def box(self) -> Box | None:
         """The bounds of the free vector; `None` where no constraint is closed."""
-        if not any(leaf.is_closed for leaf in self.leaves):
+        if not self.has_box:
             return None
         lows: list[Array] = []
         highs: list[Array] = []

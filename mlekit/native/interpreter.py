@@ -36,7 +36,6 @@ CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
     "custom_vmap_call": "call",
-    "custom_lin": "call_jaxpr",
 }
 
 
@@ -58,10 +57,14 @@ class Interpreter(Store):
         graph: the graph.
         functions: names of the functions of floats that have native code.
         limit: arrays of more elements are computed in loops; None means that none are.
+        most_nodes: nodes of the graph at most.
     """
 
-    def __init__(self, graph: Graph, functions: Any = (), limit: int | None = None) -> None:
+    def __init__(
+        self, graph: Graph, functions: Any = (), limit: int | None = None, most_nodes: int = MOST_NODES
+    ) -> None:
         super().__init__(graph, limit)
+        self.most_nodes = most_nodes
         self.functions = frozenset(functions)
 
     def closed(self, jaxpr: Any, inputs: Sequence[Array]) -> list[Array]:
@@ -101,14 +104,14 @@ class Interpreter(Store):
             for out in equation.outvars:
                 if out.aval.dtype.name not in TYPES:
                     raise Unsupported(f"{name} of {out.aval.dtype.name}")
-            if len(self.graph) > MOST_NODES:
-                raise Unsupported("a program of so many operations")
+            if len(self.graph) > self.most_nodes:
+                raise Unsupported(f"a program of more than {self.most_nodes:,} operations")
             if name in CALLS:
                 return self.closed(equation.params[CALLS[name]], inputs)
             if name in RULES:
                 outputs = RULES[name](self, equation, inputs)
             else:
-                shape = equation.outvars[0].aval.shape
+                shape = equation.outvars[0].aval.shape if equation.outvars else ()
                 if len(equation.outvars) != 1 or any(x.shape not in ((), shape) for x in inputs):
                     raise Unsupported(name)
                 outputs = self.map(lambda *args: self._function(name, *args), equation, inputs)

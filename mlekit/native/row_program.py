@@ -15,7 +15,7 @@ from .arrays import Array, small
 from .derivatives import RowTerms, Terms
 from .emit import count_uses
 from .functions import FUNCTIONS
-from .interpreter import Interpreter
+from .interpreter import MOST_NODES, Interpreter
 from .loops import SIZES
 from .nodes import DATA, PARAMETERS, TYPES
 from .row_graph import RowGraph
@@ -61,12 +61,15 @@ class RowProgram:
         dtype: the precision.
         settings: PyTree of shapes and dtypes of what else the terms depend on, the same for all rows of a set.
         obs: PyTree of those of a row.
+        most_nodes: nodes of the graph at most, and entries of its matrix.
     """
 
-    def __init__(self, terms: Terms, n_free: int, dtype: Any, settings: Any, obs: Any) -> None:
+    def __init__(
+        self, terms: Terms, n_free: int, dtype: Any, settings: Any, obs: Any, most_nodes: int = MOST_NODES
+    ) -> None:
         self.n_free, self.type = n_free, np.dtype(dtype).name
         self.graph = graph = RowGraph()
-        interpreter = Interpreter(graph, FUNCTIONS)
+        interpreter = Interpreter(graph, FUNCTIONS, most_nodes=most_nodes)
         z = small((n_free,), (graph.input(("free", i), self.type, PARAMETERS) for i in range(n_free)))
         self.settings: list[tuple[int, int, str]] = []
         given: list[Array] = []
@@ -83,6 +86,8 @@ class RowProgram:
             first = len(self.columns)
             self.columns += [Column(leaf, i, type) for i in range(size)]
             row.append(small(one.shape, (graph.input(("column", first + i), type, DATA) for i in range(size))))
+        if n_free * (n_free + 1) // 2 > most_nodes:
+            raise Unsupported(f"a matrix of more than {most_nodes:,} entries")
         found: RowTerms = terms(interpreter, z, given, row)
         self.has_matrix = found.matrix is not None
         self.n_obs = graph.input("n_obs", self.type, PARAMETERS)

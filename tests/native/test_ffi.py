@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlekit.engine.native_search import step_kernel
+from mlekit.engine.native_kernels import step_kernel
 from mlekit.native import derivatives, fits
 from mlekit.native.ffi import FitCall
 from mlekit.native.fit_arguments import Argument

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,9 @@ def while_loop(interpreter: Interpreter, equation: Any, inputs: list[Array]) -> 
 
     def condition(carry: Sequence[Array]) -> Node:
         (out,) = interpreter.closed(p["cond_jaxpr"], [*condition_constants, *carry])
-        return interpreter.element(out, ())
+        if math.prod(out.shape) != 1:  # of a loop that is mapped, one for each of its elements
+            raise Unsupported("while of several loops at once")
+        return interpreter.element(out, (interpreter.graph.constant(0, "index"),) * out.ndim)
 
     def body(carry: Sequence[Array]) -> list[Array]:
         return interpreter.closed(p["body_jaxpr"], [*body_constants, *carry])

@@ -212,9 +212,8 @@ def solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, 
         job = Searches(data, rows, len(chosen), here, n_threads)
         states, steps = job.last_states(warm_up)
         known = rows.facts(doubtful(np.asarray(states.status)) & (np.arange(n_sets) < len(chosen)))
-        found = _solutions(
-            here.parameters, job.fixed, known, states, steps, here.stop, n_lanes, np.asarray(len(chosen))
-        )
+        of_each, count = (job.fixed, known, states, steps), np.asarray(len(chosen))
+        found = _solutions(here.parameters, of_each, here.stop, n_lanes, count)
         parts.append(finish((jax.tree.map(np.array, found), 0), len(chosen), np.zeros(0, int)))
     return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
 
@@ -236,4 +235,5 @@ def _solutions(
 
 def padded(n_sets: int) -> int:
     """So many data sets or a few more: only few numbers of them are ever compiled for."""
-    return max(16, 4 ** math.ceil(math.log(max(1, n_sets), 4)))
+    bits = max(4, (n_sets - 1).bit_length())
+    return 1 << bits + bits % 2

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..likelihood.facts import HostRows
+from ..likelihood.facts import HostRows, host_array
 from ..likelihood.in_memory import InMemoryLikelihood
 from ..likelihood.ragged import BoundModel
 from ..native import single_fit
@@ -36,8 +36,8 @@ def solve_one(problem: Problem, warm_up: bool, n_threads: int = 1) -> Solution:
     likelihood = problem.likelihood
     if not isinstance(likelihood, InMemoryLikelihood) or likelihood.sampled is not None:
         raise Unsupported(ROWS_ELSEWHERE)
-    data = jax.tree.map(np.asarray, likelihood.data)
-    weights = None if likelihood.weights is None else np.asarray(likelihood.weights)
+    data = jax.tree.map(host_array, likelihood.data)
+    weights = None if likelihood.weights is None else host_array(likelihood.weights)
     first = np.asarray([0 if likelihood.offset is None else int(likelihood.offset)])
     rows = HostRows(jax.tree.leaves(data), weights, first, np.asarray([int(likelihood.n_unpadded)]))
     starts = [np.asarray(leaf)[None] for leaf in problem.starts]

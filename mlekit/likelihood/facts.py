@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
@@ -31,6 +33,11 @@ class DataFacts(eqx.Module):
 def facts(likelihood: AbstractLikelihood, asked: Bool[Array, ""]) -> DataFacts:
     """The facts of one data set; its numbers are looked at where `asked`."""
     return DataFacts(likelihood.n_obs, likelihood.n_rows, *likelihood.bad_numbers(asked))
+
+
+def host_array(leaf: Any) -> np.ndarray:
+    """An array on the host, with numbers as JAX would have them."""
+    return np.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype))
 
 
 class HostRows:
@@ -61,9 +68,9 @@ class HostRows:
 
     def facts(self, asked: np.ndarray) -> DataFacts:
         """The facts of all data sets; the numbers of those that are `asked` are looked at."""
-        n_obs = n_rows = self.lengths.astype(np.int32)
+        n_obs = n_rows = self.lengths.astype(jax.dtypes.canonicalize_dtype(np.int64))
         if self.weights is not None:
-            n_obs, n_rows = self.sums(self.weights), self.sums((self.weights > 0).astype(np.int32))
+            n_obs, n_rows = self.sums(self.weights), self.sums((self.weights > 0).astype(n_rows.dtype))
         return DataFacts(n_obs, n_rows, *self.bad_numbers(asked))
 
     def bad_numbers(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

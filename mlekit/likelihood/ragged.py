@@ -21,6 +21,7 @@ from ..core.trees import n_rows, traced
 from ..data.groups import Groups
 from ..models.model import Model
 from .base import block_rows
+from .facts import host_array
 from .in_memory import InMemoryLikelihood
 
 FEWEST_LANES = 16
@@ -258,8 +259,8 @@ class RaggedBatch:
         """
         most = max(1, min(HOST_SETS, CHUNK_HESSIANS // max(1, n_free) ** 2) // self.repeats)
         lengths, ends = self.row_counts, np.cumsum(self.row_counts)
-        rows = jax.tree.map(np.asarray, self.rows)
-        weights = None if self.weights is None else np.asarray(self.weights)
+        rows = jax.tree.map(host_array, self.rows)
+        weights = None if self.weights is None else host_array(self.weights)
         begin, n_sets = 0, len(self.offsets)
         while begin < n_sets:
             end, here = min(begin + most, n_sets), (rows, weights)

@@ -87,7 +87,7 @@ def test_a_long_data_set_costs_its_own_lane() -> None:
     table = {"key": np.repeat(np.arange(64), lengths), **line_data(int(lengths.sum()), seed=3)}
     groups = mle.group_by(table, "key")
     with accounting() as account:
-        fits = mle.fit_batch(line, START, groups, constraints=RULES, lanes=4)
+        fits = mle.fit_batch(line, START, groups, constraints=RULES, lanes=4, backend="xla")
     assert fits.status.counts() == {"converged": 64}
     steps = np.asarray(fits.steps)
     blocks = -(-lengths // 8) * steps
@@ -109,7 +109,7 @@ def test_sets_far_shorter_than_their_padding() -> None:
 def test_the_lanes_account_for_what_they_do() -> None:
     sets = line_data(25, 4, seed=5)
     with accounting() as account:
-        fits = mle.fit_batch(line, START, sets, constraints=RULES, lanes=2)
+        fits = mle.fit_batch(line, START, sets, constraints=RULES, lanes=2, backend="xla")
     free_at = [0, 0]
     for steps in np.asarray(fits.steps):  # every lane takes the next set as soon as it is free
         lane = int(np.argmin(free_at))

@@ -44,7 +44,7 @@ def test_a_sample_may_mislead_but_never_decides(monkeypatch: pytest.MonkeyPatch)
         return obs["y"] * logit - jax.nn.softplus(logit)
 
     def fit(order: np.ndarray, **options: Any) -> mle.Fit:
-        return mle.fit(density, np.zeros(4), {"x": x[order], "y": y[order]}, **options)
+        return mle.fit(density, np.zeros(4), {"x": x[order], "y": y[order]}, backend="xla", **options)
 
     orders = [np.arange(120_000), np.argsort(y), np.argsort(x @ [0.5, -1.0, 0.0] + 4 * y)]
     sampled = [fit(order) for order in orders]

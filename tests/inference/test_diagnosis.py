@@ -28,7 +28,7 @@ def counts() -> mle.Fit:
 def test_nothing_to_remark(fit: mle.Fit, counts: mle.Fit) -> None:
     for one in (fit, counts[0]):
         found = one.diagnose()
-        assert repr(found) == "Nothing to remark."
+        assert repr(found) == "Nothing to remark.\nSearched by native kernels."
         assert found.remarks == ()
         assert not found.disagree
 
@@ -60,7 +60,7 @@ def test_remarks_on_a_batch(counts: mle.Fit) -> None:
     np.testing.assert_allclose(found.factor[1], counts[1].diagnose().factor, rtol=1e-8)
     assert found.remarks[-1].startswith("1 data set (33.3%): the observed information and the outer product")
     alone = counts[:1].diagnose()
-    assert repr(alone) == "Nothing to remark."
+    assert repr(alone) == "Nothing to remark.\nSearched by native kernels."
 
 
 def test_what_failed_is_said(counts: mle.Fit) -> None:
@@ -88,14 +88,14 @@ def test_parameters_that_move_together() -> None:
     assert len(found.remarks) == 1
     assert found.remarks[0].startswith("a and b move together: the data say little of this direction (condition")
     fits = mle.fit_batch(density, start, {name: np.stack([column, column]) for name, column in data.items()})
-    assert repr(fits.diagnose()) == "2 data sets (100%): some parameters move together; fits[i].diagnose()."
+    assert fits.diagnose().remarks == ("2 data sets (100%): some parameters move together; fits[i].diagnose().",)
 
 
 def test_diagnosis_of_a_joint_model_that_returns_a_scalar() -> None:
     fit = mle.fit(mle.joint(lambda m, x: -0.5 * jnp.sum((x - m) ** 2)), 0.0, np.arange(5.0))
     found = fit.diagnose()
     assert np.isnan(found.largest)
-    assert repr(found) == "Nothing to remark."
+    assert found.remarks == ()
 
 
 @pytest.mark.slow
@@ -126,3 +126,26 @@ def test_inside_jit(fit: mle.Fit) -> None:
     )
     for one, other in zip(every(DATA), wanted):
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-12)
+
+
+def test_which_backend_searched_is_said_with_the_reason() -> None:
+    density = lambda mean, x: -0.5 * (x - mean) ** 2  # noqa: E731
+    x = np.array([1.0, 2.0, 6.0])
+    by = lambda fit: (fit.backend, repr(fit.diagnose()).splitlines()[-1])  # noqa: E731
+    native, xla = "Searched by native kernels.", "Searched by XLA; native kernels cannot: "
+    assert by(mle.fit(density, 0.0, x)) == ("native", native)
+    assert by(mle.fit(density, 0.0, x, backend="xla")) == ("xla", "Searched by XLA.")
+    assert by(mle.fit(density, 0.0, x, starts=3, key=jax.random.key(0))) == ("native", native)
+    assert by(mle.fit_batch(density, 0.0, x[None])[0]) == ("native", native)
+    steps = "they show no steps, as history, progress and checkpoint need."
+    assert by(mle.fit(density, 0.0, x, history=True)) == ("xla", xla + steps)
+    traced = jax.jit(lambda x: mle.fit(density, 0.0, x))(x)
+    assert by(traced) == ("xla", xla + "they run outside of jit and vmap.")
+    joint = mle.fit(mle.joint(lambda mean, x: -0.5 * jnp.sum((x - mean) ** 2)), 0.0, x)
+    assert by(joint) == ("xla", xla + "a joint model.")
+
+
+def test_the_backend_of_all_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLEKIT_BACKEND", "xla")
+    fit = mle.fit(lambda mean, x: -0.5 * (x - mean) ** 2, 0.0, np.arange(3.0))
+    assert fit.backend == "xla"

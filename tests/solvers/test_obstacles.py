@@ -126,11 +126,13 @@ def test_walls_are_passed_by_the_searches_that_meet_them(pareto_sets: np.ndarray
     """Outside of a trace a shorter program runs first, and ends at walls; under one there is but the longer."""
     start, rules = {"a": 1.0, "m": 0.5}, {"a": mle.positive, "m": mle.positive}
 
-    def fitted(x: Any, solver: Any) -> Any:
-        fits = mle.fit_batch(pareto, start, x, constraints=rules, solver=solver)
+    def fitted(x: Any, solver: Any, backend: str | None = None) -> Any:
+        fits = mle.fit_batch(pareto, start, x, constraints=rules, solver=solver, backend=backend)
         return fits.params, fits.status.codes, fits.steps
 
     sets = jnp.asarray(pareto_sets)
-    apart, traced = fitted(sets, mle.Newton()), jax.jit(lambda x: fitted(x, mle.Newton()))(sets)
+    apart, traced = fitted(sets, mle.Newton(), "xla"), jax.jit(lambda x: fitted(x, mle.Newton()))(sets)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), apart, traced)
+    natively = fitted(sets, mle.Newton(), "native")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), natively[:2], traced[:2])
     np.testing.assert_array_equal(jax.jit(lambda x: fitted(x, PlainNewton()))(sets)[1], OBSTRUCTED)

@@ -7,7 +7,7 @@ import functools
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from ..core.checks import first_line
 from ..core.compilation import Static
 from ..core.trees import is_array
 from ..likelihood.curvature import BLOCK_TERMS, block_loss
+from ..likelihood.host_rows import HostRows
 from ..likelihood.in_memory import InMemoryLikelihood
 from ..likelihood.objective import Objective
 from ..native import derivatives
@@ -34,9 +35,6 @@ from ..solvers.objective import Curvature, Evaluation
 from .backend import NATIVE, asked_for
 from .problem import Problem
 from .search import running
-
-if TYPE_CHECKING:
-    from .native_search import Searches
 
 #: Numbers beside parameters and rows that a kernel may depend on.
 MOST_SETTINGS = 512
@@ -74,19 +72,20 @@ class ModelKernels:
     """The kernels of a model with a solver.
 
     Args:
-        searches: whose data sets tell the shapes.
+        problem: a problem with this model; its starts have a leading axis of data sets.
+        data: PyTree of its rows.
+        rows: the same rows, and where the data sets lie in them.
         solver: the solver.
     """
 
-    def __init__(self, searches: Searches, solver: AbstractPointSolver) -> None:
-        problem, dtype, k = searches.problem, searches.dtype, searches.problem.parameters.n_free
-        of_one = lambda value: None if value is None else value[0]  # noqa: E731
-        parameters = problem.parameters.with_values(tuple(map(of_one, searches.fixed)))
+    def __init__(self, problem: Problem, data: Any, rows: HostRows, solver: AbstractPointSolver) -> None:
+        dtype, k = np.dtype(problem.parameters.dtype), problem.parameters.n_free
+        parameters = problem.parameters.with_values(_fixed_of_one(problem))
         given, static = eqx.partition((problem.model, problem.args, parameters), is_array)
         settings = jax.tree.map(derivatives.shape_of, given)
         if sum(leaf.size for leaf in jax.tree.leaves(settings)) > MOST_SETTINGS:
             raise Unsupported("log-densities that depend on large arrays")
-        obs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), searches.data)
+        obs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), data)
         free = jax.ShapeDtypeStruct((k,), dtype)
 
         def parts(given: Any, row: Any) -> tuple[Any, Any, Any]:
@@ -106,10 +105,10 @@ class ModelKernels:
             likelihood, parameters, data = parts(given, row)
             return BLOCK_TERMS[Curvature.expected](likelihood, parameters, free)(data, None).curvature
 
-        if searches.longest > 1:  # what all rows at once tell of a log-density, one does not
-            shape = lambda leaf: jax.ShapeDtypeStruct((searches.longest, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
-            jax.eval_shape(whole_loss, free, settings, jax.tree.map(shape, searches.data))
-        sample = Objective(InMemoryLikelihood(problem.model, problem.args, searches.data), parameters)
+        if rows.longest > 1:  # what all rows at once tell of a log-density, one does not
+            shape = lambda leaf: jax.ShapeDtypeStruct((rows.longest, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+            jax.eval_shape(whole_loss, free, settings, jax.tree.map(shape, data))
+        sample = Objective(InMemoryLikelihood(problem.model, problem.args, data), parameters)
         curvature = solver.curvature(sample)
         if curvature is Curvature.expected:
             terms = derivatives.with_matrix(expected, loss, free, settings, obs)
@@ -123,7 +122,7 @@ class ModelKernels:
         with compiling():
             self.program = RowProgram(terms, k, dtype, settings, obs, most_operations(problem))
         self.step = step_kernel(solver, k, dtype, self.program.has_matrix, parameters.has_box)
-        self._weighted = searches.rows.weights is not None
+        self._weighted = rows.weights is not None
 
     @functools.cache  # noqa: B019  # a model is kept as long as its kernels
     def kernel(self, rows_in_vectors: bool) -> FitKernel:
@@ -171,28 +170,32 @@ def step_kernel(
     return _kernels[key]
 
 
-def model_kernels(searches: Searches, solver: AbstractSolver) -> ModelKernels:
-    """The kernels of the model that data sets share, with a solver; made once."""
+def _fixed_of_one(problem: Problem) -> tuple[Any, ...]:
+    """The fixed leaves of the first data set."""
+    fixed = problem.parameters.fixed_leaves(problem.starts)
+    return tuple(None if value is None else value[0] for value in fixed)
+
+
+def model_kernels(problem: Problem, data: Any, rows: HostRows, solver: AbstractSolver) -> ModelKernels:
+    """The kernels of the model that data sets share, with a solver; made once. Arguments as of `ModelKernels`."""
     if not isinstance(solver, AbstractPointSolver):
         raise Unsupported(f"the solver {solver.name}")
-    problem = searches.problem
     shapes = lambda tree: tuple((jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(tree))  # noqa: E731
-    parts = (problem.model, problem.args, problem.parameters.with_values(searches.fixed))
+    parts = (problem.model, problem.args, problem.parameters.with_values(_fixed_of_one(problem)))
     arrays, static = eqx.partition(parts, is_array)
-    rows = [(leaf.shape[1:], leaf.dtype) for leaf in searches.rows.leaves]
     key = (
         "model",
         Static((static, solver)),
         shapes(arrays),
-        tuple(rows),
-        jax.tree.structure(searches.data),
-        searches.rows.weights is not None,
-        searches.longest > 1,
+        tuple((leaf.shape[1:], leaf.dtype) for leaf in rows.leaves),
+        jax.tree.structure(data),
+        rows.weights is not None,
+        rows.longest > 1,
         most_operations(problem),
     )
     if key not in _kernels:
         try:
-            _remember(key, ModelKernels(searches, solver))
+            _remember(key, ModelKernels(problem, data, rows, solver))
         except Unsupported as error:
             _remember(key, error)
     _kernels.move_to_end(key)

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..core.compilation import Compiled
 from ..core.trees import is_array
-from ..likelihood.facts import DataFacts, HostRows
+from ..likelihood.facts import DataFacts
+from ..likelihood.host_rows import HostRows, host_rows
 from ..likelihood.ragged import RaggedBatch
 from ..models.parameters import Parameters
 from ..native import fits
@@ -59,7 +60,7 @@ class Searches:
         if without_matrix(problem.solver, problem.parameters.n_free):
             raise Unsupported("a proof without a matrix of all parameters")
         self.data, self.rows, self.count, self.problem, self.n_threads = data, rows, count, problem, n_threads
-        self.n_sets, self.longest = len(rows.offsets), int(rows.lengths.max(initial=0))
+        self.n_sets = len(rows.offsets)
         self.dtype = np.dtype(problem.parameters.dtype)
         n_obs = rows.lengths if rows.weights is None else rows.sums(rows.weights)
         self.n_obs = n_obs.astype(self.dtype)
@@ -75,7 +76,7 @@ class Searches:
 
     def drive(self, solver: Any, states: Any, stop: Stop) -> Any:
         """The solver's last states."""
-        model = model_kernels(self, solver)
+        model = model_kernels(self.problem, self.data, self.rows, solver)
         n_sets, packed = self.n_sets, PackedStates(states, self.n_sets, self.dtype)
         sets = fits.DataSets(
             leaves=self.rows.leaves,
@@ -204,10 +205,9 @@ def solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, 
     """
     batch: RaggedBatch = problem.likelihood
     starts, parts = [np.asarray(leaf) for leaf in problem.starts], []
-    for chosen, data, weights, offsets, lengths in batch.on_host(problem.parameters.n_free):
+    for chosen, data, rows in host_rows(batch, problem.parameters.n_free):
         n_sets = padded(len(chosen))
-        fill = lambda array: np.concatenate([array, np.zeros(n_sets - len(array), array.dtype)])  # noqa: B023, E731
-        rows = HostRows(jax.tree.leaves(data), weights, fill(offsets), fill(lengths))
+        rows = rows.filled(n_sets)
         here = problem.of(batch.bound, of_sets(starts, chosen, n_sets))
         job = Searches(data, rows, len(chosen), here, n_threads)
         states, steps = job.last_states(warm_up)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..likelihood.facts import HostRows, host_array
+from ..likelihood.host_rows import HostRows, host_array
 from ..likelihood.in_memory import InMemoryLikelihood
 from ..likelihood.ragged import BoundModel
 from ..native import single_fit
@@ -56,7 +56,7 @@ def _last_state(job: Searches, problem: Problem, warm_up: bool) -> tuple[Any, An
     prepared: dict[int, Prepared] = {}
 
     def run(steps: Steps, state: Any) -> Any:
-        kernels = model_kernels(job, steps.solver)
+        kernels = model_kernels(job.problem, job.data, rows, steps.solver)
         if id(kernels) not in prepared:
             prepared[id(kernels)] = kernels.sums.prepare(leaves, weights, count, job.n_threads)
         parts, treedef = jax.tree.flatten(state)

@@ -21,14 +21,11 @@ from ..core.trees import n_rows, traced
 from ..data.groups import Groups
 from ..models.model import Model
 from .base import block_rows
-from .facts import host_array
 from .in_memory import InMemoryLikelihood
 
 FEWEST_LANES = 16
 #: Data sets and rows of a chunk: as much as is on the device at a time.
 CHUNK_SETS, CHUNK_ROWS = 1 << 17, 1 << 22
-#: Data sets that are searched at a time on the host, whose states stay in the cache.
-HOST_SETS = 1 << 14
 #: Numbers that the Hessians of a chunk may take.
 CHUNK_HESSIANS = 1 << 24
 
@@ -249,36 +246,6 @@ class RaggedBatch:
         n_rows = round_up(max(*needed, self._longest))
         for chosen in parts:
             yield chosen, self._chunk(chosen, lengths, n_sets, n_rows)
-
-    def on_host(
-        self, n_free: int
-    ) -> Iterator[tuple[np.ndarray, PyTree, np.ndarray | None, np.ndarray, np.ndarray]]:
-        """The data sets in their order, as many at a time as memory has room for.
-
-        Yields the numbers of the sets, rows and their weights, and the first row and the length of each set.
-        """
-        most = max(1, min(HOST_SETS, CHUNK_HESSIANS // max(1, n_free) ** 2) // self.repeats)
-        lengths, ends = self.row_counts, np.cumsum(self.row_counts)
-        rows = jax.tree.map(host_array, self.rows)
-        weights = None if self.weights is None else host_array(self.weights)
-        begin, n_sets = 0, len(self.offsets)
-        while begin < n_sets:
-            end, here = min(begin + most, n_sets), (rows, weights)
-            if self.row_index is not None:  # a copy, of which there must not be too much
-                within = int(np.searchsorted(ends, ends[begin] - lengths[begin] + CHUNK_ROWS, side="right"))
-                end = min(end, max(within, begin + 1))
-            sets = np.arange(begin, end)
-            offsets = self.offsets[sets]
-            if self.row_index is not None:
-                firsts = ends[sets] - lengths[sets] - (ends[begin] - lengths[begin])
-                source = np.arange(int(lengths[sets].sum())) + np.repeat(offsets - firsts, lengths[sets])
-                take = lambda leaf: leaf[self.row_index[source]]  # noqa: B023, E731
-                here = jax.tree.map(take, rows), None if weights is None else weights[source]
-                offsets = firsts
-            every = lambda numbers: np.repeat(numbers, self.repeats).astype(np.int64)  # noqa: E731
-            chosen = (sets[:, None] * self.repeats + np.arange(self.repeats)).ravel()
-            yield chosen, *here, every(offsets), every(lengths[sets])
-            begin = end
 
     def _distinct(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The data sets among the chosen ones without repeats, and which of these each is."""

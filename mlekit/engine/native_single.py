@@ -21,6 +21,9 @@ from .problem import Problem
 from .search import Steps, last_state
 from .solution import Solution, compiled_solution_of_facts, doubtful
 
+#: Bytes of rows that are copied into columns at most.
+MOST_BYTES = 4 << 30
+
 
 def solve_one(problem: Problem, warm_up: bool, n_threads: int = 1) -> Solution:
     """The maximum of one data set in memory, searched natively.
@@ -36,6 +39,8 @@ def solve_one(problem: Problem, warm_up: bool, n_threads: int = 1) -> Solution:
     likelihood = problem.likelihood
     if not isinstance(likelihood, InMemoryLikelihood) or likelihood.sampled is not None:
         raise Unsupported(ROWS_ELSEWHERE)
+    if sum(leaf.nbytes for leaf in jax.tree.leaves(likelihood.data)) > MOST_BYTES:
+        raise Unsupported(f"more than {MOST_BYTES >> 30} GiB of rows, which they copy")
     data = jax.tree.map(host_array, likelihood.data)
     weights = None if likelihood.weights is None else host_array(likelihood.weights)
     first = np.asarray([0 if likelihood.offset is None else int(likelihood.offset)])

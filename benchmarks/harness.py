@@ -90,7 +90,7 @@ class Workload:
     counted: np.ndarray | None = None
     accept: float = 1e-6
     reach: Mapping[str, float] = dataclasses.field(default_factory=lambda: NOTHING)
-    limit: Callable[[float], Limit] | None = None
+    limit: Callable[[float], Limit | None] | None = None
     missing: Mapping[str, str] = dataclasses.field(default_factory=lambda: NOTHING)
 
 
@@ -249,8 +249,8 @@ def measure_limit(
     points: np.ndarray,
     sets: Any,
     others: tuple[Way, ...] = (),
-) -> Limit:
-    """The three factors of the limit of a batch of fits.
+) -> Limit | None:
+    """The three factors of the limit of a batch of fits that XLA ran; native kernels have no lanes to account for.
 
     Args:
         seconds: what the batch took.
@@ -262,6 +262,8 @@ def measure_limit(
         sets: the data of these `n` sets, arrays with a leading axis.
         others: ways whose steps count for the fewest; those that did not run, or cannot tell, are left out.
     """
+    if not executed_rows:
+        return None
     steps = np.asarray(fits.steps)
     n_sets, mean, executed = len(steps), float(steps.mean()), executed_rows / rows / len(steps)
     told = [way.steps() for way in others if way.steps is not None]

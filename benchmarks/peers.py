@@ -71,10 +71,10 @@ def limit_of(
     points: np.ndarray,
     sets: Any,
     others: tuple[Way, ...] = (),
-) -> Callable[[float], Limit]:
+) -> Callable[[float], Limit | None]:
     """What gives the limit of mlekit's latest fits from the seconds they took; arguments as of `measure_limit`."""
 
-    def limit(seconds: float) -> Limit:
+    def limit(seconds: float) -> Limit | None:
         fits, executed = latest()
         return measure_limit(
             seconds,

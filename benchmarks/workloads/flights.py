@@ -90,7 +90,7 @@ def workloads(size: str) -> list[Workload]:
             out[i] = scipy.stats.t.logpdf(y[mine], nu, intercept + slope * x[mine], scale).sum()
         return out
 
-    def limit(seconds: float) -> Limit:
+    def limit(seconds: float) -> Limit | None:
         fits, executed = latest()
         found = measure_limit(
             seconds,
@@ -103,7 +103,7 @@ def workloads(size: str) -> list[Workload]:
             others=others,
         )
         needed = int((lengths * np.asarray(fits.steps)).sum())
-        return dataclasses.replace(found, mean_over_executed_steps=needed / executed)
+        return None if found is None else dataclasses.replace(found, mean_over_executed_steps=needed / executed)
 
     return [
         Workload(

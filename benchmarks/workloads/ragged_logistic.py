@@ -124,7 +124,7 @@ def workloads(size: str) -> list[Workload]:
     own, latest = peers.mlekit_way(fit, lambda fits: np.concatenate([fits.params, fits.standard_errors()], axis=1))
     others, missing = peers.available(makers)
 
-    def limit(seconds: float) -> Limit:
+    def limit(seconds: float) -> Limit | None:
         fits, executed = latest()
         n, rows = len(groups), len(groups) * PIECE
         pieces = {"x": data.x[:rows].reshape(n, PIECE, COLUMNS), "y": data.y[:rows].reshape(n, PIECE)}
@@ -139,7 +139,7 @@ def workloads(size: str) -> list[Workload]:
             others=others,
         )
         needed = int((data.lengths * np.asarray(fits.steps)).sum())
-        return dataclasses.replace(found, mean_over_executed_steps=needed / executed)
+        return None if found is None else dataclasses.replace(found, mean_over_executed_steps=needed / executed)
 
     return [
         Workload(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import math
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core.compilation import Compiled
+from ..core.compilation import Compiled, Program
 from ..core.trees import is_array
 from ..likelihood.facts import DataFacts
 from ..likelihood.host_rows import HostRows, host_rows
@@ -204,17 +206,37 @@ def solve_chunks(problem: Problem, n_lanes: int, warm_up: bool, finish: Finish, 
         Unsupported: XLA must do it.
     """
     batch: RaggedBatch = problem.likelihood
-    starts, parts = [np.asarray(leaf) for leaf in problem.starts], []
-    for chosen, data, rows in host_rows(batch, problem.parameters.n_free):
-        n_sets = padded(len(chosen))
-        rows = rows.filled(n_sets)
-        here = problem.of(batch.bound, of_sets(starts, chosen, n_sets))
-        job = Searches(data, rows, len(chosen), here, n_threads)
-        states, steps = job.last_states(warm_up)
-        known = rows.facts(doubtful(np.asarray(states.status)) & (np.arange(n_sets) < len(chosen)))
-        of_each, count = (job.fixed, known, states, steps), np.asarray(len(chosen))
-        found = _solutions(here.parameters, of_each, here.stop, n_lanes, count)
-        parts.append(finish((jax.tree.map(np.array, found), 0), len(chosen), np.zeros(0, int)))
+    starts = [np.asarray(leaf) for leaf in problem.starts]
+    double = jax.config.read("jax_enable_x64")
+    under_way: collections.deque[tuple[Future[Solution], int]] = collections.deque()
+    parts = []
+
+    def collect() -> None:
+        found, count = under_way.popleft()
+        parts.append(finish((found.result(), 0), count, np.zeros(0, int)))
+
+    def work_out(program: Program, arguments: tuple[Any, ...]) -> Solution:
+        with jax.enable_x64(double):  # which other threads do not know
+            return jax.tree.map(np.array, program(*arguments))
+
+    # XLA works solutions out while the next data sets are searched: in threads of their own, as it works off what
+    # one thread asks for one after the other.
+    with ThreadPoolExecutor(n_threads) as pool:
+        for chosen, data, rows in host_rows(batch, problem.parameters.n_free):
+            n_sets = padded(len(chosen))
+            rows = rows.filled(n_sets)
+            here = problem.of(batch.bound, of_sets(starts, chosen, n_sets))
+            job = Searches(data, rows, len(chosen), here, n_threads)
+            states, steps = job.last_states(warm_up)
+            known = rows.facts(doubtful(np.asarray(states.status)) & (np.arange(n_sets) < len(chosen)))
+            of_each, count = (job.fixed, known, states, steps), np.asarray(len(chosen))
+            arguments = (here.parameters, of_each, here.stop, n_lanes, count)
+            program = _solutions.lower_and_compile(*arguments)
+            under_way.append((pool.submit(work_out, program, arguments), len(chosen)))
+            if program.alone or len(under_way) > n_threads:
+                collect()
+        while under_way:
+            collect()
     return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
 
 
